@@ -1,0 +1,45 @@
+"""sr_transformers: large ID-only sequential recommenders, the Hugging Face way.
+
+Importing this package makes `AutoConfig`, `AutoModel` and `AutoModelForCausalLM` know the model type "lsrm". Public
+names are fetched on first use (PEP 562), so that the import itself takes milliseconds.
+"""
+
+import importlib
+from typing import Any
+
+from sr_transformers import _registration
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "LSRMConfig": "sr_transformers.lsrm.configuration_lsrm",
+    "LSRMModel": "sr_transformers.lsrm.modeling_lsrm",
+    "LSRMForCausalLM": "sr_transformers.lsrm.modeling_lsrm",
+    "prepare": "sr_transformers.data.prepare",
+    "PreparedData": "sr_transformers.data.histories",
+    "evaluate": "sr_transformers.evaluation.evaluator",
+    "ModelScorer": "sr_transformers.evaluation.model_scorer",
+    "LSRMTrainer": "sr_transformers.training.trainer",
+    "LSRMTrainingArguments": "sr_transformers.training.arguments",
+    "Recipe": "sr_transformers.training.recipe",
+    "train": "sr_transformers.training.run",
+    "Recommender": "sr_transformers.recommender",
+    "RunRecord": "sr_transformers.records",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'sr_transformers' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+_registration.install()

@@ -1,0 +1,123 @@
+"""A prepared log on disk, and how it is read: memory-mapped Arrow, so that memory does not grow with the log.
+
+A prepared folder holds
+    manifest.json     what was read, what was left out, the split and what it leaks, versions
+    histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
+                      train_length (the first so many are training data)
+    validation.arrow  a row per target: history (row of the user), position (of the target in the history)
+    test.arrow        likewise
+    items.parquet     a row per token from 2 on: item_id, train_count
+    tokenizer/        the item vocabulary for AutoTokenizer
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from sr_transformers.data.vocabulary import NUM_SPECIAL
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class FlatColumn:
+    """A list column of an Arrow table as numpy views of the mapped file: no row is ever copied whole."""
+
+    def __init__(self, column: Any):
+        self._values, self._starts, ends = [], [], []
+        for chunk in column.chunks:
+            offsets = chunk.offsets.to_numpy()
+            self._values.append(chunk.values.to_numpy(zero_copy_only=True))
+            self._starts.append(offsets)
+            ends.append(len(chunk))
+        self._first_row = np.concatenate([[0], np.cumsum(ends)])
+
+    def slice(self, row: int, start: int, stop: int) -> np.ndarray:
+        """Elements `start .. stop - 1` of a row; a view."""
+        chunk = 0 if len(self._values) == 1 else int(np.searchsorted(self._first_row, row, side="right")) - 1
+        base = int(self._starts[chunk][row - self._first_row[chunk]])
+        return self._values[chunk][base + start : base + stop]
+
+    def lengths(self) -> np.ndarray:
+        """`(rows,)` int64."""
+        parts = [np.diff(offsets) for offsets in self._starts]
+        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+
+
+class PreparedData:
+    """A prepared folder, opened for reading.
+
+    Attributes:
+        path: the folder.
+        manifest: content of manifest.json.
+        lengths: `(U,)` int64, interactions of every history, held-out ones included.
+        train_lengths: `(U,)` int64, interactions of every history that may be trained on.
+
+    Raises:
+        FileNotFoundError: if the folder is not a prepared one.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        manifest = self.path / MANIFEST
+        if not manifest.is_file():
+            raise FileNotFoundError(
+                f"{self.path} is not a prepared folder (no {MANIFEST}); make one with "
+                f"`sr-transformers prepare LOG --output {self.path}`."
+            )
+        self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+        if self.manifest.get("format") != FORMAT:
+            raise ValueError(
+                f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare the log again."
+            )
+        self.histories = datasets.Dataset.from_file(str(self.path / "histories.arrow"))
+        table = self.histories.data.table
+        self._items = FlatColumn(table["item_ids"])
+        self.lengths = self._items.lengths()
+        self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Tokens `start .. stop - 1` of a history, int32, oldest first; a view of the file."""
+        return self._items.slice(history, start, stop)
+
+    def targets(self, split: str) -> np.ndarray:
+        """`(M, 2)` int64 rows (history, position of the target) of `"validation"` or `"test"`."""
+        if split not in ("validation", "test"):
+            raise ValueError(f"split {split!r} has no targets; choose validation or test.")
+        table = datasets.Dataset.from_file(str(self.path / f"{split}.arrow")).data.table
+        return np.stack([table["history"].to_numpy(), table["position"].to_numpy()], axis=1).astype(np.int64)
+
+    @property
+    def vocab_size(self) -> int:
+        """V: items and special tokens."""
+        return int(self.manifest["counts"]["items_in_vocabulary"]) + NUM_SPECIAL
+
+    @property
+    def num_train_interactions(self) -> int:
+        """D: distinct training interactions."""
+        return int(self.train_lengths.sum())
+
+    @property
+    def has_repeats(self) -> bool:
+        """Whether users come back to items in this log (more than 1 % of the interactions repeat an earlier one)."""
+        return float(self.manifest["counts"]["repeat_share"]) > 0.01
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """`(V,)` int64, training interactions of every token; 0 for the special ones."""
+        counts = pq.read_table(self.path / "items.parquet", columns=["train_count"])["train_count"].to_numpy()
+        return np.concatenate([np.zeros(NUM_SPECIAL, np.int64), counts.astype(np.int64)])
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The item vocabulary."""
+        return AutoTokenizer.from_pretrained(self.path / "tokenizer")

@@ -1,0 +1,112 @@
+"""Which interactions are for training, which are validation and test targets. Each split says what it leaks.
+
+A split is, for every user, how many of the first interactions may be trained on, and lists of held-out targets as
+(user, position in the history). The history that predicts a target is everything before that position.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+LEAVE_ONE_OUT = "leave_one_out"
+TEMPORAL = "temporal"
+SPLITS = (LEAVE_ONE_OUT, TEMPORAL)
+
+LEAKS = {
+    LEAVE_ONE_OUT: (
+        "leave-one-out: users' last interactions lie at different times, so training data of some users is younger "
+        "than test targets of others; popularity and trends leak from the future."
+    ),
+    TEMPORAL: (
+        "global time split: nothing after the first validation moment is trained on; validation targets between the "
+        "two moments are part of the test histories, as they would be in service."
+    ),
+}
+
+
+@dataclass
+class Split:
+    """Result of a split over U users.
+
+    Attributes:
+        train_length: `(U,)` int64, the first so many interactions of each user are for training.
+        validation, test: `(M, 2)` int64 rows (user, position of the target in the history).
+        notes: counts of users that could not be given a target, by reason.
+    """
+
+    train_length: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+def leave_one_out(lengths: np.ndarray) -> Split:
+    """Last interaction = test, the one before = validation, the rest = training.
+
+    Users of fewer than 3 interactions are training data only.
+
+    >>> leave_one_out(np.array([4, 2])).train_length.tolist()
+    [2, 2]
+    """
+    lengths = lengths.astype(np.int64)
+    held_out = np.nonzero(lengths >= 3)[0]
+    train_length = lengths.copy()
+    train_length[held_out] -= 2
+    return Split(
+        train_length,
+        np.stack([held_out, lengths[held_out] - 2], axis=1),
+        np.stack([held_out, lengths[held_out] - 1], axis=1),
+        {"users_too_short_to_hold_out": int((lengths < 3).sum())},
+    )
+
+
+def temporal(
+    lengths: np.ndarray, timestamps: np.ndarray, validation_from: int | None = None, test_from: int | None = None
+) -> Split:
+    """Everything from a moment on is test, whoever the user; the stretch before it is validation.
+
+    The target of a user is the first interaction in the period that has at least one interaction before it; one target
+    per user and period.
+
+    Args:
+        lengths: `(U,)` int.
+        timestamps: `(sum of lengths,)` int64, by user and time.
+        validation_from, test_from: first moments of the two periods; None: the moments at which 90 % and 95 % of the
+            interactions have passed.
+
+    Raises:
+        ValueError: if validation does not begin before test, or no training interaction lies before it.
+    """
+    if test_from is None:
+        test_from = int(np.quantile(timestamps, 0.95, method="higher"))
+    if validation_from is None:
+        validation_from = int(np.quantile(timestamps, 0.90, method="higher"))
+    if validation_from >= test_from:
+        raise ValueError(f"validation begins at {validation_from}, not before test at {test_from}; give both moments.")
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    user = np.repeat(np.arange(len(lengths)), lengths)
+    before_validation = np.bincount(user, timestamps < validation_from, len(lengths)).astype(np.int64)
+    before_test = np.bincount(user, timestamps < test_from, len(lengths)).astype(np.int64)
+    if before_validation.sum() == 0:
+        raise ValueError(f"no interaction lies before {validation_from}, the first moment of validation.")
+
+    def first_targets(position: np.ndarray, period_end: np.ndarray) -> tuple[np.ndarray, int]:
+        position = np.maximum(position, 1)  # a user's very first interaction has no history to be predicted from
+        has_target = position < period_end
+        active = np.nonzero(has_target)[0]
+        return np.stack([active, position[active]], axis=1), int(((period_end > 0) & ~has_target).sum())
+
+    validation, _ = first_targets(before_validation, before_test)
+    test, without = first_targets(before_test, ends - starts)
+    return Split(
+        before_validation,
+        validation,
+        test,
+        {
+            "validation_from": validation_from,
+            "test_from": test_from,
+            "users_without_test_target": without,
+            "users_without_training_interactions": int((before_validation == 0).sum()),
+        },
+    )

@@ -1,0 +1,1 @@
+"""How good a recommender is: full ranking over the vocabulary, metrics, baselines."""

@@ -1,0 +1,141 @@
+"""Evaluates scorers on a prepared log by full ranking, in batches: memory does not grow with the number of users."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
+from sr_transformers.evaluation.baselines import Scorer
+from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
+from sr_transformers.evaluation.ranking import rank_targets
+
+# Scores held at a time, in numbers: 64 MiB of float32.
+_SCORES = 1 << 24
+
+
+def add_users(
+    totals: RankingTotals,
+    scorer: Scorer,
+    data: PreparedData,
+    targets: np.ndarray,
+    filter_seen: bool,
+    progress: bool = False,
+) -> None:
+    """Ranks the targets of some users and adds them to `totals`.
+
+    Items outside the vocabulary are left out of the histories that the scorer sees: no scorer knows them.
+
+    Args:
+        targets: `(M, 2)` int64 rows (history, position), as `PreparedData.targets` gives them; any part of them.
+        filter_seen: take the items of a user's own history out of the ranking.
+    """
+    batch_size = int(np.clip(_SCORES // data.vocab_size, 1, 512))
+    # Users of like length side by side: a model pads less.
+    order = np.argsort(targets[:, 1], kind="stable")
+    for first in tqdm(range(0, len(order), batch_size), desc=f"rank {scorer.name}", disable=not progress, leave=False):
+        rows = targets[order[first : first + batch_size]]
+        histories = [data.items(history, position) for history, position in rows.tolist()]
+        answers = [int(data.items(history, position + 1, position)[0]) for history, position in rows.tolist()]
+        known = [history[history != UNK_ID] for history in histories]
+        scores = scorer.score(known)
+        target = torch.tensor(answers, device=scores.device)
+        losses = None
+        if scorer.gives_log_probabilities:
+            has_loss = target != UNK_ID
+            log_z = scores.logsumexp(1)
+            losses = (log_z - scores.gather(1, target[:, None])[:, 0])[has_loss].double().cpu().numpy()
+        seen = _pairs(known, scores.device) if filter_seen else None
+        ranking = rank_targets(scores, target, seen, totals.coverage_k)
+        totals.add(ranking.ranks, losses, ranking.top)
+
+
+def _pairs(histories: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    tokens = np.concatenate(histories).astype(np.int64) if len(rows) else np.zeros(0, np.int64)
+    return torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device)
+
+
+def evaluate(
+    scorer: Scorer,
+    data: PreparedData,
+    split: str = "test",
+    ks: Sequence[int] = DEFAULT_KS,
+    filter_seen: bool | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Evaluates one scorer.
+
+    Args:
+        split: "test" or "validation".
+        ks: cut-offs.
+        filter_seen: take items of the user's own history out of the ranking; None: yes, unless users of this log come
+            back to items (`PreparedData.has_repeats`).
+
+    Returns:
+        A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
+        `coverage@10`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
+        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`.
+    """
+    filter_seen = not data.has_repeats if filter_seen is None else filter_seen
+    targets = data.targets(split)
+    totals = RankingTotals(ks, data.vocab_size)
+    start = time.perf_counter()
+    add_users(totals, scorer, data, targets, filter_seen, progress)
+    return report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
+
+
+def report(
+    name: str, data: PreparedData, split: str, filter_seen: bool, totals: RankingTotals, seconds: float
+) -> dict[str, Any]:
+    """The report of `evaluate` from finished totals."""
+    num_items = data.vocab_size - NUM_SPECIAL
+    return {
+        "model": name,
+        "protocol": {
+            "data": data.manifest["source"]["name"],
+            "split": data.manifest["split"],
+            "part": split,
+            "ranking": "full",
+            "num_items_ranked": num_items,
+            "filter_seen": filter_seen,
+            "ties": "against the model",
+            "targets_outside_vocabulary": "counted as missed",
+        },
+        "num_targets": totals.count,
+        "num_targets_outside_vocabulary": int(data.manifest["counts"][f"{split}_targets_outside_vocabulary"]),
+        "metrics": totals.metrics(num_items),
+        "standard_errors": totals.standard_errors(),
+        "seconds": seconds,
+    }
+
+
+def protocol_line(report: dict[str, Any]) -> str:
+    """The protocol of a report in one sentence."""
+    protocol = report["protocol"]
+    seen = "seen items removed" if protocol["filter_seen"] else "seen items kept"
+    return (
+        f"{protocol['data']}, {protocol['split']}, {protocol['part']}: full ranking over "
+        f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, {report['num_targets']:,} targets "
+        f"({report['num_targets_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
+    )
+
+
+def table(reports: Sequence[dict[str, Any]], metrics: Sequence[str] = ("hr@10", "ndcg@10", "mrr", "coverage@10", "loss")) -> str:
+    """Reports of one protocol as a Markdown table under a line that states the protocol.
+
+    Raises:
+        ValueError: if the reports do not share one protocol: their numbers must not stand in one table.
+    """
+    if any(other["protocol"] != reports[0]["protocol"] for other in reports):
+        raise ValueError("these reports have different protocols; make a table of each.")
+    lines = [protocol_line(reports[0]), "", "| model | " + " | ".join(metrics) + " |"]
+    lines.append("|---|" + "---|" * len(metrics))
+    for one in reports:
+        cells = [f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for name in metrics]
+        lines.append(f"| {one['model']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,122 @@
+"""Ranking metrics for one target per user, from the rank of the target. Plain numpy; nothing of the size of users.
+
+    HR@k = [rank <= k]        NDCG@k = [rank <= k] / log2(rank + 1)        MRR = 1 / rank
+
+With one target per user HR@k is Recall@k, and the ideal DCG is 1.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+DEFAULT_KS = (1, 5, 10, 20, 50)
+
+
+def hit_rate(ranks: np.ndarray, k: int) -> np.ndarray:
+    """`(M,)` float64, 1 where the target is among the first k.
+
+    >>> hit_rate(np.array([1, 10, 11]), 10).tolist()
+    [1.0, 1.0, 0.0]
+    """
+    return (_checked(ranks, k) <= k).astype(np.float64)
+
+
+def ndcg(ranks: np.ndarray, k: int) -> np.ndarray:
+    """`(M,)` float64 in [0, 1].
+
+    >>> ndcg(np.array([1, 3, 11]), 10).tolist()
+    [1.0, 0.5, 0.0]
+    """
+    ranks = _checked(ranks, k)
+    return np.where(ranks <= k, 1.0 / np.log2(ranks + 1.0), 0.0)
+
+
+def reciprocal_rank(ranks: np.ndarray) -> np.ndarray:
+    """`(M,)` float64 in (0, 1].
+
+    >>> reciprocal_rank(np.array([1, 4])).tolist()
+    [1.0, 0.25]
+    """
+    return 1.0 / _checked(ranks, 1)
+
+
+def _checked(ranks: np.ndarray, k: int) -> np.ndarray:
+    ranks = np.asarray(ranks)
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1.")
+    if ranks.size and not (np.issubdtype(ranks.dtype, np.integer) and ranks.min() >= 1):
+        raise ValueError("ranks are integers from 1 (the best) on.")
+    return ranks
+
+
+class RankingTotals:
+    """Sums over users from which every metric and its standard error follow; memory does not grow with users.
+
+    `vector()` and `RankingTotals.from_vector` carry the sums between processes, where they simply add up.
+
+    Args:
+        ks: cut-offs of HR and NDCG.
+        vocab_size: V, for coverage.
+        coverage_k: coverage@k counts items recommended to anybody within the first so many.
+    """
+
+    def __init__(self, ks: Sequence[int], vocab_size: int, coverage_k: int = 10):
+        self.ks, self.coverage_k = tuple(ks), coverage_k
+        self.names = [f"{metric}@{k}" for k in self.ks for metric in ("hr", "ndcg")] + ["mrr"]
+        self.count = 0
+        self.sums = np.zeros(len(self.names))
+        self.squares = np.zeros(len(self.names))
+        self.loss_count, self.loss_sum, self.loss_square = 0, 0.0, 0.0
+        self.recommended = np.zeros(vocab_size, dtype=bool)
+
+    def add(self, ranks: np.ndarray, losses: np.ndarray | None = None, recommended: np.ndarray | None = None) -> None:
+        """Adds a batch: `(B,)` ranks, `(M,)` losses in nats of the targets that have one, and recommended tokens."""
+        columns = [metric(ranks, k) for k in self.ks for metric in (hit_rate, ndcg)] + [reciprocal_rank(ranks)]
+        values = np.stack(columns)
+        self.count += len(ranks)
+        self.sums += values.sum(1)
+        self.squares += (values**2).sum(1)
+        if losses is not None:
+            self.loss_count += len(losses)
+            self.loss_sum += float(losses.sum())
+            self.loss_square += float((losses**2).sum())
+        if recommended is not None:
+            self.recommended[recommended.ravel()] = True
+
+    def vector(self) -> np.ndarray:
+        """All sums as one float64 vector."""
+        heads = [self.count, self.loss_count, self.loss_sum, self.loss_square]
+        return np.concatenate([heads, self.sums, self.squares, self.recommended.astype(np.float64)])
+
+    def load_vector(self, vector: np.ndarray) -> None:
+        """Takes over sums added up over processes."""
+        n = len(self.names)
+        self.count, self.loss_count = int(vector[0]), int(vector[1])
+        self.loss_sum, self.loss_square = float(vector[2]), float(vector[3])
+        self.sums, self.squares = vector[4 : 4 + n], vector[4 + n : 4 + 2 * n]
+        self.recommended = vector[4 + 2 * n :] > 0
+
+    def metrics(self, num_items: int) -> dict[str, float]:
+        """Means; `loss` in nats only where losses were added; `coverage@k` as a fraction of `num_items`."""
+        if not self.count:
+            raise ValueError("no target was evaluated.")
+        result = {name: float(value) for name, value in zip(self.names, self.sums / self.count, strict=True)}
+        result[f"coverage@{self.coverage_k}"] = float(self.recommended.sum()) / num_items
+        if self.loss_count:
+            result["loss"] = self.loss_sum / self.loss_count
+        return result
+
+    def standard_errors(self) -> dict[str, float]:
+        """Standard error of every mean over users; nan for a single one."""
+
+        def error(total: float, square: float, count: int) -> float:
+            if count < 2:
+                return math.nan
+            return math.sqrt(max(square / count - (total / count) ** 2, 0.0) / (count - 1))
+
+        rows = zip(self.names, self.sums, self.squares, strict=True)
+        result = {name: error(total, square, self.count) for name, total, square in rows}
+        if self.loss_count:
+            result["loss"] = error(self.loss_sum, self.loss_square, self.loss_count)
+        return result

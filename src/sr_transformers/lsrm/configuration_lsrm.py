@@ -1,0 +1,165 @@
+# Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
+"""Configuration of LSRM, the decoder-only sequential recommender, and the six sizes of its paper.
+
+Source: "Scaling Law of Large Sequential Recommendation Models", arXiv 2311.11351 (RecSys 2024), called *the paper*
+below. Keys carry transformers' own names. This file travels to the Hub beside the weights: it imports nothing of ours.
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# name -> (layers, width, heads). N = 12 * layers * width**2 is exact for every row (the paper's table of sizes).
+# 800m has heads of width 50, which is no multiple of 8: flash kernels pad such heads to 56 or 64.
+LSRM_SIZES: dict[str, tuple[int, int, int]] = {
+    "98k": (2, 64, 2),
+    "786k": (4, 128, 4),
+    "1.5m": (8, 128, 4),
+    "9m": (12, 256, 8),
+    "75m": (24, 512, 8),
+    "800m": (48, 1200, 24),
+}
+
+# The dropout of the code that the paper's first author released (December 2023). It contradicts the paper: only the
+# residual rate varies, and it *grows* with depth. The true rates per size were never published.
+RELEASED_CODE_DROPOUT: dict[str, float | tuple[float, float]] = {
+    "embedding_dropout": 0.1,
+    "attention_dropout": (0.1, 0.1),
+    "residual_dropout": (0.1, 0.2),
+}
+
+
+def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> list[float]:
+    """Dropout rate of every layer, from the bottom up: linear in depth from `bounds[0]` to `bounds[1]`.
+
+    A model of one layer gets the bottom rate.
+
+    >>> layer_rates((0.3, 0.1), 3)
+    [0.3, 0.2, 0.1]
+    """
+    bottom, top = bounds
+    steps = max(num_layers - 1, 1)
+    return [round(bottom + (top - bottom) * layer / steps, 12) for layer in range(num_layers)]
+
+
+@strict
+class LSRMConfig(PreTrainedConfig):
+    """Everything that fixes the architecture of an LSRM.
+
+    Args:
+        vocab_size: item vocabulary, special tokens included (V).
+        hidden_size: width d of the residual stream and of the item embeddings.
+        num_hidden_layers: number of decoder blocks L.
+        num_attention_heads: attention heads; must divide `hidden_size`.
+        intermediate_size: inner width of the feed-forward; None means 4 * `hidden_size`, as in the paper.
+        max_position_embeddings: window, in items: the model reads at most this many of the most recent items (50 in
+            the paper).
+        hidden_act: activation of the feed-forward; "gelu" is the exact (erf) one.
+        layer_norm_eps: epsilon of all LayerNorms.
+        initializer_range: standard deviation of the initial weights.
+        embedding_dropout: dropout rate on the sum of item and position embeddings.
+        attention_dropout: dropout rate on attention weights, see `residual_dropout`.
+        residual_dropout: dropout rate on the output of attention and of the feed-forward, before they are added to
+            the residual stream. Layer-wise adaptive: a pair (bottom, top), linear in depth; one number means the same
+            rate in every layer. The paper drops more at the bottom.
+        pad_token_id: padding, never ranked.
+        unk_token_id: stands for an item outside the vocabulary, never ranked.
+        tie_word_embeddings: score items with their input embeddings (the paper does).
+        use_cache: whether `generate` keeps keys and values.
+
+    Raises:
+        ValueError: for a width that the heads do not divide, a size below 1, or a dropout rate outside [0, 1).
+
+    Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
+    code of the paper; the paper itself states only the decoder, its sizes and the window.
+    """
+
+    model_type = "lsrm"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    base_model_tp_plan = {
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
+    base_model_pp_plan = {
+        "embed_tokens": (["input_ids"], ["inputs_embeds"]),
+        "embed_positions": (["position_ids"], ["position_embeds"]),
+        "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
+        "norm": (["hidden_states"], ["hidden_states"]),
+    }
+
+    vocab_size: int = 26429
+    hidden_size: int = 64
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 2
+    intermediate_size: int | None = None
+    max_position_embeddings: int = 50
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    embedding_dropout: float | int = 0.1
+    attention_dropout: float | int | list[float | int] | tuple[float | int, ...] = (0.0, 0.0)
+    residual_dropout: float | int | list[float | int] | tuple[float | int, ...] = (0.2, 0.1)
+    pad_token_id: int | None = 0
+    unk_token_id: int | None = 1
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Checks widths and rates; part of `@strict`, so it runs on construction and before saving."""
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
+                "choose a number of heads that divides the width."
+            )
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            value = getattr(self, name)
+            rates = [value] if isinstance(value, int | float) else list(value)
+            if len(rates) > 2 or not rates:
+                raise ValueError(f"{name} is {value}; give one rate or a pair (bottom, top).")
+            if any(not 0 <= rate < 1 for rate in rates):
+                raise ValueError(f"{name} is {value}; dropout rates lie in [0, 1).")
+
+    def layer_dropout(self, name: str) -> list[float]:
+        """Rates of `"attention_dropout"` or `"residual_dropout"`, one per layer from the bottom up."""
+        value = getattr(self, name)
+        bounds = (value, value) if isinstance(value, int | float) else (value[0], value[-1])
+        return layer_rates(bounds, self.num_hidden_layers)
+
+    @property
+    def num_non_embedding_parameters(self) -> int:
+        """N: weights in the matrices of the blocks, without biases, norms and embeddings (12 L d² for FFN 4d)."""
+        attention = 4 * self.hidden_size**2
+        feed_forward = 2 * self.hidden_size * self.intermediate_size
+        return self.num_hidden_layers * (attention + feed_forward)
+
+    @classmethod
+    def from_size(cls, size: str, **overrides) -> "LSRMConfig":
+        """The configuration of one of the paper's six sizes (`LSRM_SIZES`), with `overrides` on top.
+
+        Raises:
+            ValueError: if the size is unknown.
+
+        >>> LSRMConfig.from_size("98k", vocab_size=3418).num_non_embedding_parameters
+        98304
+        """
+        if size not in LSRM_SIZES:
+            raise ValueError(f"unknown size {size!r}; the paper's sizes are {', '.join(LSRM_SIZES)}.")
+        layers, width, heads = LSRM_SIZES[size]
+        shape = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
+        return cls(**{**shape, **overrides})
+
+
+__all__ = ["LSRMConfig", "LSRM_SIZES", "RELEASED_CODE_DROPOUT", "layer_rates"]

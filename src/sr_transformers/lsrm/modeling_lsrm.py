@@ -1,0 +1,328 @@
+# Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
+"""LSRM: a decoder-only transformer over item ids that names the next item.
+
+GPT-2's arithmetic (pre-norm blocks, learned absolute positions, exact GELU, biases, tied head without bias) in the
+form that transformers' own decoders have today: attention interface, cache, recorded outputs, parallel plans. Two
+things are special: dropout rates differ by layer (`LSRMConfig.layer_dropout`), and given labels in training the head
+never makes the logits of all positions (`loss_lsrm`).
+
+This file travels to the Hub beside the weights: it imports torch, transformers and its flat siblings only.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_lsrm import LSRMConfig
+from .loss_lsrm import next_item_loss
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention, the reference of all backends. Shapes `(B, H, T, D)`; returns `(B, T, H, D)` and the weights."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    output = torch.matmul(weights, value).transpose(1, 2).contiguous()
+    return output, weights
+
+
+class LSRMAttention(nn.Module):
+    """Causal multi-head self-attention with biases."""
+
+    def __init__(self, config: LSRMConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_key_value_groups = 1
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.layer_dropout("attention_dropout")[layer_idx]
+        self.is_causal = True
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        input_shape = hidden_states.shape[:-1]
+        hidden_shape = (*input_shape, -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
+
+
+class LSRMMLP(nn.Module):
+    """Feed-forward: width d to `intermediate_size` and back."""
+
+    def __init__(self, config: LSRMConfig):
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
+
+
+class LSRMDecoderLayer(GradientCheckpointingLayer):
+    """Pre-norm block; its residual dropout rate depends on its depth."""
+
+    def __init__(self, config: LSRMConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = LSRMAttention(config, layer_idx)
+        self.mlp = LSRMMLP(config)
+        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.residual_dropout = nn.Dropout(config.layer_dropout("residual_dropout")[layer_idx])
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        attended, _ = self.self_attn(
+            self.input_layernorm(hidden_states),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = hidden_states + self.residual_dropout(attended)
+        transformed = self.mlp(self.post_attention_layernorm(hidden_states))
+        return hidden_states + self.residual_dropout(transformed)
+
+
+class LSRMPreTrainedModel(PreTrainedModel):
+    """What all LSRM classes share: capabilities declared to transformers.
+
+    Initial weights are transformers' default: normal with `initializer_range` for matrices and embeddings, zero for
+    biases and the padding row, one for norms.
+    """
+
+    config: LSRMConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["LSRMDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": LSRMDecoderLayer, "attentions": LSRMAttention}
+
+
+class LSRMModel(LSRMPreTrainedModel):
+    """The decoder without its head: item ids in, one hidden state per position out."""
+
+    def __init__(self, config: LSRMConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.layers = nn.ModuleList([LSRMDecoderLayer(config, index) for index in range(config.num_hidden_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """Encodes sequences.
+
+        Args:
+            input_ids: `(B, T)` int64 in `[0, V)`, oldest item first.
+            attention_mask: `(B, T)`, 1 for items and 0 for padding on either side; None means no padding.
+            position_ids: `(B, T)` int64 in `[0, max_position_embeddings)`. Several users in one row are told apart by
+                positions that restart at 0 (without mask and cache; pass `cu_seq_lens_*` too for flash-attention).
+                None: positions count the items that the mask keeps, so padding moves nothing.
+            past_key_values: keys and values of earlier items.
+            inputs_embeds: `(B, T, d)` instead of `input_ids`.
+            use_cache: whether to return `past_key_values`.
+
+        Raises:
+            ValueError: for both or neither of ids and embeddings, or a sequence longer than the window.
+        """
+        if (input_ids is None) ^ (inputs_embeds is not None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
+        causal_mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        hidden_states = inputs_embeds + self.embed_positions(position_ids)
+        hidden_states = self.embedding_dropout(hidden_states)
+        for layer in self.layers[: self.config.num_hidden_layers]:
+            hidden_states = layer(
+                hidden_states,
+                attention_mask=causal_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+
+    def _positions(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
+    ) -> torch.Tensor:
+        length = inputs_embeds.shape[1]
+        if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        window = self.config.max_position_embeddings
+        if isinstance(past, int) and past + length > window:
+            raise ValueError(
+                f"the sequence has {past + length} items but the model's window is {window} "
+                "(max_position_embeddings): pass the most recent items only."
+            )
+        return (torch.arange(length, device=inputs_embeds.device) + past).unsqueeze(0)
+
+
+class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
+    """The decoder with its next-item head, tied to the item embeddings."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
+
+    def __init__(self, config: LSRMConfig):
+        super().__init__(config)
+        self.model = LSRMModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        shift_labels: torch.LongTensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        negative_ids: torch.LongTensor | None = None,
+        negative_log_q: torch.FloatTensor | None = None,
+        skip_logits: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        """Scores the next item at every position, or computes the loss.
+
+        Args: as `LSRMModel.forward`, and
+            labels: `(B, T)` int64, the item *at* each position (transformers' convention: shifted inside), -100 for
+                no target. Padding with `pad_token_id` needs -100 too.
+            logits_to_keep: only the last so many positions get logits (0: all), or a tensor of positions.
+            shift_labels: `(B, T)` int64, the item *after* each position, -100 for no target; used instead of `labels`.
+            num_items_in_batch: number of targets to divide the summed loss by; None: those of this call.
+            negative_ids: `(S,)` int64 and negative_log_q: `(S,)`: sampled instead of full softmax (see
+                `loss_lsrm.sampled_softmax_loss`).
+            skip_logits: leave `logits` None; by default so in training when a loss is asked for, because the logits
+                of all positions over a large vocabulary are what does not fit into memory.
+
+        Returns:
+            `loss` in nats per target, `logits` `(B, T or logits_to_keep, V)`.
+        """
+        outputs: BaseModelOutputWithPast = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        if labels is not None and shift_labels is None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        loss = None
+        if shift_labels is not None:
+            loss = next_item_loss(
+                hidden_states, self.lm_head, shift_labels, num_items_in_batch, negative_ids, negative_log_q
+            )
+        if skip_logits is None:
+            skip_logits = self.training and loss is not None
+        logits = None if skip_logits else self.lm_head(slice_logits_to_keep(hidden_states, logits_to_keep))
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = ["LSRMForCausalLM", "LSRMModel", "LSRMPreTrainedModel"]

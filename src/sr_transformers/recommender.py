@@ -1,0 +1,139 @@
+"""Recommending to a user: a raw history in, the next items out. The user need never have been seen in training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, decode_items, encode_items
+from sr_transformers.evaluation.model_scorer import ModelScorer
+
+ItemId = str | int
+FALLBACKS = ("error", "popularity")
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item: raw id, of the type that the log had.
+        probability: the model's, over the whole vocabulary, in [0, 1]; nan where popularity stood in.
+    """
+
+    item: ItemId
+    probability: float
+
+
+class Recommender:
+    """A model with its item vocabulary.
+
+    Args:
+        model: a causal language model over item tokens.
+        tokenizer: the vocabulary it was trained with.
+
+    Raises:
+        ValueError: if the two do not belong together.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+        if len(tokenizer) != model.config.vocab_size:
+            raise ValueError(
+                f"the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}: "
+                "load both from the same folder."
+            )
+        self.model, self.tokenizer = model, tokenizer
+        self._scorer = ModelScorer(model)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> "Recommender":
+        """Loads a folder or a Hub id; further arguments go to `AutoModelForCausalLM.from_pretrained`."""
+        model = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
+        return cls(model, AutoTokenizer.from_pretrained(name_or_path))
+
+    def recommend(
+        self,
+        history: Sequence[ItemId],
+        k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Sequence[ItemId] | None = None,
+        fallback: str = "error",
+    ) -> list[Recommendation]:
+        """The k items that most likely come next, best first; `recommend_batch` tells the rest."""
+        return self.recommend_batch([history], k, exclude_seen, candidates, fallback)[0]
+
+    def recommend_batch(
+        self,
+        histories: Sequence[Sequence[ItemId]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Sequence[ItemId] | None = None,
+        fallback: str = "error",
+    ) -> list[list[Recommendation]]:
+        """Recommends to several users.
+
+        Args:
+            histories: raw item ids of each user, oldest first. Unknown ids are skipped; of the rest the model reads
+                the most recent `max_position_embeddings`.
+            k: how many items; fewer come back if fewer are allowed.
+            exclude_seen: never recommend an item of the user's own history.
+            candidates: recommend only from these.
+            fallback: for a history without any known item: "error", or "popularity": the items most frequent in
+                training.
+
+        Raises:
+            ValueError: for such a history with fallback "error", k < 1, an unknown fallback, or candidates of which
+                the vocabulary knows none.
+            TypeError: for a history that is a single id or a string instead of a sequence of ids.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1.")
+        if fallback not in FALLBACKS:
+            raise ValueError(f"fallback {fallback!r} is not known; choose from {', '.join(FALLBACKS)}.")
+        allowed = self._allowed(candidates)
+        tokens = [self._encode(history) for history in histories]
+        for index, known in enumerate(tokens):
+            if not len(known) and fallback == "error":
+                raise ValueError(
+                    f"history {index} has no item that the model knows ({list(histories[index])[:5]!r}); "
+                    "pass fallback='popularity' to recommend the most popular items instead."
+                )
+        scores = self._scorer.score([known.numpy() for known in tokens])
+        scores[:, :NUM_SPECIAL] = -torch.inf
+        log_z = scores.logsumexp(1, keepdim=True)
+        probabilities = (scores - log_z).exp()
+        for index, known in enumerate(tokens):
+            if not len(known):  # tokens are numbered by falling training count
+                scores[index] = -torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)
+                scores[index, :NUM_SPECIAL] = -torch.inf
+                probabilities[index] = torch.nan
+            if exclude_seen and len(known):
+                scores[index, known.to(scores.device)] = -torch.inf
+        if allowed is not None:
+            scores[:, ~allowed.to(scores.device)] = -torch.inf
+        best = scores.topk(min(k, scores.shape[1]), dim=1)
+        chosen = probabilities.gather(1, best.indices)
+        results = []
+        for values, indices, row in zip(best.values.tolist(), best.indices.tolist(), chosen.tolist(), strict=True):
+            kept = [(index, p) for value, index, p in zip(values, indices, row, strict=True) if value > -torch.inf]
+            items = decode_items(self.tokenizer, [index for index, _ in kept])
+            results.append([Recommendation(item, p) for item, (_, p) in zip(items, kept, strict=True)])
+        return results
+
+    def _encode(self, history: Sequence[ItemId]) -> torch.Tensor:
+        if isinstance(history, str | int):
+            raise TypeError(f"a history is a sequence of item ids, got {history!r}; write [{history!r}].")
+        tokens = torch.tensor(encode_items(self.tokenizer, list(history)), dtype=torch.long)
+        return tokens[tokens >= NUM_SPECIAL]
+
+    def _allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
+        if candidates is None:
+            return None
+        tokens = [token for token in encode_items(self.tokenizer, list(candidates)) if token != UNK_ID]
+        if not tokens:
+            raise ValueError("the vocabulary knows none of the candidates; pass raw item ids as they were in the log.")
+        allowed = torch.zeros(len(self.tokenizer), dtype=torch.bool)
+        allowed[tokens] = True
+        return allowed

@@ -1,0 +1,88 @@
+"""What one run did, in numbers: `RunRecord` <-> run.json. Tables, cards and fits read these files and nothing else."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+RUN_FILE = "run.json"
+
+
+@dataclass
+class RunRecord:
+    """One training run.
+
+    Attributes:
+        name: of the recipe.
+        command: how it was started.
+        started: UTC, ISO 8601.
+        seed: of everything random.
+        data: source, split, filters and counts of the prepared log.
+        recipe: model and training settings as they were used, defaults included.
+        versions: of the packages that move numbers.
+        hardware: device, cores, threads, processes.
+        num_non_embedding_parameters: N.
+        parameters: all parameters by group (blocks, biases_and_norms, item_embedding, position_embedding); they sum to
+            the model's total.
+        num_train_interactions: D, distinct training interactions.
+        num_interactions_seen: targets trained on, epochs included, padding not.
+        training_flops: 6 * N * num_interactions_seen.
+        head_flops: 6 * d * num_interactions_seen * (V, or negatives + 1 if sampled), not part of `training_flops`.
+        steps, epochs: optimizer steps, and epochs they amount to.
+        best_step: step of the weights that were kept; switched_at: step at which SGD began, None if it never did.
+        seconds: wall time of training, validation included.
+        peak_memory_bytes: largest resident set of the (first) process, or memory allocated on the accelerator.
+        history: one entry per log: step, epoch, and loss or eval_* values.
+        validation: metrics of the kept weights on the validation targets.
+        reports: reports on the test targets (`evaluation.evaluator.evaluate`): the model first, then baselines.
+    """
+
+    name: str
+    command: str
+    started: str
+    seed: int
+    data: dict[str, Any]
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    num_non_embedding_parameters: int
+    parameters: dict[str, int]
+    num_train_interactions: int
+    num_interactions_seen: int
+    training_flops: float
+    head_flops: float
+    steps: int
+    epochs: float
+    best_step: int | None
+    switched_at: int | None
+    seconds: float
+    peak_memory_bytes: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+    validation: dict[str, float] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes run.json into a folder."""
+        path = Path(folder) / RUN_FILE
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RunRecord":
+        """Reads a run.json, or the one in a folder.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if keys are missing or unknown.
+        """
+        path = Path(path)
+        path = path / RUN_FILE if path.is_dir() else path
+        content = json.loads(path.read_text())
+        names = {one.name for one in dataclasses.fields(cls)}
+        if set(content) != names:
+            raise ValueError(
+                f"{path} is no run record of this version: missing {sorted(names - set(content))}, "
+                f"unknown {sorted(set(content) - names)}."
+            )
+        return cls(**content)

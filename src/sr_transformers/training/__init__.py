@@ -1,0 +1,1 @@
+"""Training with the HF Trainer: arguments, the switch from Adam to SGD, recipes, runs."""

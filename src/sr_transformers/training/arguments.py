@@ -1,0 +1,93 @@
+"""Training arguments: transformers' own, and what sequential recommendation adds."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from sr_transformers.data.batches import FLAT, ROWS
+from sr_transformers.data.packing import ALL_POSITIONS, OBJECTIVES
+
+PRECISIONS = ("auto", "bf16", "fp32")
+
+
+@dataclass
+class LSRMTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the defaults and additions of this library.
+
+    `per_device_train_batch_size` counts rows of `row_width` places, not users. The learning rate, schedule and betas of
+    transformers belong to Adam; SGD has its own.
+
+    Raises:
+        ValueError: for a value that is not one of those listed, or a combination that cannot work.
+    """
+
+    objective: str = field(
+        default=ALL_POSITIONS,
+        metadata={"help": "all_positions: every position predicts its next item; last_position: one sample per prefix."},
+    )
+    row_width: int | None = field(
+        default=None, metadata={"help": "Places in a training row, filled with windows of several users. None: the window."}
+    )
+    layout: str = field(
+        default="auto", metadata={"help": "rows, flat (variable-length kernels) or auto: flat with flash-attention."}
+    )
+    num_negatives: int = field(
+        default=0, metadata={"help": "0: full softmax. Else: negatives per batch of the logQ-corrected sampled softmax."}
+    )
+    negative_power: float = field(
+        default=0.75, metadata={"help": "Negatives are drawn from training counts to this power (0 uniform, 1 popularity)."}
+    )
+    switch_optimizer: bool = field(
+        default=True, metadata={"help": "Train with Adam until validation stops improving, then with SGD until it stops again."}
+    )
+    sgd_learning_rate: float = field(default=0.1, metadata={"help": "Constant learning rate of the SGD phase."})
+    sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of the SGD phase."})
+    patience: int = field(default=3, metadata={"help": "Evaluations without improvement that end a phase."})
+    filter_seen: bool | None = field(
+        default=None, metadata={"help": "Take seen items out of validation rankings. None: unless the log has repeats."}
+    )
+    precision: str = field(
+        default="auto", metadata={"help": "bf16, fp32, or auto: bf16 where the hardware multiplies it faster."}
+    )
+
+    # transformers' own, with our defaults
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, steps or epoch."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save; as often as eval_strategy."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept beside the best one."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the weights that validated best."})
+    metric_for_best_model: str = field(default="loss", metadata={"help": "Validation metric that decides."})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per device and micro-batch."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of the Adam phase."})
+    lr_scheduler_type: str = field(default="constant_with_warmup", metadata={"help": "Schedule of the Adam phase."})
+    warmup_steps: float = field(default=100, metadata={"help": "Steps (or, below 1, fraction) of linear warm-up."})
+    optim: str = field(default="adamw_torch_fused", metadata={"help": "Optimizer of the first phase."})
+    num_train_epochs: float = field(default=30, metadata={"help": "Most epochs over both phases."})
+    report_to: str | list[str] = field(default="none", metadata={"help": "Trackers to log to."})
+    disable_tqdm: bool | None = field(default=None, metadata={"help": "Turn progress bars off."})
+
+    def __post_init__(self):
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {self.objective!r}; choose from {', '.join(OBJECTIVES)}.")
+        if self.layout not in ("auto", ROWS, FLAT):
+            raise ValueError(f"layout is {self.layout!r}; choose auto, {ROWS} or {FLAT}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}.")
+        if self.num_negatives < 0:
+            raise ValueError(f"num_negatives is {self.num_negatives}; use 0 for the full softmax.")
+        if self.patience < 1:
+            raise ValueError(f"patience is {self.patience}; a phase ends after at least 1 evaluation without improvement.")
+        if self.save_total_limit is not None and self.save_total_limit < 2:
+            raise ValueError(
+                "save_total_limit must be at least 2: a run that dies while it saves resumes from the checkpoint before."
+            )
+        if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
+            self.bf16 = True
+        super().__post_init__()
+
+
+def bf16_is_fast() -> bool:
+    """Whether this machine multiplies bf16 faster than float32: Ampere GPUs and later, CPUs with AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability()[0] >= 8
+    return torch.cpu._is_amx_tile_supported()

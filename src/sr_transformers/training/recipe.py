@@ -1,0 +1,144 @@
+"""Recipes: one YAML that fixes the model and its training; the command line wins over the file.
+
+    model:     keys of LSRMConfig
+    training:  keys of LSRMTrainingArguments
+
+Unknown or misspelt keys are errors that name the nearest key, and values must have the key's type.
+"""
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.training.arguments import LSRMTrainingArguments
+
+SECTIONS = ("model", "training")
+# Set by the program: where to write, and what the data fix.
+_NOT_IN_RECIPES = {"output_dir", "vocab_size"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _model_fields() -> dict[str, Any]:
+    return dict(LSRMConfig.__annotations__)  # its own keys, not those that every PreTrainedConfig has
+
+
+def _training_fields() -> dict[str, Any]:
+    hints = typing.get_type_hints(LSRMTrainingArguments)
+    return {one.name: hints[one.name] for one in dataclasses.fields(LSRMTrainingArguments) if one.init}
+
+
+def _fields(section: str) -> dict[str, Any]:
+    fields = _model_fields() if section == "model" else _training_fields()
+    return {name: hint for name, hint in fields.items() if name not in _NOT_IN_RECIPES}
+
+
+@dataclass
+class Recipe:
+    """A named pair of settings.
+
+    Attributes:
+        name: the file's stem.
+        model, training: values by key; keys left out have the defaults of the classes.
+    """
+
+    name: str = "recipe"
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> "Recipe":
+        """Reads a recipe; `overrides` are values by key, of either section, and win.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: for a section, key or value that is not allowed; the message names file, key and nearest key.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such recipe; recipes/ holds one per scale, for example lsrm/98k.yaml.")
+        content = yaml.load(path.read_text(), Loader=_Loader) or {}
+        unknown = set(content) - set(SECTIONS)
+        if unknown:
+            raise ValueError(f"{path}: unknown section {sorted(unknown)}; a recipe has {', '.join(SECTIONS)}.")
+        recipe = cls(path.stem, dict(content.get("model") or {}), dict(content.get("training") or {}))
+        for section in SECTIONS:
+            for key, value in getattr(recipe, section).items():
+                _check(key, value, section, str(path))
+        for key, value in (overrides or {}).items():
+            recipe.set(key, value)
+        return recipe
+
+    def set(self, key: str, value: Any) -> None:
+        """Sets a key of either section."""
+        for section in SECTIONS:
+            if key in _fields(section):
+                _check(key, value, section, "command line")
+                getattr(self, section)[key] = value
+                return
+        raise ValueError(f"command line: unknown key {key!r}{_nearest(key, [*_fields('model'), *_fields('training')])}")
+
+    def config(self, vocab_size: int) -> LSRMConfig:
+        """The model's configuration for a vocabulary."""
+        return LSRMConfig(vocab_size=vocab_size, **self.model)
+
+    def arguments(self, output_dir: str | Path, **more: Any) -> LSRMTrainingArguments:
+        """The training arguments, writing to a folder."""
+        return LSRMTrainingArguments(output_dir=str(output_dir), **{**self.training, **more})
+
+
+def parse_value(text: str) -> Any:
+    """A command line's value as a recipe would read it: `0.1` a number, `[0.2, 0.1]` a list, `true` a truth value."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def _check(key: str, value: Any, section: str, where: str) -> None:
+    fields = _fields(section)
+    if key not in fields:
+        raise ValueError(f"{where}: unknown key {key!r} in {section}{_nearest(key, list(fields))}")
+    if not _has_type(value, fields[key]):
+        raise ValueError(f"{where}: {section}.{key} is {value!r} ({type(value).__name__}); it must be {fields[key]}.")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a YAML value fits a type hint; hints of classes that YAML cannot write are not judged."""
+    origin = typing.get_origin(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_has_type(value, part) for part in typing.get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if (origin or hint) in (list, tuple):
+        return isinstance(value, list | tuple)
+    if (origin or hint) is dict:
+        return isinstance(value, dict)
+    return True

@@ -1,0 +1,204 @@
+"""One training run from a recipe and a prepared log to a finished folder: weights, vocabulary, run.json."""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import datasets
+import numpy as np
+import torch
+import transformers
+from transformers import GenerationConfig, PreTrainedModel, set_seed
+
+from sr_transformers import __version__
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
+from sr_transformers.evaluation.evaluator import evaluate, report
+from sr_transformers.evaluation.metrics import DEFAULT_KS
+from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.trainer import LSRMTrainer, TargetDataset, last_complete_checkpoint
+
+SETTINGS = "settings.json"
+
+
+def train(
+    recipe: Recipe,
+    data: PreparedData | str | Path,
+    output_dir: str | Path,
+    callbacks: list | None = None,
+    attn_implementation: str | None = None,
+) -> RunRecord:
+    """Trains, keeps the weights that validated best, evaluates them on the test targets beside the baselines.
+
+    A run that was interrupted goes on from its last complete checkpoint when it is started again with the same
+    settings: the weights come out as if it had never stopped (same machine, same number of processes and threads).
+
+    Args:
+        recipe: what to train and how.
+        data: a prepared log.
+        output_dir: made if missing. Afterwards it holds the model, its vocabulary, run.json and the checkpoints.
+        callbacks: further Trainer callbacks.
+        attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None lets transformers choose.
+
+    Raises:
+        FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
+    """
+    data = data if isinstance(data, PreparedData) else PreparedData(data)
+    output_dir = Path(output_dir)
+    arguments = recipe.arguments(output_dir)
+    config = recipe.config(data.vocab_size)
+    settings = {"model": config.to_diff_dict(), "training": _plain(arguments), "data": data.manifest}
+    checkpoint = _check_output(output_dir, settings, arguments.process_index)
+
+    set_seed(arguments.seed)
+    extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    model = LSRMForCausalLM._from_config(config, **extra)
+    trainer = LSRMTrainer(model, arguments, data, callbacks)
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - start
+
+    state = trainer.state
+    best_step = state.best_global_step or state.global_step
+    validation_history = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == best_step]
+    filter_seen = not data.has_repeats if arguments.filter_seen is None else arguments.filter_seen
+    start = time.perf_counter()
+    totals = trainer.rank(TargetDataset(data, "test"), DEFAULT_KS)
+    reports = [report(f"lsrm {recipe.name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
+    if trainer.is_world_process_zero():
+        baselines = (Popularity(data), UserFrequency(data), Markov(data))
+        reports += [evaluate(scorer, data, "test", DEFAULT_KS, filter_seen) for scorer in baselines]
+    model.generation_config = generation_config(data)
+    trainer.save_model(str(output_dir))
+
+    num_seen = round(trainer.sampler.plan.num_targets * state.global_step / trainer.sampler.num_steps)
+    record = RunRecord(
+        name=recipe.name,
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        started=started,
+        seed=arguments.seed,
+        data=data.manifest,
+        recipe={"model": settings["model"], "training": settings["training"]},
+        versions=_versions(),
+        hardware=_hardware(arguments.world_size),
+        num_non_embedding_parameters=config.num_non_embedding_parameters,
+        parameters=count_parameters(model),
+        num_train_interactions=data.num_train_interactions,
+        num_interactions_seen=num_seen,
+        training_flops=6.0 * config.num_non_embedding_parameters * num_seen,
+        head_flops=6.0 * config.hidden_size * num_seen * (arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size),
+        steps=state.global_step,
+        epochs=state.global_step / trainer.sampler.num_steps,
+        best_step=best_step,
+        switched_at=trainer.phases.switched_at,
+        seconds=seconds,
+        peak_memory_bytes=_peak_memory(),
+        history=state.log_history,
+        validation={
+            key.removeprefix("eval_"): value
+            for key, value in (validation_history[-1] if validation_history else {}).items()
+            if key.startswith("eval_")
+        },
+        reports=reports,
+    )
+    if trainer.is_world_process_zero():
+        record.save(output_dir)
+    return record
+
+
+def _check_output(output_dir: Path, settings: dict[str, Any], rank: int) -> str | None:
+    """The checkpoint to go on from, after making sure that this folder is ours to write to."""
+    if (output_dir / RUN_FILE).exists():
+        raise FileExistsError(f"{output_dir} holds a finished run ({RUN_FILE}); choose another output folder.")
+    stored = output_dir / SETTINGS
+    checkpoint = last_complete_checkpoint(output_dir)
+    text = json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n"
+    if stored.exists():
+        if stored.read_text() != text:
+            raise FileExistsError(
+                f"{output_dir} holds a run with other settings (compare {stored}); choose another output folder, or "
+                "start with the same recipe and data to go on with it."
+            )
+    elif output_dir.exists() and any(output_dir.iterdir()):
+        raise FileExistsError(f"{output_dir} is not empty and holds no run of ours; choose another output folder.")
+    elif rank == 0:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        stored.write_text(text)
+    return checkpoint
+
+
+def generation_config(data: PreparedData) -> GenerationConfig:
+    """Greedy continuation that never names a special token."""
+    return GenerationConfig(
+        do_sample=False, pad_token_id=0, suppress_tokens=list(range(NUM_SPECIAL)), max_new_tokens=10
+    )
+
+
+def count_parameters(model: PreTrainedModel) -> dict[str, int]:
+    """Parameters by group; the groups are disjoint and sum to the model's total (tied weights counted once)."""
+    groups = {"blocks": 0, "biases_and_norms": 0, "item_embedding": 0, "position_embedding": 0}
+    for name, parameter in model.named_parameters():
+        if "embed_tokens" in name or "lm_head" in name:
+            group = "item_embedding"
+        elif "embed_positions" in name:
+            group = "position_embedding"
+        elif parameter.ndim == 2:
+            group = "blocks"
+        else:
+            group = "biases_and_norms"
+        groups[group] += parameter.numel()
+    return groups
+
+
+def _plain(arguments: Any) -> dict[str, Any]:
+    """Arguments without what names this machine or this moment."""
+    skipped = {"output_dir", "logging_dir", "local_rank", "deepspeed_plugin", "hub_token", "push_to_hub_token"}
+    return {
+        one.name: getattr(arguments, one.name)
+        for one in dataclasses.fields(arguments)
+        if one.init and one.name not in skipped and isinstance(getattr(arguments, one.name), str | int | float | bool | list | dict | None)
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "sr_transformers": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "datasets": datasets.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _hardware(num_processes: int) -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "device": device,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": num_processes,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
