@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--part", default="test", choices=("test", "validation"))
     one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
-                     help="items of the user's own history in the ranking; auto keeps them where users repeat items")  # fmt: skip
+                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
     one.add_argument("--json", metavar="FILE", help="write the reports here too")
     one.set_defaults(run=_evaluate)
 

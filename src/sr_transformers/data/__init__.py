@@ -1,2 +1,2 @@
-"""From a raw log to a batch, in reading order: sources, synthetic, interactions, splits, vocabulary, prepare, histories,
-packing, batches."""
+"""From a raw log to a batch, in reading order: sources, synthetic, interactions, splits, vocabulary, prepare,
+histories, packing, batches."""

@@ -92,7 +92,7 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
 
 
 class EpochDataLoader(DataLoader):
-    """A DataLoader that tells its batch sampler the epoch; the sampler is aware of ranks, so nothing shards it again."""
+    """A DataLoader that tells its batch sampler the epoch. The sampler knows ranks, so nothing shards it again."""
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

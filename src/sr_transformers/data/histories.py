@@ -74,7 +74,7 @@ class PreparedData:
         self.manifest: dict[str, Any] = json.loads(manifest.read_text())
         if self.manifest.get("format") != FORMAT:
             raise ValueError(
-                f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare the log again."
+                f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare again."
             )
         self.histories = datasets.Dataset.from_file(str(self.path / "histories.arrow"))
         table = self.histories.data.table

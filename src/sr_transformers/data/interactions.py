@@ -7,17 +7,23 @@ import polars as pl
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 
+_ISO = (
+    r"^(?<day>\d{4}-\d{2}-\d{2})"
+    r"([T ](?<minute>\d{2}:\d{2})(?<second>:\d{2}(\.\d+)?)?(?<zone>Z|[+-]\d{2}(:?\d{2})?)?)?$"
+)
+
 
 def clean(log: pl.DataFrame, name: str = "log") -> pl.DataFrame:
     """Checks a log and sorts it stably by (user, time): rows that tie keep the order of the source.
 
     Args:
-        log: columns user_id, item_id, timestamp; times as integers, fractional numbers, dates, or text that is a
-            number or ISO 8601.
+        log: columns user_id, item_id, timestamp; times as numbers, dates, or text that is all numbers or all
+            ISO 8601 (`2024-01-31`, `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC).
         name: what to call the log in errors.
 
     Returns:
-        The same rows; timestamp is int64: the source's numbers, or microseconds since 1970 for dates and ISO text.
+        The same rows; timestamp is int64: the source's numbers (millionths of its unit where some have a fraction), or
+        microseconds since 1970 for dates and ISO text.
 
     Raises:
         ValueError: an empty log, a null id or time, an id that is neither text nor integer, an empty text id, or a
@@ -34,7 +40,7 @@ def clean(log: pl.DataFrame, name: str = "log") -> pl.DataFrame:
     times = log[TIMESTAMP]
     _refuse(times.is_null(), times, f"{name}: {TIMESTAMP} is missing")
     parsed = _parse_times(times)
-    _refuse(parsed.is_null(), times, f"{name}: {TIMESTAMP} is neither a number nor ISO 8601")
+    _refuse(parsed.is_null(), times, f"{name}: {TIMESTAMP} is no time (all numbers or all ISO 8601)")
     return log.with_columns(parsed.alias(TIMESTAMP)).sort(USER, TIMESTAMP, maintain_order=True)
 
 
@@ -50,19 +56,35 @@ def _parse_times(times: pl.Series) -> pl.Series:
     dtype = times.dtype
     if dtype.is_integer():
         return times.cast(pl.Int64, strict=False)
-    if dtype.is_float():
+    if dtype.is_float() or dtype.is_decimal():
         # Fractions of the source's unit would tie after rounding: keep them as microunits.
+        times = times.cast(pl.Float64)
         whole = (times == times.round()).all()
         return (times if whole else times * 1e6).round().cast(pl.Int64, strict=False)
-    if dtype in (pl.Date, pl.Datetime) or dtype == pl.Datetime:
+    if dtype in (pl.Date, pl.Datetime):  # of any unit and zone
         return times.cast(pl.Datetime("us")).dt.epoch("us")
     if dtype == pl.String:
-        numbers = times.str.strip_chars().cast(pl.Float64, strict=False)
+        text = times.str.strip_chars()
+        numbers = text.cast(pl.Float64, strict=False)
         if numbers.is_not_null().any():
-            integers = times.str.strip_chars().cast(pl.Int64, strict=False)
+            integers = text.cast(pl.Int64, strict=False)
             return integers if integers.is_not_null().all() else _parse_times(numbers)
-        return times.str.to_datetime(time_unit="us", time_zone="UTC", strict=False).dt.epoch("us")
+        return _parse_iso(text)
     return pl.Series([None] * len(times), dtype=pl.Int64)
+
+
+def _parse_iso(text: pl.Series) -> pl.Series:
+    # Written out in full first: a guessed format depends on the first row, and takes 01/02/2024 for a date.
+    full = text.str.extract_groups(_ISO).struct.unnest().select(
+        pl.concat_str(
+            "day",
+            pl.lit("T"),
+            pl.col("minute").fill_null("00:00"),
+            pl.col("second").fill_null(":00"),
+            pl.col("zone").replace("Z", "+00").fill_null("+00"),
+        )
+    )  # fmt: skip
+    return full.to_series().str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False).dt.epoch("us")
 
 
 def k_core(log: pl.DataFrame, k: int) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from sr_transformers import __version__
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data import interactions, splits
 from sr_transformers.data.histories import FORMAT, MANIFEST, PreparedData
-from sr_transformers.data.sources import EMBEDDED, read_log
+from sr_transformers.data.sources import EMBEDDED, read_log, select_columns
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, build_tokenizer
 
 
@@ -56,7 +56,7 @@ def prepare(
     if split != splits.TEMPORAL and (validation_from, test_from) != (None, None):
         raise ValueError("validation_from and test_from belong to split='temporal'.")
     name = "log" if isinstance(source, pl.DataFrame) else str(source)
-    raw = source if isinstance(source, pl.DataFrame) else read_log(source, columns)
+    raw = select_columns(source, name, columns) if isinstance(source, pl.DataFrame) else read_log(source, columns)
     log = interactions.clean(raw, name)
     if min_interactions > 1:
         log = interactions.k_core(log, min_interactions)
@@ -78,8 +78,8 @@ def prepare(
         .sort("train_count", ITEM, descending=[True, False])
     )  # fmt: skip
     tokens = items.select(ITEM).with_row_index("token", offset=NUM_SPECIAL)
-    encoded = log.join(tokens, on=ITEM, how="left", maintain_order="left")["token"].fill_null(UNK_ID)
-    encoded = encoded.cast(pl.Int32).to_numpy()
+    joined = log.join(tokens, on=ITEM, how="left", maintain_order="left")
+    encoded = joined["token"].fill_null(UNK_ID).cast(pl.Int32).to_numpy()
 
     counts = _counts(raw, log, users, items, cut, encoded, ends - lengths)
     manifest = {

@@ -22,49 +22,61 @@ def read_log(source: str | Path, columns: dict[str, str] | None = None) -> pl.Da
 
     Args:
         source: a `.csv`, `.tsv` or `.parquet` file, or one of `EMBEDDED`.
-        columns: source's name of a column by our name, for example `{"user_id": "userId"}`; names not given are ours.
+        columns: see `select_columns`.
 
     Returns:
         Columns user_id, item_id (text or integer, as in the source) and timestamp (as in the source).
 
     Raises:
         FileNotFoundError: no such file, and no embedded set of that name.
-        ValueError: a suffix that is not read, or a column that is missing; the message lists those that are there.
+        ValueError: a suffix that is not read, a file that is not what its suffix says, or as `select_columns`.
     """
-    names = {name: name for name in (USER, ITEM, TIMESTAMP)}
+    if str(source) == COMPLETE_JOURNEY:
+        return select_columns(_complete_journey(), COMPLETE_JOURNEY, columns)
+    if str(source) == SYNTHETIC:
+        return select_columns(synthetic.generate(), SYNTHETIC, columns)
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; the embedded sets are {', '.join(EMBEDDED)}.")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            return select_columns(pl.scan_parquet(path), str(path), columns)
+        if suffix in (".csv", ".tsv"):
+            # No type is guessed: an id is what the file says, and times are parsed with a row number to complain with.
+            frame = pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
+            return select_columns(frame, str(path), columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as {suffix[1:]}: {error}") from error
+    raise ValueError(f"{path}: files are read as .csv, .tsv or .parquet; convert it or rename it.")
+
+
+def select_columns(
+    frame: pl.DataFrame | pl.LazyFrame, name: str, columns: dict[str, str] | None = None
+) -> pl.DataFrame:
+    """The three columns of a log under our names, nothing else.
+
+    Args:
+        frame: read only where it must be, if it is lazy.
+        name: what to call it in errors.
+        columns: source's name of a column by our name, for example `{"user_id": "userId"}`; names not given are ours.
+
+    Raises:
+        ValueError: a name that is not ours, or a column that is missing; the message lists those that are there.
+    """
+    names = {ours: ours for ours in (USER, ITEM, TIMESTAMP)}
     unknown = set(columns or {}) - set(names)
     if unknown:
         raise ValueError(f"columns {sorted(unknown)} cannot be mapped; the mappable ones are {sorted(names)}.")
     names.update(columns or {})
-    if str(source) == COMPLETE_JOURNEY:
-        return _complete_journey()
-    if str(source) == SYNTHETIC:
-        return synthetic.generate()
-    path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; the embedded sets are {', '.join(EMBEDDED)}.")
-    frame = _read_file(path, names)
-    missing = [f"{theirs} (for {ours})" for ours, theirs in names.items() if theirs not in frame.columns]
+    present = frame.collect_schema().names()
+    missing = [f"{theirs} (for {ours})" for ours, theirs in names.items() if theirs not in present]
     if missing:
         raise ValueError(
-            f"{path}: column {', '.join(missing)} is missing; the file has {', '.join(frame.columns)}. "
+            f"{name}: column {', '.join(missing)} is missing; there are {', '.join(present)}. "
             "Map names with columns={...}, on the command line --user-column, --item-column, --timestamp-column."
         )
-    return frame.select(pl.col(theirs).alias(ours) for ours, theirs in names.items())
-
-
-def _read_file(path: Path, names: dict[str, str]) -> pl.DataFrame:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            present = [name for name in names.values() if name in pl.read_parquet_schema(path)]
-            return pl.read_parquet(path, columns=present) if len(present) == len(names) else pl.read_parquet(path)
-        if suffix in (".csv", ".tsv"):
-            # No type is guessed: an id is what the file says, and times are parsed with a row number to complain with.
-            return pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as {suffix[1:]}: {error}") from error
-    raise ValueError(f"{path}: files are read as .csv, .tsv or .parquet; convert it or rename it.")
+    return frame.lazy().select(pl.col(theirs).alias(ours) for ours, theirs in names.items()).collect()
 
 
 def _complete_journey() -> pl.DataFrame:

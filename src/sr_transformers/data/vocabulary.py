@@ -68,15 +68,13 @@ def _unused(name: str, everything: str) -> str:
 
 def encode_items(tokenizer: PreTrainedTokenizerBase, item_ids: Sequence[str | int]) -> list[int]:
     """Token of every raw id, `UNK_ID` for items outside the vocabulary."""
-    vocabulary = tokenizer.get_vocab() if len(item_ids) > 1000 else None
-    if vocabulary is not None:
-        return [vocabulary.get(str(item), UNK_ID) for item in item_ids]
-    return tokenizer.convert_tokens_to_ids([str(item) for item in item_ids])
+    # An unknown item may be called like the padding token.
+    return [max(tokenizer.convert_tokens_to_ids(str(item)), UNK_ID) for item in item_ids]  # type: ignore[misc, type-var]
 
 
 def decode_items(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str | int]:
     """Raw id of every token, as text or integer like those of the log."""
-    texts = tokenizer.convert_ids_to_tokens(list(tokens))
+    texts: list = tokenizer.convert_ids_to_tokens(list(tokens))  # type: ignore[assignment]
     if tokenizer.init_kwargs.get("item_id_type") == "integer":
         return [int(text) if index >= NUM_SPECIAL else text for index, text in zip(tokens, texts, strict=True)]
     return texts

@@ -125,7 +125,9 @@ def protocol_line(report: dict[str, Any]) -> str:
     )
 
 
-def table(reports: Sequence[dict[str, Any]], metrics: Sequence[str] = ("hr@10", "ndcg@10", "mrr", "coverage@10", "loss")) -> str:
+def table(
+    reports: Sequence[dict[str, Any]], metrics: Sequence[str] = ("hr@10", "ndcg@10", "mrr", "coverage@10", "loss")
+) -> str:
     """Reports of one protocol as a Markdown table under a line that states the protocol.
 
     Raises:

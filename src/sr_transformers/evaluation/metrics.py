@@ -53,7 +53,7 @@ def _checked(ranks: np.ndarray, k: int) -> np.ndarray:
 class RankingTotals:
     """Sums over users from which every metric and its standard error follow; memory does not grow with users.
 
-    `vector()` and `RankingTotals.from_vector` carry the sums between processes, where they simply add up.
+    `vector()` and `load_vector()` carry the sums between processes, where they simply add up.
 
     Args:
         ks: cut-offs of HR and NDCG.
@@ -71,7 +71,13 @@ class RankingTotals:
         self.recommended = np.zeros(vocab_size, dtype=bool)
 
     def add(self, ranks: np.ndarray, losses: np.ndarray | None = None, recommended: np.ndarray | None = None) -> None:
-        """Adds a batch: `(B,)` ranks, `(M,)` losses in nats of the targets that have one, and recommended tokens."""
+        """Adds a batch.
+
+        Args:
+            ranks: `(B,)` int.
+            losses: `(M,)` nats, of the targets that have one.
+            recommended: tokens, any shape; -1 is none.
+        """
         columns = [metric(ranks, k) for k in self.ks for metric in (hit_rate, ndcg)] + [reciprocal_rank(ranks)]
         values = np.stack(columns)
         self.count += len(ranks)
@@ -82,7 +88,7 @@ class RankingTotals:
             self.loss_sum += float(losses.sum())
             self.loss_square += float((losses**2).sum())
         if recommended is not None:
-            self.recommended[recommended.ravel()] = True
+            self.recommended[recommended[recommended >= 0]] = True
 
     def vector(self) -> np.ndarray:
         """All sums as one float64 vector."""
@@ -94,7 +100,7 @@ class RankingTotals:
         n = len(self.names)
         self.count, self.loss_count = int(vector[0]), int(vector[1])
         self.loss_sum, self.loss_square = float(vector[2]), float(vector[3])
-        self.sums, self.squares = vector[4 : 4 + n], vector[4 + n : 4 + 2 * n]
+        self.sums, self.squares = vector[4 : 4 + n].copy(), vector[4 + n : 4 + 2 * n].copy()
         self.recommended = vector[4 + 2 * n :] > 0
 
     def metrics(self, num_items: int) -> dict[str, float]:

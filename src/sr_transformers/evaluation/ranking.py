@@ -14,7 +14,7 @@ class Ranking:
 
     Attributes:
         ranks: `(B,)` int64 in [1, V]; 1 is best.
-        top: `(B, k)` int64 tokens, best first.
+        top: `(B, k)` int64 tokens, best first; -1 where no item is left to recommend.
     """
 
     ranks: np.ndarray
@@ -50,5 +50,6 @@ def rank_targets(
     scores[:, :NUM_SPECIAL] = -torch.inf
     ranks = (scores >= target_scores).sum(1)
     ranks = torch.where(targets == UNK_ID, vocab_size, ranks)
-    top = scores.topk(min(top_k, vocab_size - NUM_SPECIAL), dim=1).indices
+    best = scores.topk(min(top_k, vocab_size - NUM_SPECIAL), dim=1)
+    top = torch.where(best.values == -torch.inf, -1, best.indices)
     return Ranking(ranks.cpu().numpy().astype(np.int64), top.cpu().numpy())

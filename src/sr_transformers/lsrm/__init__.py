@@ -1,1 +1,1 @@
-"""The model: configuration, network, loss. This folder is flat and imports nothing of ours, so that it travels to the Hub."""
+"""The model: configuration, network, loss. Flat, and imports nothing of ours, so that it travels to the Hub."""

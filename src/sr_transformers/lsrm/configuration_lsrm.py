@@ -116,7 +116,13 @@ class LSRMConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Checks widths and rates; part of `@strict`, so it runs on construction and before saving."""
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "max_position_embeddings",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.hidden_size % self.num_attention_heads:
@@ -141,9 +147,8 @@ class LSRMConfig(PreTrainedConfig):
     @property
     def num_non_embedding_parameters(self) -> int:
         """N: weights in the matrices of the blocks, without biases, norms and embeddings (12 L d² for FFN 4d)."""
-        attention = 4 * self.hidden_size**2
-        feed_forward = 2 * self.hidden_size * self.intermediate_size
-        return self.num_hidden_layers * (attention + feed_forward)
+        inner = self.intermediate_size or 4 * self.hidden_size
+        return self.num_hidden_layers * (4 * self.hidden_size**2 + 2 * self.hidden_size * inner)
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "LSRMConfig":
@@ -162,4 +167,4 @@ class LSRMConfig(PreTrainedConfig):
         return cls(**{**shape, **overrides})
 
 
-__all__ = ["LSRMConfig", "LSRM_SIZES", "RELEASED_CODE_DROPOUT", "layer_rates"]
+__all__ = ["LSRM_SIZES", "RELEASED_CODE_DROPOUT", "LSRMConfig", "layer_rates"]

@@ -10,6 +10,8 @@ are computed in the same pass and stored, N x d and V x d, so that backward only
 What it refuses: a second derivative, and logits bias or temperature (the head of LSRM has none).
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -17,6 +19,11 @@ from torch import nn
 # it should be large enough to fill the device.
 _CPU_BUFFER = 1 << 20
 _ACCELERATOR_BUFFER = 1 << 26
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Softmax and sums are taken in this: float32, or float64 for float64 input."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _chunk_rows(num_items: int, device: torch.device) -> int:
@@ -31,38 +38,35 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         compute = hidden.dtype
         table = weight.to(compute)  # once per call: bf16 and fp16 multiply on their own units
+        wide = _wide(compute)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
         rows = min(chunk_rows, num_targets)
         logits_buffer = torch.empty(rows, num_items, dtype=compute, device=hidden.device)
-        softmax_buffer = torch.empty(rows, num_items, dtype=torch.float32, device=hidden.device)
-        total = torch.zeros((), dtype=torch.float64 if compute == torch.float64 else torch.float32, device=hidden.device)
-        if compute == torch.float64:
-            softmax_buffer = softmax_buffer.double()
-            grad_weight = grad_weight.double() if needs_weight else None
+        softmax_buffer = torch.empty(rows, num_items, dtype=wide, device=hidden.device)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
         for start in range(0, num_targets, rows):
             h = hidden[start : start + rows]
             target = targets[start : start + rows, None]
             logits = torch.mm(h, table.t(), out=logits_buffer[: h.shape[0]])
-            wide = softmax_buffer[: h.shape[0]]
-            if logits.dtype != wide.dtype:
-                logits = wide.copy_(logits)
+            softmax = softmax_buffer[: h.shape[0]]
+            if compute != wide:
+                logits = softmax.copy_(logits)
             target_logit = logits.gather(1, target)
             top = logits.amax(1, keepdim=True)
             # logsumexp = max - log(softmax at the max): the largest probability is at least 1/V, so its logarithm is
             # exact, and no second pass of exponentials is needed.
-            probabilities = torch.softmax(logits, 1, out=wide)
+            probabilities = torch.softmax(logits, 1, out=softmax)
             log_z = top - probabilities.amax(1, keepdim=True).log()
             total += (log_z - target_logit).sum()
             if needs_hidden or needs_weight:
-                probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
-                residual = probabilities
-                if compute != residual.dtype:
+                residual = probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+                if compute != wide:
                     residual = logits_buffer[: h.shape[0]].copy_(residual)
-                if needs_hidden:
+                if grad_hidden is not None:
                     torch.mm(residual, table, out=grad_hidden[start : start + rows])
-                if needs_weight:
-                    if compute == grad_weight.dtype:
+                if grad_weight is not None:
+                    if compute == wide:
                         grad_weight.addmm_(residual.t(), h)
                     else:
                         grad_weight += residual.t() @ h
@@ -128,14 +132,10 @@ def sampled_softmax_loss(
         A scalar in float32 (float64 for float64 input). Its expectation is below the exact loss (logarithm of an
         unbiased estimate), by less the more negatives there are: report the exact loss, never this one.
     """
-    positive = (hidden * weight[targets]).sum(-1).float() if hidden.dtype != torch.float64 else (
-        hidden * weight[targets]
-    ).sum(-1)
-    negative = (hidden @ weight[negative_ids].to(hidden.dtype).t()).to(positive.dtype)
-    log_expected_count = negative_log_q.to(positive.dtype) + torch.log(
-        torch.tensor(float(negative_ids.numel()), dtype=positive.dtype, device=positive.device)
-    )
-    negative = negative - log_expected_count
+    wide = _wide(hidden.dtype)
+    positive = (hidden * weight[targets]).sum(-1).to(wide)
+    negative = (hidden @ weight[negative_ids].to(hidden.dtype).t()).to(wide)
+    negative = negative - negative_log_q.to(wide) - math.log(negative_ids.numel())
     negative = negative.masked_fill(targets[:, None] == negative_ids[None, :], float("-inf"))
     log_z = torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1)
     return (log_z - positive).sum()
@@ -164,7 +164,7 @@ def next_item_loss(
     targets = shift_labels.reshape(-1)
     if not bool(wanted.all()):
         hidden, targets = hidden[wanted], targets[wanted]
-    if negative_ids is not None:
+    if negative_ids is not None and negative_log_q is not None:
         total = sampled_softmax_loss(hidden, head.weight, targets, negative_ids, negative_log_q)
     else:
         total = full_softmax_loss(hidden, head.weight, targets)

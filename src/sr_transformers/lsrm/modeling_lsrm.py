@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lsrm import LSRMConfig
@@ -211,6 +212,9 @@ class LSRMModel(LSRMPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
+        elif position_ids.device.type == "cpu" and not is_tracing(position_ids):
+            # Elsewhere looking at the values would stall the device; there the embedding's own assertion speaks.
+            self._check_window(int(position_ids.max()) + 1)
         causal_mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,
@@ -238,13 +242,17 @@ class LSRMModel(LSRMPreTrainedModel):
         if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        window = self.config.max_position_embeddings
-        if isinstance(past, int) and past + length > window:
-            raise ValueError(
-                f"the sequence has {past + length} items but the model's window is {window} "
-                "(max_position_embeddings): pass the most recent items only."
-            )
+        if isinstance(past, int):
+            self._check_window(past + length)
         return (torch.arange(length, device=inputs_embeds.device) + past).unsqueeze(0)
+
+    def _check_window(self, length: int) -> None:
+        window = self.config.max_position_embeddings
+        if length > window:
+            raise ValueError(
+                f"the sequence has {length} items but the model's window is {window} (max_position_embeddings): "
+                "pass the most recent items only."
+            )
 
 
 class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):

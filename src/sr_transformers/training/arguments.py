@@ -24,22 +24,28 @@ class LSRMTrainingArguments(TrainingArguments):
 
     objective: str = field(
         default=ALL_POSITIONS,
-        metadata={"help": "all_positions: every position predicts its next item; last_position: one sample per prefix."},
+        metadata={
+            "help": "all_positions: every position predicts its next item; last_position: one sample per prefix."
+        },
     )
     row_width: int | None = field(
-        default=None, metadata={"help": "Places in a training row, filled with windows of several users. None: the window."}
+        default=None,
+        metadata={"help": "Places in a training row, filled with windows of several users. None: the window."},
     )
     layout: str = field(
         default="auto", metadata={"help": "rows, flat (variable-length kernels) or auto: flat with flash-attention."}
     )
     num_negatives: int = field(
-        default=0, metadata={"help": "0: full softmax. Else: negatives per batch of the logQ-corrected sampled softmax."}
+        default=0,
+        metadata={"help": "0: full softmax. Else: negatives per batch of the logQ-corrected sampled softmax."},
     )
     negative_power: float = field(
-        default=0.75, metadata={"help": "Negatives are drawn from training counts to this power (0 uniform, 1 popularity)."}
+        default=0.75,
+        metadata={"help": "Negatives are drawn from training counts to this power (0 uniform, 1 popularity)."},
     )
     switch_optimizer: bool = field(
-        default=True, metadata={"help": "Train with Adam until validation stops improving, then with SGD until it stops again."}
+        default=True,
+        metadata={"help": "Train with Adam until validation stops improving, then with SGD until it stops again."},
     )
     sgd_learning_rate: float = field(default=0.1, metadata={"help": "Constant learning rate of the SGD phase."})
     sgd_momentum: float = field(default=0.9, metadata={"help": "Momentum of the SGD phase."})
@@ -76,11 +82,15 @@ class LSRMTrainingArguments(TrainingArguments):
         if self.num_negatives < 0:
             raise ValueError(f"num_negatives is {self.num_negatives}; use 0 for the full softmax.")
         if self.patience < 1:
-            raise ValueError(f"patience is {self.patience}; a phase ends after at least 1 evaluation without improvement.")
+            raise ValueError(
+                f"patience is {self.patience}; a phase ends after at least 1 evaluation without improvement."
+            )
         if self.save_total_limit is not None and self.save_total_limit < 2:
             raise ValueError(
-                "save_total_limit must be at least 2: a run that dies while it saves resumes from the checkpoint before."
+                "save_total_limit must be at least 2: a run that dies while saving resumes from the one before."
             )
+        # Without this transformers neither takes bf16 on a CPU nor sees the other processes of a CPU launch.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()

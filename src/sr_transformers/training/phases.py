@@ -4,7 +4,9 @@ Source: paper, section on optimizer switching; SGD's settings and the meaning of
 phase ends after `patience` evaluations without improvement, and SGD starts from the weights that validated best.
 """
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing import Any
+
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 
 ADAM, SGD = "adam", "sgd"
@@ -30,7 +32,10 @@ class TrainingPhases(TrainerCallback, ExportableState):
         self._start()
 
     def _start(self) -> None:
-        self.phase, self.best, self.stale, self.switched_at = ADAM, None, 0, None
+        self.phase = ADAM
+        self.best: float | None = None
+        self.stale = 0
+        self.switched_at: int | None = None
         self.wants_switch = False
 
     def state(self) -> dict:
@@ -46,17 +51,23 @@ class TrainingPhases(TrainerCallback, ExportableState):
     @classmethod
     def phase_in(cls, state: TrainerState) -> str:
         """The phase of a run whose TrainerState was just created or loaded."""
-        stored = state.stateful_callbacks.get(cls.__name__)
-        return stored["attributes"]["phase"] if stored and state.global_step else ADAM
+        return cls._stored(state)["phase"] if state.global_step else ADAM
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+    @classmethod
+    def _stored(cls, state: TrainerState) -> dict[str, Any]:
+        callbacks: Any = state.stateful_callbacks  # a list when constructed, by class name ever after
+        return callbacks[cls.__name__]["attributes"]
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._start()
         if state.global_step:
-            stored = state.stateful_callbacks[type(self).__name__]["attributes"]
+            stored = self._stored(state)
             self.phase, self.best = stored["phase"], stored["best"]
             self.stale, self.switched_at = stored["stale"], stored["switched_at"]
 
-    def on_evaluate(self, args, state, control, metrics: dict[str, float], **kwargs) -> None:
+    def on_evaluate(  # type: ignore[override]
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
+    ) -> None:
         if self.metric not in metrics:  # an evaluation that the user asked for, with another prefix
             return
         value = metrics[self.metric]

@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel, set_seed
 
 from sr_transformers import __version__
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
 from sr_transformers.evaluation.evaluator import evaluate, report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
@@ -80,7 +80,7 @@ def train(
     if trainer.is_world_process_zero():
         baselines = (Popularity(data), UserFrequency(data), Markov(data))
         reports += [evaluate(scorer, data, "test", DEFAULT_KS, filter_seen) for scorer in baselines]
-    model.generation_config = generation_config(data)
+    model.generation_config = generation_config(config.max_position_embeddings)
     trainer.save_model(str(output_dir))
 
     num_seen = round(trainer.sampler.plan.num_targets * state.global_step / trainer.sampler.num_steps)
@@ -98,7 +98,10 @@ def train(
         num_train_interactions=data.num_train_interactions,
         num_interactions_seen=num_seen,
         training_flops=6.0 * config.num_non_embedding_parameters * num_seen,
-        head_flops=6.0 * config.hidden_size * num_seen * (arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size),
+        head_flops=6.0
+        * config.hidden_size
+        * num_seen
+        * (arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size),
         steps=state.global_step,
         epochs=state.global_step / trainer.sampler.num_steps,
         best_step=best_step,
@@ -139,10 +142,10 @@ def _check_output(output_dir: Path, settings: dict[str, Any], rank: int) -> str 
     return checkpoint
 
 
-def generation_config(data: PreparedData) -> GenerationConfig:
-    """Greedy continuation that never names a special token."""
+def generation_config(window: int) -> GenerationConfig:
+    """Greedy continuation to the end of the window that never names a special token."""
     return GenerationConfig(
-        do_sample=False, pad_token_id=0, suppress_tokens=list(range(NUM_SPECIAL)), max_new_tokens=10
+        do_sample=False, pad_token_id=PAD_ID, suppress_tokens=list(range(NUM_SPECIAL)), max_length=window
     )
 
 
@@ -168,7 +171,9 @@ def _plain(arguments: Any) -> dict[str, Any]:
     return {
         one.name: getattr(arguments, one.name)
         for one in dataclasses.fields(arguments)
-        if one.init and one.name not in skipped and isinstance(getattr(arguments, one.name), str | int | float | bool | list | dict | None)
+        if one.init
+        and one.name not in skipped
+        and isinstance(getattr(arguments, one.name), str | int | float | bool | list | dict | None)
     }
 
 
@@ -200,5 +205,3 @@ def _peak_memory() -> int:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-

@@ -1,5 +1,5 @@
-"""The HF Trainer for sequential recommenders: packed batches, full-ranking validation, two optimizer phases, checkpoints
-that survive being killed at any moment."""
+"""The HF Trainer for sequential recommenders: packed batches, full-ranking validation, two optimizer phases, and
+checkpoints that survive being killed at any moment."""
 
 import time
 from pathlib import Path
@@ -65,6 +65,9 @@ class LSRMTrainer(Trainer):
     """
 
     args: LSRMTrainingArguments
+    model: PreTrainedModel
+    train_dataset: WindowDataset
+    eval_dataset: TargetDataset
 
     def __init__(
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
@@ -128,10 +131,10 @@ class LSRMTrainer(Trainer):
             self.optimizer_cls_and_kwargs = (torch.optim.SGD, settings)
         return super().create_optimizer(model)
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the arguments for Adam, a constant rate for SGD."""
         if self.lr_scheduler is None and self._phase() == SGD:
-            self.lr_scheduler = get_scheduler("constant", optimizer=optimizer or self.optimizer)
+            self.lr_scheduler = get_scheduler("constant", optimizer or self.optimizer)  # type: ignore[arg-type]
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
@@ -149,11 +152,11 @@ class LSRMTrainer(Trainer):
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.create_scheduler(self.state.max_steps)
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        self.log({"phase": 2.0})
+        self.log({"switched_to_sgd_at": float(self.state.global_step)})
 
     # Evaluation
 
-    def evaluate(
+    def evaluate(  # type: ignore[override]
         self,
         eval_dataset: TargetDataset | None = None,
         ignore_keys: list[str] | None = None,

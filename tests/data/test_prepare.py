@@ -1,0 +1,188 @@
+import json
+
+import datasets
+import numpy as np
+import polars as pl
+import pytest
+from conftest import READABLE_LENGTHS
+
+from sr_transformers.data import prepare as prepare_module
+from sr_transformers.data.prepare import prepare
+from sr_transformers.data.vocabulary import UNK_ID, decode_items
+
+
+def frame(rows: list[tuple]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+
+
+def test_the_readable_log_by_eye(prepared):
+    assert prepared.lengths.tolist() == list(READABLE_LENGTHS)
+    assert prepared.items(4, 5).tolist() == [2, 3, 4, 5, 6]  # u04: i0 .. i4
+    assert prepared.items(11, 12).tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, UNK_ID, UNK_ID]  # u11: i10, i11 unknown
+    assert decode_items(prepared.tokenizer, [2, 11]) == ["i0", "i9"]
+    assert prepared.targets("test")[:3].tolist() == [[2, 2], [3, 3], [4, 4]]
+    assert prepared.histories[5] == {
+        "user_id": "u05",
+        "item_ids": [2, 3, 4, 5, 6, 7],
+        "timestamps": [0, 1, 2, 3, 4, 5],
+        "train_length": 4,
+    }
+
+
+def test_the_manifest_counts_what_was_read_and_what_cannot_be_predicted(prepared):
+    counts = prepared.manifest["counts"]
+    assert counts["rows_read"] == counts["interactions"] == sum(READABLE_LENGTHS)
+    assert (counts["users"], counts["items"], counts["items_in_vocabulary"]) == (14, 12, 10)
+    assert counts["train_interactions"] == prepared.num_train_interactions == sum(READABLE_LENGTHS) - 2 * 12
+    assert counts["validation_targets"] == counts["test_targets"] == 12
+    assert counts["validation_targets_outside_vocabulary"] == 1  # i10 of u11
+    assert counts["test_targets_outside_vocabulary"] == 2  # i11 of u11, i10 of u10
+    assert (counts["repeat_share"], counts["tied_share"], counts["first"], counts["last"]) == (0, 0, 0, 11)
+    assert counts["users_too_short_to_hold_out"] == 2
+    assert prepared.manifest["leaks"].startswith("leave-one-out")
+
+
+def test_repeats_and_ties_are_shares_of_the_interactions(tmp_path):
+    rows = [("a", "x", 1), ("a", "y", 1), ("a", "x", 2), ("b", "x", 2)]
+    counts = prepare(frame(rows), tmp_path / "data").manifest["counts"]
+    assert (counts["repeat_share"], counts["tied_share"]) == (0.25, 0.25)
+
+
+def test_the_vocabulary_holds_training_items_by_falling_count_and_then_id(tmp_path):
+    # The last two of each user are held out: "v" and "w" are no training items, "z" counts once.
+    rows = [("a", item, n) for n, item in enumerate(["z", "c", "b", "b", "z", "w"])]
+    rows += [("b", item, n) for n, item in enumerate(["c", "a", "v", "z"])]
+    data = prepare(frame(rows), tmp_path / "data")
+    items = pl.read_parquet(tmp_path / "data" / "items.parquet")
+    assert items.rows() == [("b", 2), ("c", 2), ("a", 1), ("z", 1)]
+    assert decode_items(data.tokenizer, range(2, data.vocab_size)) == ["b", "c", "a", "z"]
+    assert data.item_counts.tolist() == [0, 0, 2, 2, 1, 1]
+    assert data.items(0, 6).tolist() == [5, 3, 2, 2, 5, UNK_ID]
+
+
+def test_interleaving_the_rows_of_users_changes_nothing(readable_log, prepared, tmp_path):
+    rng = np.random.default_rng(0)
+    users = rng.permutation(readable_log["user_id"].to_numpy())  # whose turn it is
+    own = {user: iter(rows) for user, rows in readable_log.rows_by_key("user_id", include_key=True).items()}
+    shuffled = frame([next(own[user]) for user in users]).select("timestamp", "item_id", "user_id")
+    assert shuffled["user_id"].to_list() != readable_log["user_id"].to_list()
+    prepare(shuffled, tmp_path / "data")
+    for file in prepared.path.rglob("*.*"):
+        assert file.read_bytes() == (tmp_path / "data" / file.relative_to(prepared.path)).read_bytes()
+
+
+def test_ties_keep_the_order_of_the_source(tmp_path):
+    rows = [("a", item, 0) for item in ("q", "b", "z", "a", "b", "q", "q")]
+    data = prepare(frame(rows), tmp_path / "data")
+    assert decode_items(data.tokenizer, data.items(0, 7)[:4].tolist()) == ["q", "b", "z", "a"]
+
+
+def test_temporal_trains_on_nothing_from_the_moment_of_validation_on(tmp_path):
+    rng = np.random.default_rng(0)
+    log = pl.DataFrame({column: rng.integers(0, top, 500) for column, top in
+                        (("user_id", 40), ("item_id", 20), ("timestamp", 1000))})  # fmt: skip
+    data = prepare(log, tmp_path / "data", split="temporal", validation_from=700, test_from=850)
+    counts = data.manifest["counts"]
+    assert (counts["validation_from"], counts["test_from"]) == (700, 850)
+    assert data.num_train_interactions == log.filter(pl.col("timestamp") < 700).height
+    for row, length in zip(data.histories, data.train_lengths, strict=True):
+        assert max(row["timestamps"][:length], default=0) < 700 <= min(row["timestamps"][length:], default=700)
+    for part, first, end in (("validation", 700, 850), ("test", 850, 1000)):
+        times = [data.histories[history]["timestamps"][position] for history, position in data.targets(part).tolist()]
+        assert times
+        assert all(first <= time < end for time in times)
+
+
+def test_min_interactions_is_a_k_core_and_is_counted(tmp_path):
+    rows = [(user, item, n) for user in "abc" for n, item in enumerate("xyz")] + [("d", "x", 0), ("a", "rare", 9)]
+    counts = prepare(frame(rows), tmp_path / "data", min_interactions=3).manifest["counts"]
+    assert (counts["rows_read"], counts["rows_left_out_by_min_interactions"], counts["users"]) == (11, 2, 3)
+
+
+def test_a_file_is_described_by_name_size_and_digest(tmp_path):
+    (tmp_path / "log.csv").write_text("who,item_id,timestamp\n007,1,1\n007,2,2\n007,1,3\n")
+    data = prepare(tmp_path / "log.csv", tmp_path / "data", columns={"user_id": "who"})
+    source = data.manifest["source"]
+    assert (source["name"], source["bytes"], len(source["sha256"])) == ("log.csv", 46, 64)
+    assert data.manifest["columns"] == {"user_id": "who"}
+    assert data.histories["user_id"][0] == "007"
+
+
+def test_an_embedded_set_is_described_by_its_name(tmp_path, monkeypatch):
+    log = frame([(1, 1, 1), (1, 2, 2), (1, 1, 3)])
+    monkeypatch.setattr(prepare_module, "read_log", lambda source, columns: log)
+    assert prepare("synthetic", tmp_path / "data").manifest["source"] == {"name": "synthetic"}
+
+
+def test_a_frame_may_have_other_names_and_further_columns(tmp_path):
+    log = frame([("a", "x", 1), ("a", "y", 2), ("a", "x", 3)])
+    log = log.rename({"user_id": "who"}).with_columns(token=pl.lit("!"), len=pl.lit(99))
+    data = prepare(log, tmp_path / "data", columns={"user_id": "who"})
+    assert data.items(0, 3).tolist() == [2, UNK_ID, 2]
+    with pytest.raises(ValueError, match=r"log: column user_id \(for user_id\) is missing; there are who"):
+        prepare(log, tmp_path / "other")
+
+
+def test_validation_without_targets_is_empty_not_an_error(tmp_path):
+    log = frame([("a", "x", 1), ("a", "y", 2), ("a", "x", 30)])
+    data = prepare(log, tmp_path / "data", split="temporal", validation_from=10, test_from=20)
+    assert data.targets("validation").shape == (0, 2)
+    assert data.targets("test").tolist() == [[0, 2]]
+
+
+def test_an_empty_folder_is_a_fine_output_and_the_result_is_readable_for_others(readable_log, tmp_path):
+    (tmp_path / "data").mkdir()
+    assert len(prepare(readable_log, tmp_path / "data")) == 14
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
+    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == 1
+
+
+@pytest.mark.parametrize("failing", ["build_tokenizer", "_write_arrow"])
+def test_a_failure_leaves_nothing_behind(readable_log, tmp_path, monkeypatch, failing):
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module, failing, fail)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(readable_log, tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_with_something_in_it_is_refused_and_left_alone(readable_log, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine").touch()
+    for output in (tmp_path / "data", tmp_path / "data" / "mine"):
+        with pytest.raises(FileExistsError, match=f"{output} exists and is not an empty folder"):
+            prepare(readable_log, output)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["mine"]
+
+
+def test_an_unknown_split_names_those_that_exist(readable_log, tmp_path):
+    with pytest.raises(ValueError, match="split 'random' is not known; choose from leave_one_out, temporal"):
+        prepare(readable_log, tmp_path / "data", split="random")
+
+
+@pytest.mark.parametrize("moment", ["validation_from", "test_from"])
+def test_moments_belong_to_the_temporal_split(readable_log, tmp_path, moment):
+    with pytest.raises(ValueError, match="validation_from and test_from belong to split='temporal'"):
+        prepare(readable_log, tmp_path / "data", **{moment: 0})
+
+
+def test_a_split_without_test_targets_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"log: the leave_one_out split leaves no test target \(1 users, 2 rows\)"):
+        prepare(frame([("a", "x", 1), ("a", "y", 2)]), tmp_path / "data")
+    with pytest.raises(ValueError, match="the temporal split leaves no test target"):
+        prepare(frame([("a", "x", 1), ("a", "y", 2)]), tmp_path / "a", split="temporal", validation_from=5, test_from=9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unsound_row_is_named_with_its_file(tmp_path):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\na,x,1\na,,2\n")
+    with pytest.raises(ValueError, match=r"log.csv: item_id is missing in row 2: None"):
+        prepare(tmp_path / "log.csv", tmp_path / "data")
+
+
+def test_the_tables_open_as_plain_datasets(prepared):
+    table = datasets.Dataset.from_file(str(prepared.path / "test.arrow"))
+    assert table.column_names == ["history", "position"]
+    assert len(table) == 12

@@ -1,0 +1,163 @@
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from sr_transformers.data.prepare import prepare
+from sr_transformers.data.vocabulary import UNK_ID
+from sr_transformers.evaluation import evaluator
+from sr_transformers.evaluation.baselines import Markov, Popularity
+from sr_transformers.evaluation.evaluator import add_users, evaluate, protocol_line, table
+from sr_transformers.evaluation.metrics import RankingTotals
+
+A, B, C, D = 2, 3, 4, 5
+PROBABILITIES = {A: 0.4, B: 0.3, C: 0.2, D: 0.1}
+
+
+class Lookup:
+    """The same log-probabilities for everybody; remembers what it was shown."""
+
+    name = "lookup"
+    gives_log_probabilities = True
+
+    def __init__(self):
+        self.shown: list[list[int]] = []
+
+    def score(self, histories):
+        self.shown += [history.tolist() for history in histories]
+        row = torch.full((6,), -torch.inf)
+        row[list(PROBABILITIES)] = torch.tensor(list(PROBABILITIES.values())).log()
+        return row.repeat(len(histories), 1)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """Trained on A B, A B C, A C D, A B; test targets A, B, D and one that nobody trained on."""
+    rows = [(0, "ABxA"), (1, "ABCCB"), (2, "ACDBD"), (3, "ABAy")]
+    rows = [(user, item, n) for user, items in rows for n, item in enumerate(items)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    data = prepare(frame, tmp_path_factory.mktemp("evaluator") / "data")
+    assert data.item_counts.tolist() == [0, 0, 4, 3, 2, 1]
+    return data
+
+
+def test_all_items_ranked_by_hand(log):
+    report = evaluate(Lookup(), log, ks=(1, 2), filter_seen=False)
+    # Ranks 1 (A), 2 (B), 4 (D), 6 (unknown: V).
+    assert report["metrics"] == pytest.approx(
+        {
+            "hr@1": 1 / 4,
+            "ndcg@1": 1 / 4,
+            "hr@2": 2 / 4,
+            "ndcg@2": (1 + 1 / math.log2(3)) / 4,
+            "mrr": (1 + 1 / 2 + 1 / 4 + 1 / 6) / 4,
+            "coverage@10": 4 / 4,
+            "loss": -(math.log(0.4) + math.log(0.3) + math.log(0.1)) / 3,  # the unknown target has none
+        },
+        abs=1e-6,
+    )
+    assert report["standard_errors"]["hr@1"] == pytest.approx(np.std([1, 0, 0, 0], ddof=1) / 2)
+    assert (report["num_targets"], report["num_targets_outside_vocabulary"]) == (4, 1)
+    assert report["model"] == "lookup"
+    assert report["seconds"] > 0
+
+
+def test_seen_items_removed_by_hand(log):
+    report = evaluate(Lookup(), log, ks=(1,), filter_seen=True)
+    # User 0 saw A B: A (the target) stays, 1. User 1 saw A B C: B stays, 1. User 2 saw A B C D: D stays, 1. Unknown: 6.
+    assert report["metrics"]["hr@1"] == pytest.approx(3 / 4)
+    assert report["metrics"]["mrr"] == pytest.approx((1 + 1 + 1 + 1 / 6) / 4)
+    # The loss is the model's own, seen items or not.
+    assert report["metrics"]["loss"] == pytest.approx(-(math.log(0.4) + math.log(0.3) + math.log(0.1)) / 3)
+
+
+def test_seen_items_are_not_covered(log):
+    totals = RankingTotals((1,), log.vocab_size)
+    add_users(totals, Lookup(), log, log.targets("test")[1:2], filter_seen=True)
+    assert np.nonzero(totals.recommended)[0].tolist() == [B, D]  # of A B C D seen are A B C, B is the target
+
+
+def test_a_scorer_sees_what_came_before_the_target_and_the_vocabulary_knows(log):
+    scorer = Lookup()
+    evaluate(scorer, log)
+    assert sorted(scorer.shown) == sorted([[A, B], [A, B, C, C], [A, C, D, B], [A, B, A]])
+    scorer = Lookup()
+    evaluate(scorer, log, "validation")
+    assert sorted(scorer.shown) == sorted([[A, B], [A, B, C], [A, C, D], [A, B]])
+    assert not any(UNK_ID in history for history in scorer.shown)
+
+
+def test_a_scorer_of_no_probabilities_has_no_loss(log):
+    report = evaluate(Popularity(log), log)
+    assert "loss" not in report["metrics"]
+    assert "hr@50" in report["metrics"]
+
+
+def test_the_batch_size_changes_nothing(markov_prepared, monkeypatch):
+    scorer = Markov(markov_prepared)
+    monkeypatch.setattr(scorer, "gives_log_probabilities", True)
+    reports = []
+    for scores_held in (1, 32 * 40, 1 << 24):
+        monkeypatch.setattr(evaluator, "_SCORES", scores_held)
+        reports.append(evaluate(scorer, markov_prepared))
+    for other in reports[1:]:
+        assert other["metrics"] == pytest.approx(reports[0]["metrics"], rel=1e-9)
+        assert other["standard_errors"] == pytest.approx(reports[0]["standard_errors"], rel=1e-9)
+
+
+def test_any_part_of_the_targets_can_be_added(markov_prepared):
+    scorer, targets = Popularity(markov_prepared), markov_prepared.targets("test")
+    whole, parts = (RankingTotals((1, 10), markov_prepared.vocab_size) for _ in range(2))
+    add_users(whole, scorer, markov_prepared, targets, False)
+    for part in range(3):
+        add_users(parts, scorer, markov_prepared, targets[part::3], False)
+    assert parts.vector() == pytest.approx(whole.vector())
+
+
+def test_markov_beats_popularity_on_a_markov_chain_and_is_near_its_limit(markov_prepared):
+    # The best possible: p = 9/19, 6/19, 4/19 of the three successors.
+    markov = evaluate(Markov(markov_prepared, order=1), markov_prepared, ks=(1, 3))["metrics"]
+    assert markov["hr@3"] > 0.95
+    assert markov["hr@1"] == pytest.approx(9 / 19, abs=0.08)
+    assert evaluate(Popularity(markov_prepared), markov_prepared, ks=(1, 3))["metrics"]["hr@3"] < 0.3
+
+
+def test_seen_items_are_removed_unless_users_come_back_to_items(prepared, markov_prepared):
+    assert evaluate(Popularity(prepared), prepared)["protocol"]["filter_seen"] is True
+    assert evaluate(Popularity(markov_prepared), markov_prepared)["protocol"]["filter_seen"] is False
+    assert evaluate(Popularity(prepared), prepared, filter_seen=False)["protocol"]["filter_seen"] is False
+
+
+def test_an_unknown_part_is_refused(log):
+    with pytest.raises(ValueError, match="split 'train' has no targets"):
+        evaluate(Popularity(log), log, "train")
+
+
+def test_the_protocol_in_one_sentence(log):
+    assert protocol_line(evaluate(Lookup(), log, filter_seen=True)) == (
+        "frame, leave_one_out, test: full ranking over 4 items, seen items removed, ties against the model, "
+        "4 targets (1 outside the vocabulary, counted as missed)"
+    )
+
+
+def test_reports_of_one_protocol_make_a_table(log):
+    reports = [evaluate(scorer, log, ks=(1,), filter_seen=False) for scorer in (Lookup(), Popularity(log))]
+    lines = table(reports, ("hr@1", "loss")).splitlines()
+    assert lines[0] == protocol_line(reports[0])
+    assert lines[1:] == [
+        "",
+        "| model | hr@1 | loss |",
+        "|---|---|---|",
+        "| lookup | 0.2500 | 1.4743 |",
+        "| popularity | 0.2500 | – |",
+    ]
+
+
+def test_reports_of_different_protocols_make_no_table(log):
+    reports = [evaluate(Popularity(log), log, part) for part in ("test", "validation")]
+    with pytest.raises(ValueError, match="different protocols"):
+        table(reports)
+    with pytest.raises(ValueError, match="different protocols"):
+        table([evaluate(Popularity(log), log, filter_seen=seen) for seen in (True, False)])

@@ -1,0 +1,68 @@
+import ast
+from pathlib import Path
+
+import evaluate
+import pytest
+
+import sr_transformers
+from sr_transformers.evaluation.hf_metrics import METRICS, metric_path
+
+RANKS = [1, 3, 11]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """`evaluate.load` of one of our metrics, its caches in a folder of the tests."""
+    cache = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate.config, "HF_MODULES_CACHE", str(cache / "modules"))
+        yield lambda name: evaluate.load(metric_path(name), cache_dir=str(cache / "metrics"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("hit_rate", {}, 2 / 3),
+        ("hit_rate", {"k": 1}, 1 / 3),
+        ("ndcg", {}, (1 + 1 / 2) / 3),
+        ("ndcg", {"k": 2}, 1 / 3),
+        ("mrr", {}, (1 + 1 / 3 + 1 / 11) / 3),
+    ],
+)
+def test_metrics_by_hand(load, name, arguments, expected):
+    assert load(name).compute(predictions=RANKS, **arguments) == {name: pytest.approx(expected)}
+
+
+def test_batches_add_up(load):
+    metric = load("mrr")
+    metric.add_batch(predictions=RANKS[:2])
+    metric.add(prediction=RANKS[2])
+    assert metric.compute() == {"mrr": pytest.approx((1 + 1 / 3 + 1 / 11) / 3)}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_ranks_below_one_are_refused(load, name):
+    with pytest.raises(ValueError, match="ranks are integers from 1"):
+        load(name).compute(predictions=[0, 1])
+
+
+def test_every_folder_holds_a_metric_and_its_module(load):
+    here = Path(metric_path("ndcg")).parent
+    assert tuple(sorted(path.parent.name for path in here.glob("*/*.py"))) == METRICS
+    assert all((here / name / f"{name}.py").is_file() for name in METRICS)
+
+
+def test_an_unknown_metric_names_those_that_exist():
+    with pytest.raises(ValueError, match="metric 'auc' is not known; choose from hit_rate, mrr, ndcg"):
+        metric_path("auc")
+
+
+def test_nothing_else_imports_evaluate():
+    package = Path(sr_transformers.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.parent.name in METRICS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            assert not any(name.split(".")[0] == "evaluate" for name in names), path

@@ -1,0 +1,112 @@
+"""What only whole processes can show: a run killed at any moment, and a run on two processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sr_transformers import RunRecord
+
+ROOT = Path(__file__).parents[2]
+TRAIN = ROOT / "recipes" / "train.py"
+RECIPE = """
+model: {hidden_size: 16, num_hidden_layers: 1, max_position_embeddings: 8, embedding_dropout: %s, residual_dropout: %s}
+training: {num_train_epochs: 6, per_device_train_batch_size: %d, learning_rate: 1e-2, precision: fp32,
+           disable_tqdm: true, logging_steps: 1, metric_for_best_model: hr@50, patience: 2}
+"""
+pytestmark = pytest.mark.slow
+
+
+def command(data, output, recipe, launch=()):
+    return [sys.executable, *launch, str(TRAIN), str(recipe), "--data", str(data.path), "--output", str(output)]
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def run(arguments):
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def assert_same_end(one, other):
+    """The last weights of two runs (not those kept: the best may be from before the runs could differ), bit by bit."""
+    steps = RunRecord.load(one).steps
+    assert RunRecord.load(other).steps == steps
+    first, second = (load_file(folder / f"checkpoint-{steps}" / "model.safetensors") for folder in (one, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses(one) == losses(other)
+
+
+def losses(output):
+    return [entry["loss"] for entry in RunRecord.load(output).history if "loss" in entry]
+
+
+def test_killed_at_any_moment_a_run_ends_with_the_same_weights(markov_prepared, tmp_path):
+    recipe = tmp_path / "one.yaml"
+    recipe.write_text(RECIPE % (0.1, 0.1, 8))
+    run(command(markov_prepared, tmp_path / "whole", recipe))
+    # Kill as soon as some file of the run appears, three times further and further on: while the first checkpoint is
+    # written, between checkpoints, and after the switch of optimizers.
+    for sign in ("checkpoint-*/model.safetensors", "checkpoint-*/COMPLETE", "checkpoint-*/trainer_state.json"):
+        already = set((tmp_path / "part").glob(sign))
+        process = subprocess.Popen(
+            command(markov_prepared, tmp_path / "part", recipe),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        deadline = time.monotonic() + 120
+        while set((tmp_path / "part").glob(sign)) <= already and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "part" / "run.json").exists(), "the run was over before it was killed"
+    run(command(markov_prepared, tmp_path / "part", recipe))
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+TWO_PROCESSES = ("-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes/accelerate/cpu.yaml"),
+                 "--main_process_port", "0")  # fmt: skip
+
+
+def test_two_processes_give_the_loss_curve_of_one(markov_prepared, tmp_path):
+    for name, rows in (("one", 16), ("two", 8)):
+        (tmp_path / f"{name}.yaml").write_text(RECIPE % (0.0, 0.0, rows))
+    run(command(markov_prepared, tmp_path / "one", tmp_path / "one.yaml"))
+    run(command(markov_prepared, tmp_path / "two", tmp_path / "two.yaml", TWO_PROCESSES))
+    record = RunRecord.load(tmp_path / "two")
+    assert record.hardware["processes"] == 2
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=2e-3)
+    one, two = (
+        [h["eval_loss"] for h in RunRecord.load(tmp_path / n).history if "eval_loss" in h] for n in ("one", "two")
+    )
+    assert one == pytest.approx(two, abs=2e-3)
+    assert record.num_interactions_seen == RunRecord.load(tmp_path / "one").num_interactions_seen
+
+
+def test_two_processes_resume_exactly(markov_prepared, tmp_path):
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(RECIPE % (0.1, 0.1, 8))
+    run(command(markov_prepared, tmp_path / "whole", recipe, TWO_PROCESSES))
+    record = RunRecord.load(tmp_path / "whole")
+    assert record.switched_at is not None
+    # What is left of a run that died right after its switch to SGD.
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / "settings.json").write_text((tmp_path / "whole" / "settings.json").read_text())
+    for folder in (tmp_path / "whole").glob("checkpoint-*"):
+        state = json.loads((folder / "trainer_state.json").read_text())
+        if state["global_step"] <= record.switched_at:
+            folder.rename(part / folder.name)
+    run(command(markov_prepared, part, recipe, TWO_PROCESSES))
+    assert_same_end(tmp_path / "whole", part)

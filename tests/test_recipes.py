@@ -1,0 +1,67 @@
+"""Every recipe is loaded, every size has its N, and the small ones take a training step."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from sr_transformers import LSRMConfig, Recipe
+from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.training.run import train
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+SCALES = [RECIPES / "lsrm" / f"{size}.yaml" for size in LSRM_SIZES]
+REGIMES = sorted((RECIPES / "regimes").glob("*.yaml"))
+
+
+def keys(path: Path) -> list[str]:
+    content = yaml.safe_load(path.read_text())
+    return [f"{section}.{key}" for section, values in content.items() for key in values]
+
+
+def test_there_is_one_recipe_per_scale():
+    assert sorted(SCALES) == sorted((RECIPES / "lsrm").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.stem)
+def test_a_scale_is_the_papers_size(path):
+    config = Recipe.load(path).config(vocab_size=100)
+    size = LSRMConfig.from_size(path.stem, vocab_size=100)
+    assert config.num_non_embedding_parameters == size.num_non_embedding_parameters
+    assert config.num_attention_heads == size.num_attention_heads
+    assert config.max_position_embeddings == 50
+    rates = config.layer_dropout("residual_dropout")
+    assert rates[0] > rates[-1]
+
+
+@pytest.mark.parametrize("path", SCALES + REGIMES, ids=lambda path: path.stem)
+def test_all_recipes_have_the_same_keys_in_the_same_order(path, tmp_path):
+    assert keys(path) == keys(SCALES[0])
+    Recipe.load(path).arguments(tmp_path)
+
+
+@pytest.mark.parametrize("path", SCALES + REGIMES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_costs_and_what_was_verified(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("Cost:" in line for line in head)
+    assert any("Verified:" in line for line in head)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SCALES[:4] + REGIMES, ids=lambda path: path.stem)
+def test_a_recipe_trains(path, prepared, tmp_path):
+    recipe = Recipe.load(path, {"max_steps": 1, "disable_tqdm": True, "per_device_train_batch_size": 2})
+    assert train(recipe, prepared, tmp_path / "run").steps == 1
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_its_configurations(path):
+    config = load_config_from_file(str(path))
+    assert config.num_machines == 1
+
+
+def test_every_recipe_has_a_row_in_the_readme():
+    text = (RECIPES / "README.md").read_text()
+    for path in [*SCALES, *REGIMES, *RECIPES.glob("*.py"), *(RECIPES / "accelerate").glob("*.yaml")]:
+        assert str(path.relative_to(RECIPES)) in text, path

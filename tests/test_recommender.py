@@ -1,0 +1,107 @@
+import math
+
+import pytest
+import torch
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
+from sr_transformers.data.vocabulary import build_tokenizer
+
+ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    torch.manual_seed(0)
+    config = LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=8, max_position_embeddings=4, initializer_range=0.5)
+    return Recommender(LSRMForCausalLM(config), build_tokenizer(ITEMS))
+
+
+def names(found):
+    return [one.item for one in found]
+
+
+def test_probabilities_are_the_models_own(recommender):
+    found = recommender.recommend(["tea", "bread"], k=99, exclude_seen=False)
+    assert sorted(names(found)) == sorted(ITEMS)
+    logits = recommender.model.eval()(torch.tensor([[2, 7]])).logits[0, -1, 2:]
+    expected = dict(zip(ITEMS, logits.softmax(-1).tolist(), strict=True))
+    for one in found:
+        assert one.probability == pytest.approx(expected[one.item], abs=1e-6)
+    assert [one.probability for one in found] == sorted((one.probability for one in found), reverse=True)
+
+
+def test_seen_items_stay_out_unless_wanted(recommender):
+    assert not set(names(recommender.recommend(["tea", "Käse"], k=6))) & {"tea", "Käse"}
+    assert len(recommender.recommend(["tea", "Käse"], k=6)) == 4
+    assert len(recommender.recommend(["tea", "Käse"], k=6, exclude_seen=False)) == 6
+
+
+def test_seen_items_beyond_the_window_stay_out_too(recommender):
+    history = ["green tea", "tea", "tea", "tea", "tea"]
+    assert "green tea" not in names(recommender.recommend(history, k=6))
+
+
+def test_candidates_limit_the_choice(recommender):
+    found = recommender.recommend(["tea"], candidates=["a\tb", "bread", "never heard of"])
+    assert set(names(found)) == {"a\tb", "bread"}
+
+
+def test_a_batch_equals_one_by_one(recommender):
+    histories = [["tea"], ["bread", "42", "Käse"], ["a\tb"] * 9]
+    batch = recommender.recommend_batch(histories, k=3)
+    for history, found in zip(histories, batch, strict=True):
+        alone = recommender.recommend(history, k=3)
+        assert names(found) == names(alone)
+        assert [one.probability for one in found] == pytest.approx([one.probability for one in alone], abs=1e-6)
+
+
+def test_unknown_items_are_skipped(recommender):
+    with_unknown = recommender.recommend(["tea", "never heard of", "[UNK]", "[PAD]", "bread"])
+    assert names(with_unknown) == names(recommender.recommend(["tea", "bread"]))
+
+
+def test_a_history_without_known_items_is_an_error_or_popularity(recommender):
+    with pytest.raises(ValueError, match=r"history 1 has no item that the model knows \(\['x'\]\).*popularity"):
+        recommender.recommend_batch([["tea"], ["x"]])
+    found = recommender.recommend([], k=3, fallback="popularity")
+    assert names(found) == ITEMS[:3]  # tokens are numbered by falling training count
+    assert all(math.isnan(one.probability) for one in found)
+    mixed = recommender.recommend_batch([["x"], ["tea"]], k=2, fallback="popularity")
+    assert names(mixed[1]) == names(recommender.recommend(["tea"], k=2))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "k is 0"),
+        ({"fallback": "guess"}, "fallback 'guess'"),
+        ({"candidates": ["nothing known"]}, "none of the candidates"),
+    ],
+)
+def test_wrong_requests_are_refused(recommender, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        recommender.recommend(["tea"], **arguments)
+
+
+@pytest.mark.parametrize("history", ["tea", 42])
+def test_a_single_id_is_no_history(recommender, history):
+    with pytest.raises(TypeError, match="a history is a sequence of item ids"):
+        recommender.recommend(history)
+
+
+def test_integer_ids_come_back_as_integers():
+    config = LSRMConfig(vocab_size=5, hidden_size=8, max_position_embeddings=4)
+    recommender = Recommender(LSRMForCausalLM(config), build_tokenizer([30, 10, 20]))
+    assert set(names(recommender.recommend([30]))) == {10, 20}
+
+
+def test_a_foreign_vocabulary_is_refused(recommender):
+    with pytest.raises(ValueError, match="the vocabulary has 3 tokens, the model 8"):
+        Recommender(recommender.model, build_tokenizer(["one"]))
+
+
+def test_it_loads_from_a_folder(recommender, tmp_path):
+    recommender.model.save_pretrained(tmp_path)
+    recommender.tokenizer.save_pretrained(tmp_path)
+    again = Recommender.from_pretrained(tmp_path)
+    assert names(again.recommend(["Käse"])) == names(recommender.recommend(["Käse"]))

@@ -1,0 +1,28 @@
+import pytest
+
+from sr_transformers import LSRMTrainingArguments
+from sr_transformers.training import arguments as module
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objective": "masked"}, "objective is 'masked'; choose from all_positions, last_position"),
+        ({"layout": "grid"}, "layout is 'grid'"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"num_negatives": -1}, "num_negatives is -1"),
+        ({"patience": 0}, "patience is 0"),
+        ({"save_total_limit": 1}, "save_total_limit must be at least 2"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        LSRMTrainingArguments(output_dir=str(tmp_path), **wrong)
+
+
+@pytest.mark.parametrize(("precision", "fast", "bf16"), [
+    ("auto", True, True), ("auto", False, False), ("bf16", False, True), ("fp32", True, False)
+])  # fmt: skip
+def test_precision_follows_the_hardware_only_if_asked(tmp_path, monkeypatch, precision, fast, bf16):
+    monkeypatch.setattr(module, "bf16_is_fast", lambda: fast)
+    assert LSRMTrainingArguments(output_dir=str(tmp_path), precision=precision).bf16 is bf16

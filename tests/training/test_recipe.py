@@ -1,0 +1,73 @@
+import pytest
+
+from sr_transformers.training.recipe import Recipe, parse_value
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "one.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_recipe_fills_config_and_arguments(write, tmp_path):
+    recipe = Recipe.load(
+        write("model:\n  hidden_size: 32\n  residual_dropout: [0.3, 0.1]\ntraining:\n  learning_rate: 1e-3\n")
+    )
+    assert recipe.name == "one"
+    assert recipe.config(50).layer_dropout("residual_dropout") == [0.3, 0.1]
+    assert recipe.config(50).vocab_size == 50
+    assert recipe.arguments(tmp_path).learning_rate == 0.001  # a number, though YAML 1.1 reads text
+
+
+def test_the_command_line_wins(write):
+    recipe = Recipe.load(write("training:\n  seed: 1\n"), {"seed": 7, "hidden_size": 16})
+    assert recipe.training["seed"] == 7
+    assert recipe.model["hidden_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:\n  hiden_size: 3\n", r"one.yaml: unknown key 'hiden_size' in model; did you mean 'hidden_size'\?"),
+        ("training:\n  learning_rat: 3\n", r"did you mean 'learning_rate'\?"),
+        ("modle:\n  x: 3\n", r"unknown section \['modle'\]"),
+        ("model:\n  hidden_size: wide\n", r"one.yaml: model.hidden_size is 'wide' \(str\); it must be"),
+        ("training:\n  learning_rate: fast\n", "training.learning_rate is 'fast'"),
+        ("training:\n  seed: true\n", "training.seed is True"),
+        ("training:\n  output_dir: here\n", "unknown key 'output_dir'"),
+        ("model:\n  vocab_size: 3\n", "unknown key 'vocab_size'"),
+    ],
+)
+def test_mistakes_are_errors_that_name_file_key_and_nearest(write, text, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.load(write(text))
+
+
+def test_mistakes_on_the_command_line_are_errors_too(write):
+    with pytest.raises(ValueError, match=r"command line: unknown key 'sed'; did you mean 'seed'\?"):
+        Recipe.load(write(""), {"sed": 1})
+
+
+def test_a_missing_recipe_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: no such recipe"):
+        Recipe.load(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-3", 0.002),
+        ("[0.2, 0.1]", [0.2, 0.1]),
+        ("true", True),
+        ("null", None),
+        ("7", 7),
+        ("loss", "loss"),
+        ("-1E5", -1e5),
+    ],
+)
+def test_command_line_values_are_read_like_yaml(text, value):
+    assert parse_value(text) == value

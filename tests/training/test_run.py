@@ -1,0 +1,107 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sr_transformers import Recipe, RunRecord, train
+from sr_transformers.training.trainer import COMPLETE
+
+
+def recipe(**training):
+    model = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 32, "disable_tqdm": True, "precision": "fp32"}
+    return Recipe("tiny", model, {**settings, **training})
+
+
+@pytest.fixture(scope="module")
+def finished(markov_prepared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    return folder, train(recipe(), markov_prepared, folder)
+
+
+def test_a_run_leaves_a_folder_that_auto_classes_load(finished, markov_prepared):
+    folder, _record = finished
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.vocab_size == len(tokenizer) == markov_prepared.vocab_size
+    history = tokenizer.convert_ids_to_tokens(markov_prepared.items(0, 6).tolist())
+    encoded = tokenizer([history], is_split_into_words=True, return_tensors="pt")
+    generated = model.generate(**encoded)
+    assert generated.shape == (1, 8)  # to the end of the window
+    assert (generated[0, 6:] >= 2).all()  # no special token
+
+
+def test_the_record_counts_what_was_done(finished, markov_prepared):
+    _, record = finished
+    data = markov_prepared
+    pairs = int((data.train_lengths - 1).clip(0).sum())
+    assert record.num_non_embedding_parameters == 12 * 16**2
+    assert record.num_train_interactions == int(data.train_lengths.sum())
+    assert record.num_interactions_seen == 2 * pairs
+    assert record.training_flops == 6 * 12 * 16**2 * 2 * pairs
+    assert record.head_flops == 6 * 16 * data.vocab_size * 2 * pairs
+    assert record.epochs == 2
+    model = AutoModelForCausalLM.from_pretrained(finished[0])
+    assert sum(record.parameters.values()) == model.num_parameters()
+
+
+def test_the_record_is_read_back_as_it_was(finished):
+    folder, record = finished
+    assert RunRecord.load(folder) == record
+
+
+def test_the_model_is_reported_beside_the_baselines(finished):
+    _, record = finished
+    assert [one["model"] for one in record.reports] == ["lsrm tiny", "popularity", "user frequency", "markov"]
+    assert len({json.dumps(one["protocol"]) for one in record.reports}) == 1
+    best = next(entry for entry in record.history if entry.get("step") == record.best_step and "eval_loss" in entry)
+    assert record.validation["loss"] == best["eval_loss"]
+
+
+def test_the_kept_weights_are_those_that_validated_best(finished, markov_prepared):
+    from sr_transformers import ModelScorer, evaluate
+
+    folder, record = finished
+    scorer = ModelScorer(AutoModelForCausalLM.from_pretrained(folder))
+    metrics = evaluate(scorer, markov_prepared, "validation", ks=(1, 5, 10, 50))["metrics"]
+    assert metrics["loss"] == pytest.approx(record.validation["loss"], abs=1e-6)
+    assert metrics["ndcg@10"] == pytest.approx(record.validation["ndcg@10"], abs=1e-9)
+
+
+def test_a_finished_run_is_not_overwritten(finished, markov_prepared):
+    with pytest.raises(FileExistsError, match="holds a finished run"):
+        train(recipe(), markov_prepared, finished[0])
+
+
+def test_an_interrupted_run_goes_on_only_with_the_same_settings(markov_prepared, tmp_path):
+    from transformers import TrainerCallback
+
+    class Die(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            if state.epoch and state.epoch >= 1:
+                raise KeyboardInterrupt
+
+    whole = train(recipe(), markov_prepared, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe(), markov_prepared, tmp_path / "part", callbacks=[Die()])
+    # a checkpoint that was being written when the run died
+    (tmp_path / "part" / "checkpoint-9999").mkdir()
+    with pytest.raises(FileExistsError, match="other settings"):
+        train(recipe(learning_rate=0.5), markov_prepared, tmp_path / "part")
+    resumed = train(recipe(), markov_prepared, tmp_path / "part")
+    assert resumed.reports[0]["metrics"] == whole.reports[0]["metrics"]
+    one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "part"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert (tmp_path / "part" / f"checkpoint-{resumed.steps}" / COMPLETE).exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(markov_prepared, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not empty and holds no run of ours"):
+        train(recipe(), markov_prepared, tmp_path)
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"name": "x", "colour": 1}')
+    with pytest.raises(ValueError, match=r"missing .*'seed'.*unknown \['colour'\]"):
+        RunRecord.load(tmp_path)

@@ -1,0 +1,182 @@
+"""The Trainer's promises: exact resume, the same steps however they are cut, both optimizer phases."""
+
+import shutil
+
+import pytest
+import torch
+from transformers import set_seed
+from transformers.trainer_callback import TrainerCallback
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
+from sr_transformers.training.trainer import COMPLETE, TargetDataset, last_complete_checkpoint
+
+
+def make(data, folder, *callbacks, dropout=0.1, **arguments):
+    defaults = {
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 1e-2,
+        "warmup_steps": 0,
+        "precision": "fp32",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "save_total_limit": None,
+        "load_best_model_at_end": False,
+        "seed": 3,
+    }
+    set_seed(3)
+    config = LSRMConfig(
+        vocab_size=data.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=1,
+        max_position_embeddings=8,
+        embedding_dropout=dropout,
+        residual_dropout=dropout,
+        attention_dropout=dropout,
+    )
+    args = LSRMTrainingArguments(output_dir=str(folder), **{**defaults, **arguments})
+    return LSRMTrainer(LSRMForCausalLM(config), args, data, list(callbacks))
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def assert_same_bits(one, other):
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# hr@50 over 30 items is always 1: validation never improves, so each phase ends after `patience` evaluations.
+PLATEAU = {
+    "metric_for_best_model": "hr@50",
+    "patience": 2,
+    "num_train_epochs": 6,
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+    "eval_steps": 9,
+    "save_steps": 9,
+    "sgd_learning_rate": 0.05,
+}
+
+
+def test_adam_runs_to_the_plateau_then_sgd_to_the_next(markov_prepared, tmp_path):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            seen.append(type(getattr(optimizer, "optimizer", optimizer)).__name__)
+
+    trainer = make(markov_prepared, tmp_path, Watch(), **PLATEAU)
+    trainer.train()
+    # evaluations at 9 (best), 18, 27 (stale twice: switch), 36, 45 (stale twice: stop)
+    assert trainer.phases.switched_at == 27
+    assert trainer.state.global_step == 45
+    assert seen == ["AdamW"] * 27 + ["SGD"] * 18
+    assert len(trainer.accelerator._optimizers) == 1
+    assert trainer.lr_scheduler.get_last_lr() == [0.05, 0.05]
+
+
+def test_sgd_starts_from_the_weights_that_validated_best(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, **PLATEAU)
+    trainer.train()
+    best = LSRMForCausalLM.from_pretrained(tmp_path / "checkpoint-9").state_dict()
+    at_switch = LSRMForCausalLM.from_pretrained(tmp_path / "checkpoint-27").state_dict()
+    assert_same_bits(best, at_switch)
+    assert not torch.equal(
+        at_switch["model.norm.weight"],
+        LSRMForCausalLM.from_pretrained(tmp_path / "checkpoint-18").state_dict()["model.norm.weight"],
+    )
+
+
+@pytest.mark.parametrize("step", [18, 27, 36], ids=["before the switch", "at the switch", "after the switch"])
+def test_resuming_gives_the_same_bits(markov_prepared, tmp_path, step):
+    whole = make(markov_prepared, tmp_path / "whole", **PLATEAU)
+    whole.train()
+    # What a killed run leaves: the checkpoints up to a step (9 is the best one).
+    for kept in {9, step}:
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{kept}", tmp_path / "part" / f"checkpoint-{kept}")
+    resumed = make(markov_prepared, tmp_path / "part", **PLATEAU)
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "part"))
+    assert resumed.state.global_step == whole.state.global_step
+    assert resumed.phases.switched_at == 27
+    assert_same_bits(weights(resumed), weights(whole))
+    assert losses(resumed) == losses(whole)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(markov_prepared, tmp_path):
+    trainers = []
+    for name, data_seed in (("a", None), ("b", None), ("c", 4)):
+        trainer = make(markov_prepared, tmp_path / name, eval_strategy="no", save_strategy="no", data_seed=data_seed)
+        trainer.train()
+        trainers.append(trainer)
+    one, two, other = trainers
+    assert_same_bits(weights(one), weights(two))
+    assert losses(one) != losses(other)
+
+
+@pytest.mark.parametrize("objective", ["all_positions", "last_position"])
+def test_accumulation_changes_nothing(markov_prepared, tmp_path, objective):
+    settings = {
+        "dropout": 0.0,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "num_train_epochs": 1,
+        "objective": objective,
+    }
+    one = make(markov_prepared, tmp_path / "a", per_device_train_batch_size=16, **settings)
+    four = make(
+        markov_prepared, tmp_path / "b", per_device_train_batch_size=4, gradient_accumulation_steps=4, **settings
+    )
+    one.train()
+    four.train()
+    assert losses(one) == pytest.approx(losses(four), abs=1e-4)
+    # Not every weight: the gradient of a key's bias is zero but for rounding, and Adam blows that up.
+    ids = torch.arange(2, 10)[None]
+    torch.testing.assert_close(one.model.eval()(ids).logits, four.model.eval()(ids).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_validation_is_a_mean_over_targets_and_keeps_no_logits(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path)
+    metrics = trainer.evaluate()
+    data, model = markov_prepared, trainer.model.eval()
+    by_hand = []
+    for history, position in data.targets("validation").tolist():
+        ids = torch.tensor(data.items(history, position)[-8:].astype("int64"))[None]
+        target = int(data.items(history, position + 1)[-1])
+        by_hand.append(-model(ids).logits[0, -1].log_softmax(-1)[target].item())
+    assert metrics["eval_loss"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-5)
+    assert trainer.evaluate(TargetDataset(data, "test"), metric_key_prefix="test")["test_hr@50"] == 1.0
+
+
+def test_training_learns(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, num_train_epochs=10, dropout=0.0)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before - 1.0
+
+
+def test_sampled_softmax_learns_too(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, num_train_epochs=10, dropout=0.0, num_negatives=12)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before - 1.0
+
+
+def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path)
+    with pytest.raises(ValueError, match=r"the model has \d+ tokens, the prepared log \d+"):
+        LSRMTrainer(trainer.model, trainer.args, prepared)
+
+
+def test_only_whole_checkpoints_are_resumed_from(tmp_path):
+    assert last_complete_checkpoint(tmp_path) is None
+    for step, whole in ((5, True), (10, True), (100, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / COMPLETE).touch()
+    assert last_complete_checkpoint(tmp_path).endswith("checkpoint-10")
