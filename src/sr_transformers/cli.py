@@ -89,8 +89,9 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
     )
     print(f"{options.output}: {data.manifest['split']}. {data.manifest['leaks']}")
     for name, value in data.manifest["counts"].items():
-        print(f"  {name.replace('_', ' '):42} {value:,.4g}" if isinstance(value, float) else
-              f"  {name.replace('_', ' '):42} {value:,}")  # fmt: skip
+        moment = name in ("first", "last", "validation_from", "test_from")
+        shown = f"{value}" if moment else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+        print(f"  {name.replace('_', ' '):42} {shown}")
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:

@@ -135,13 +135,6 @@ def test_a_plan_depends_on_seed_and_epoch_alone():
     assert rows_of(EpochPlan(lengths, 8, 16, 1, ALL_POSITIONS, 1)) == rows_of(plans[1, 1])
 
 
-def test_rows_with_room_left_do_not_come_last():
-    # Best fit leaves room in the rows that it opened last.
-    plan = EpochPlan(np.random.default_rng(1).integers(2, 40, 2000), 50, 50, 0, ALL_POSITIONS, 0)
-    used = np.array([plan.windows(row)[:, 2].sum() for row in range(plan.num_rows)])
-    assert np.nonzero(used < 50)[0].mean() / plan.num_rows == pytest.approx(0.5, abs=0.1)
-
-
 def test_rows_narrower_than_the_window_are_refused():
     with pytest.raises(ValueError, match="rows of 4 places cannot hold windows of 5"):
         EpochPlan(np.array([9]), 5, 4, 0, ALL_POSITIONS, 0)

@@ -4,11 +4,12 @@ import datasets
 import numpy as np
 import polars as pl
 import pytest
-from conftest import READABLE_LENGTHS
 
 from sr_transformers.data import prepare as prepare_module
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID, decode_items
+
+LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 3, 7]  # of the readable log
 
 
 def frame(rows: list[tuple]) -> pl.DataFrame:
@@ -16,7 +17,7 @@ def frame(rows: list[tuple]) -> pl.DataFrame:
 
 
 def test_the_readable_log_by_eye(prepared):
-    assert prepared.lengths.tolist() == list(READABLE_LENGTHS)
+    assert prepared.lengths.tolist() == LENGTHS
     assert prepared.items(4, 5).tolist() == [2, 3, 4, 5, 6]  # u04: i0 .. i4
     assert prepared.items(11, 12).tolist() == [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, UNK_ID, UNK_ID]  # u11: i10, i11 unknown
     assert decode_items(prepared.tokenizer, [2, 11]) == ["i0", "i9"]
@@ -31,9 +32,9 @@ def test_the_readable_log_by_eye(prepared):
 
 def test_the_manifest_counts_what_was_read_and_what_cannot_be_predicted(prepared):
     counts = prepared.manifest["counts"]
-    assert counts["rows_read"] == counts["interactions"] == sum(READABLE_LENGTHS)
+    assert counts["rows_read"] == counts["interactions"] == sum(LENGTHS)
     assert (counts["users"], counts["items"], counts["items_in_vocabulary"]) == (14, 12, 10)
-    assert counts["train_interactions"] == prepared.num_train_interactions == sum(READABLE_LENGTHS) - 2 * 12
+    assert counts["train_interactions"] == prepared.num_train_interactions == sum(LENGTHS) - 2 * 12
     assert counts["validation_targets"] == counts["test_targets"] == 12
     assert counts["validation_targets_outside_vocabulary"] == 1  # i10 of u11
     assert counts["test_targets_outside_vocabulary"] == 2  # i11 of u11, i10 of u10

@@ -57,6 +57,19 @@ def test_bf16_states_lose_no_more_than_bf16_logits_do():
     assert cosine > 0.999
 
 
+def test_autocast_reaches_the_head():
+    hidden, weight, targets = states(dtype=torch.float32)
+    head = torch.nn.Linear(8, 101, bias=False)
+    head.weight.data = weight.detach()
+    exact = next_item_loss(hidden[None], head, targets[None])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = next_item_loss(hidden[None], head, targets[None])
+    expected = full_softmax_loss(hidden.bfloat16(), weight, targets) / len(targets)
+    assert torch.equal(rounded, expected)
+    assert rounded != exact
+    torch.testing.assert_close(rounded, exact, rtol=0.01, atol=0)
+
+
 def test_very_unlikely_targets_keep_their_loss():
     hidden = torch.tensor([[1.0]])
     weight = torch.tensor([[200.0], [0.0]])

@@ -159,6 +159,16 @@ def test_training_learns(markov_prepared, tmp_path):
     assert trainer.evaluate()["eval_loss"] < before - 1.0
 
 
+def test_bf16_learns_as_well_and_keeps_float32_weights(markov_prepared, tmp_path):
+    losses_at_end = []
+    for precision in ("fp32", "bf16"):
+        trainer = make(markov_prepared, tmp_path / precision, num_train_epochs=10, dropout=0.0, precision=precision)
+        trainer.train()
+        losses_at_end.append(trainer.evaluate()["eval_loss"])
+        assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    assert losses_at_end[1] == pytest.approx(losses_at_end[0], abs=0.05)
+
+
 def test_sampled_softmax_learns_too(markov_prepared, tmp_path):
     trainer = make(markov_prepared, tmp_path, num_train_epochs=10, dropout=0.0, num_negatives=12)
     before = trainer.evaluate()["eval_loss"]

@@ -99,6 +99,7 @@ def report(
         "protocol": {
             "data": data.manifest["source"]["name"],
             "split": data.manifest["split"],
+            "min_interactions": data.manifest["min_interactions"],
             "part": split,
             "ranking": "full",
             "num_items_ranked": num_items,
@@ -118,8 +119,9 @@ def protocol_line(report: dict[str, Any]) -> str:
     """The protocol of a report in one sentence."""
     protocol = report["protocol"]
     seen = "seen items removed" if protocol["filter_seen"] else "seen items kept"
+    core = f"{protocol['min_interactions']}-core, " if protocol["min_interactions"] > 1 else ""
     return (
-        f"{protocol['data']}, {protocol['split']}, {protocol['part']}: full ranking over "
+        f"{protocol['data']}, {core}{protocol['split']}, {protocol['part']}: full ranking over "
         f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, {report['num_targets']:,} targets "
         f"({report['num_targets_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
     )

@@ -164,6 +164,9 @@ def next_item_loss(
     targets = shift_labels.reshape(-1)
     if not bool(wanted.all()):
         hidden, targets = hidden[wanted], targets[wanted]
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):  # the last norm leaves float32 behind; the head is where most of the work is
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     if negative_ids is not None and negative_log_q is not None:
         total = sampled_softmax_loss(hidden, head.weight, targets, negative_ids, negative_log_q)
     else:

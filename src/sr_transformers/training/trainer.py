@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, ProgressCallback, Trainer
 from transformers.optimization import get_scheduler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -28,6 +28,7 @@ from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.phases import SGD, TrainingPhases
+from sr_transformers.training.progress import TrainingProgress
 
 COMPLETE = "COMPLETE"  # a checkpoint without this file was being written when its run died
 EVALUATION_KS = (1, 5, 10, 50)
@@ -108,6 +109,8 @@ class LSRMTrainer(Trainer):
             processing_class=data.tokenizer,
             callbacks=[self.phases, *(callbacks or [])],
         )
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(TrainingProgress())
 
     # Data
 

@@ -1,0 +1,60 @@
+"""python recipes/results.py: the results table of the README, from the run records in recipes/results/.
+
+python recipes/results.py --add RUN_FOLDER NAME puts a finished run's record there.
+"""
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from sr_transformers import RunRecord
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(folder: Path = RESULTS) -> str:
+    """Markdown: a row per data set, means over seeds (standard deviation where there are several)."""
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        record = RunRecord.load(path)
+        groups[path.stem.rsplit("-seed", 1)[0], record.name].append(record)
+    lines = [
+        "| data (leave-one-out, test) | seen | recipe | N | seeds | HR@10 | NDCG@10 | loss | popularity | user frequency "
+        "| Markov | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (data, name), records in sorted(groups.items()):
+        model, *baselines = records[0].reports
+        cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in ("hr@10", "ndcg@10", "loss")]
+        floors = [f"{one['metrics']['hr@10']:.3f}" for one in baselines]
+        seen = "removed" if model["protocol"]["filter_seen"] else "kept"
+        minutes = statistics.mean(one.seconds for one in records) / 60
+        lines.append(
+            f"| {data} | {seen} | {name} | {records[0].num_non_embedding_parameters:,} | {len(records)} | "
+            + " | ".join([*cells, *floors])
+            + f" | {minutes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--add", nargs=2, metavar=("RUN_FOLDER", "NAME"))
+    options = parser.parse_args()
+    if options.add:
+        run, name = options.add
+        target = RESULTS / f"{name}.json"
+        if target.exists():
+            sys.exit(f"{target} exists; remove it first.")
+        RESULTS.mkdir(exist_ok=True)
+        RunRecord.load(run)
+        target.write_text((Path(run) / "run.json").read_text())
+    print(table())
