@@ -48,7 +48,7 @@ def batches(layout: str, sizes: np.ndarray, rng: np.random.Generator) -> list[di
     """`STEPS` batches of about `TARGETS_PER_STEP` targets."""
     sizes = np.sort(sizes) if layout == "grouped" else sizes
     cuts = np.searchsorted(np.cumsum(sizes), np.arange(1, sizes.sum() // TARGETS_PER_STEP) * TARGETS_PER_STEP)
-    parts = [part for part in np.split(sizes, cuts)]
+    parts = np.split(sizes, cuts)
     parts = [parts[i] for i in rng.choice(len(parts), STEPS, replace=False)]
     result = []
     for part in parts:

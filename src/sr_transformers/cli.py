@@ -118,25 +118,23 @@ def _overrides(rest: list[str]) -> dict[str, object]:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
-    from transformers import AutoModelForCausalLM
-
     from sr_transformers.data.histories import PreparedData
-    from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
+    from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, table
-    from sr_transformers.evaluation.model_scorer import ModelScorer
+    from sr_transformers.evaluation.model_scorer import ModelScorer, load_model
 
     data = PreparedData(options.data)
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
-    scorers: list = [ModelScorer(AutoModelForCausalLM.from_pretrained(name), name=name) for name in options.model]
+    scorers: list = [ModelScorer(load_model(name), name=name) for name in options.model]
     for scorer in scorers:
         if scorer.model.config.vocab_size != data.vocab_size:
             raise ValueError(
                 f"{scorer.name} has {scorer.model.config.vocab_size} tokens, {options.data} has {data.vocab_size}: "
                 "the model was trained on another vocabulary."
             )
-    scorers += [Popularity(data), UserFrequency(data), Markov(data)]
+    scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
-    metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg")] + ["mrr", "coverage@10", "loss"]
+    metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]
     print(table(reports, metrics))
     if options.json:
         Path(options.json).write_text(json.dumps(reports, indent=2) + "\n")

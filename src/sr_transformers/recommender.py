@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, decode_items, encode_items
-from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.evaluation.model_scorer import ModelScorer, load_model
+from sr_transformers.evaluation.ranking import rows_of_scores
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -20,7 +21,7 @@ class Recommendation:
 
     Attributes:
         item: raw id, of the type that the log had.
-        probability: the model's, over the whole vocabulary, in [0, 1]; nan where popularity stood in.
+        probability: the model's, over all items of the vocabulary, in [0, 1]; nan where popularity stood in.
     """
 
     item: ItemId
@@ -50,8 +51,7 @@ class Recommender:
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> "Recommender":
         """Loads a folder or a Hub id; further arguments go to `AutoModelForCausalLM.from_pretrained`."""
-        model = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
-        return cls(model, AutoTokenizer.from_pretrained(name_or_path))
+        return cls(load_model(name_or_path, **kwargs), AutoTokenizer.from_pretrained(name_or_path))
 
     def recommend(
         self,
@@ -100,6 +100,16 @@ class Recommender:
                     f"history {index} has no item that the model knows ({list(histories[index])[:5]!r}); "
                     "pass fallback='popularity' to recommend the most popular items instead."
                 )
+        rows = rows_of_scores(len(self.tokenizer))
+        return [
+            found
+            for start in range(0, len(tokens), rows)
+            for found in self._best(tokens[start : start + rows], k, exclude_seen, allowed)
+        ]
+
+    def _best(
+        self, tokens: list[torch.Tensor], k: int, exclude_seen: bool, allowed: torch.Tensor | None
+    ) -> list[list[Recommendation]]:
         scores = self._scorer.score([known.numpy() for known in tokens])
         scores[:, :NUM_SPECIAL] = -torch.inf
         log_z = scores.logsumexp(1, keepdim=True)

@@ -2,11 +2,19 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 RUN_FILE = "run.json"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that whoever finds it finds all of it, even if the writer is killed."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 @dataclass
@@ -27,7 +35,8 @@ class RunRecord:
             the model's total.
         num_train_interactions: D, distinct training interactions.
         num_interactions_seen: targets trained on, epochs included, padding not.
-        training_flops: 6 * N * num_interactions_seen.
+        training_flops: 6 * N * positions that held an item; one position per target with the objective
+            all_positions, a whole prefix per target with last_position.
         head_flops: 6 * d * num_interactions_seen * (V, or negatives + 1 if sampled), not part of `training_flops`.
         steps, epochs: optimizer steps, and epochs they amount to.
         best_step: step of the weights that were kept; switched_at: step at which SGD began, None if it never did.
@@ -65,7 +74,7 @@ class RunRecord:
     def save(self, folder: str | Path) -> Path:
         """Writes run.json into a folder."""
         path = Path(folder) / RUN_FILE
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_whole(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
         return path
 
     @classmethod

@@ -7,7 +7,7 @@ import torch
 
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID
-from sr_transformers.evaluation import evaluator
+from sr_transformers.evaluation import evaluator, ranking
 from sr_transformers.evaluation.baselines import Markov, Popularity
 from sr_transformers.evaluation.evaluator import add_users, evaluate, protocol_line, table
 from sr_transformers.evaluation.metrics import RankingTotals
@@ -53,7 +53,8 @@ def test_all_items_ranked_by_hand(log):
             "hr@2": 2 / 4,
             "ndcg@2": (1 + 1 / math.log2(3)) / 4,
             "mrr": (1 + 1 / 2 + 1 / 4 + 1 / 6) / 4,
-            "coverage@10": 4 / 4,
+            "coverage@1": 1 / 4,
+            "coverage@2": 2 / 4,
             "loss": -(math.log(0.4) + math.log(0.3) + math.log(0.1)) / 3,  # the unknown target has none
         },
         abs=1e-6,
@@ -74,9 +75,10 @@ def test_seen_items_removed_by_hand(log):
 
 
 def test_seen_items_are_not_covered(log):
-    totals = RankingTotals((1,), log.vocab_size)
-    add_users(totals, Lookup(), log, log.targets("test")[1:2], filter_seen=True)
-    assert np.nonzero(totals.recommended)[0].tolist() == [B, D]  # of A B C D seen are A B C, B is the target
+    totals = RankingTotals((1, 3), log.vocab_size)
+    add_users(totals, Lookup(), log, "test", filter_seen=True, shard=(1, 4))
+    # of A B C D seen are A B C, B is the target
+    assert [np.nonzero(row)[0].tolist() for row in totals.recommended] == [[B], [B, D]]
 
 
 def test_a_scorer_sees_what_came_before_the_target_and_the_vocabulary_knows(log):
@@ -99,20 +101,21 @@ def test_the_batch_size_changes_nothing(markov_prepared, monkeypatch):
     scorer = Markov(markov_prepared)
     monkeypatch.setattr(scorer, "gives_log_probabilities", True)
     reports = []
-    for scores_held in (1, 32 * 40, 1 << 24):
-        monkeypatch.setattr(evaluator, "_SCORES", scores_held)
+    for scores_held, block in ((1, 1 << 16), (32 * 40, 70), (1 << 24, 1 << 16)):
+        monkeypatch.setattr(evaluator, "_BLOCK", block)
+        monkeypatch.setattr(ranking, "_SCORES", scores_held)
         reports.append(evaluate(scorer, markov_prepared))
     for other in reports[1:]:
         assert other["metrics"] == pytest.approx(reports[0]["metrics"], rel=1e-9)
         assert other["standard_errors"] == pytest.approx(reports[0]["standard_errors"], rel=1e-9)
 
 
-def test_any_part_of_the_targets_can_be_added(markov_prepared):
-    scorer, targets = Popularity(markov_prepared), markov_prepared.targets("test")
+def test_shards_add_up(markov_prepared):
+    scorer = Popularity(markov_prepared)
     whole, parts = (RankingTotals((1, 10), markov_prepared.vocab_size) for _ in range(2))
-    add_users(whole, scorer, markov_prepared, targets, False)
+    add_users(whole, scorer, markov_prepared, "test", False)
     for part in range(3):
-        add_users(parts, scorer, markov_prepared, targets[part::3], False)
+        add_users(parts, scorer, markov_prepared, "test", False, shard=(part, 3))
     assert parts.vector() == pytest.approx(whole.vector())
 
 

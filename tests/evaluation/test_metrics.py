@@ -49,7 +49,8 @@ def test_metrics_by_hand():
     assert metrics["hr@5"] == pytest.approx(3 / 5)
     assert metrics["ndcg@2"] == pytest.approx((1 + 0.630930) / 5, abs=1e-6)
     assert metrics["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 7 + 1 / 3 + 1 / 40) / 5)
-    assert metrics["coverage@10"] == pytest.approx(3 / 10)  # 2, 3, 4; -1 is no item
+    assert metrics["coverage@1"] == pytest.approx(2 / 10)  # 2, 3
+    assert metrics["coverage@2"] == pytest.approx(3 / 10)  # 2, 3, 4; -1 is no item
     assert metrics["loss"] == pytest.approx(3.5 / 3)
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES, RELEASED_CODE_DROPOUT, layer_rates
@@ -63,6 +64,7 @@ def test_the_released_codes_dropout_reaches_the_layers():
     ("wrong", "message"),
     [
         ({"hidden_size": 65}, "hidden_size 65 is not a multiple of num_attention_heads 2"),
+        ({"intermediate_size": 0}, "intermediate_size is 0"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be at least 1"),
         ({"residual_dropout": (0.1, 1.0)}, r"residual_dropout is \(0.1, 1.0\); dropout rates lie in \[0, 1\)"),
         ({"embedding_dropout": -0.1}, "embedding_dropout is -0.1"),
@@ -70,7 +72,7 @@ def test_the_released_codes_dropout_reaches_the_layers():
     ],
 )
 def test_what_cannot_be_built_is_refused_with_values(wrong, message):
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(StrictDataclassClassValidationError, match=message):
         LSRMConfig(**wrong)
 
 

@@ -200,12 +200,13 @@ def test_packed_equals_one_by_one_in_loss_and_gradient(attn, layout, monkeypatch
         )
 
 
+@pytest.mark.parametrize("use_cache", [False, True])
 @pytest.mark.parametrize("attn", ["eager", "sdpa"])
-def test_no_user_in_a_row_moves_another(attn):
+def test_no_user_in_a_row_moves_another(attn, use_cache):
     model, batch = tiny(attn).eval(), packed_rows()
     changed = copy.deepcopy(batch)
     changed["input_ids"][0, :9] = items(9, seed=77)  # the first user of the first row
-    before, after = (model(**b, use_cache=False, skip_logits=False).logits for b in (batch, changed))
+    before, after = (model(**b, use_cache=use_cache, skip_logits=False).logits for b in (batch, changed))
     torch.testing.assert_close(before[0, 9:], after[0, 9:], rtol=0, atol=0)
     torch.testing.assert_close(before[1:], after[1:], rtol=0, atol=0)
 
@@ -227,6 +228,9 @@ def test_padding_on_either_side_moves_nothing(side, attn):
 def test_a_sequence_beyond_the_window_is_refused():
     with pytest.raises(ValueError, match=f"17 items but the model's window is {WINDOW}"):
         tiny()(items(1, WINDOW + 1))
+    ids = items(1, WINDOW + 1)
+    with pytest.raises(ValueError, match=f"17 items but the model's window is {WINDOW}"):
+        tiny()(ids, attention_mask=torch.ones_like(ids))
     ids = items(1, WINDOW)
     with pytest.raises(ValueError, match=f"17 items but the model's window is {WINDOW}"):
         tiny().generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, pad_token_id=0)

@@ -7,8 +7,9 @@ from sr_transformers.training.phases import ADAM, SGD, TrainingPhases
 
 
 def evaluate(phases, *values):
-    """Feeds validation losses; returns the control after the last."""
+    """Feeds validation losses while training; returns the control after the last."""
     control = TrainerControl()
+    phases.active = True
     for value in values:
         phases.on_evaluate(None, None, control, {"eval_loss": value})
     return control
@@ -24,6 +25,7 @@ def test_patience_counts_evaluations_without_improvement():
 
 def test_larger_can_be_better():
     phases = TrainingPhases("eval_ndcg@10", True, patience=1, switch=False)
+    phases.active = True
     control = TrainerControl()
     for value in (0.1, 0.2):
         phases.on_evaluate(None, None, control, {"eval_ndcg@10": value})
@@ -49,29 +51,42 @@ def test_without_a_switch_the_first_plateau_stops_training():
 
 def test_other_evaluations_are_no_business_of_the_phases():
     phases = TrainingPhases("loss", False, patience=1, switch=True)
+    phases.on_evaluate(None, None, TrainerControl(), {"eval_loss": 1.0})  # outside training
+    phases.active = True
     phases.on_evaluate(None, None, TrainerControl(), {"test_loss": 1.0})
     assert phases.best is None
+
+
+def saved(phases, path, step):
+    """The TrainerState of a checkpoint, written and read."""
+    TrainerState(stateful_callbacks=[phases], global_step=step).save_to_json(str(path))
+    return TrainerState.load_from_json(str(path))
 
 
 def test_the_state_travels_through_trainer_state(tmp_path):
     phases = TrainingPhases("loss", False, patience=3, switch=True)
     evaluate(phases, 2.0, 2.1)
     phases.switched(step=5)
-    state = TrainerState(stateful_callbacks=[phases], global_step=6)
-    state.save_to_json(str(tmp_path / "trainer_state.json"))
-    loaded = TrainerState.load_from_json(str(tmp_path / "trainer_state.json"))
-    assert TrainingPhases.phase_in(loaded) == SGD
+    state = saved(phases, tmp_path / "state.json", step=6)
     fresh = TrainingPhases("loss", False, patience=3, switch=True)
-    fresh.on_train_begin(SimpleNamespace(), loaded, TrainerControl())
+    control = TrainerControl()
+    fresh.on_train_begin(SimpleNamespace(), state, control)
     assert (fresh.phase, fresh.best, fresh.stale, fresh.switched_at) == (SGD, 2.0, 0, 5)
+    assert not control.should_training_stop
+
+
+def test_a_run_that_was_over_stays_over(tmp_path):
+    phases = TrainingPhases("loss", False, patience=2, switch=False)
+    assert evaluate(phases, 2.0, 2.1, 2.2).should_training_stop
+    control = TrainerControl()
+    phases.on_train_begin(SimpleNamespace(), saved(phases, tmp_path / "state.json", step=9), control)
+    assert control.should_training_stop
 
 
 def test_a_run_from_the_start_is_in_its_first_phase():
     phases = TrainingPhases("loss", False, patience=3, switch=True)
     phases.switched(step=5)
-    state = TrainerState(stateful_callbacks=[phases])
-    assert TrainingPhases.phase_in(state) == ADAM
-    phases.on_train_begin(SimpleNamespace(), state, TrainerControl())
+    phases.on_train_begin(SimpleNamespace(), TrainerState(stateful_callbacks=[phases]), TrainerControl())
     assert phases.phase == ADAM
 
 

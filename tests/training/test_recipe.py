@@ -40,6 +40,7 @@ def test_the_command_line_wins(write):
         ("training:\n  seed: true\n", "training.seed is True"),
         ("training:\n  output_dir: here\n", "unknown key 'output_dir'"),
         ("model:\n  vocab_size: 3\n", "unknown key 'vocab_size'"),
+        ("model: 3\n", "section model must hold keys and values, not 3"),
     ],
 )
 def test_mistakes_are_errors_that_name_file_key_and_nearest(write, text, message):
@@ -50,6 +51,12 @@ def test_mistakes_are_errors_that_name_file_key_and_nearest(write, text, message
 def test_mistakes_on_the_command_line_are_errors_too(write):
     with pytest.raises(ValueError, match=r"command line: unknown key 'sed'; did you mean 'seed'\?"):
         Recipe.load(write(""), {"sed": 1})
+
+
+def test_a_model_that_cannot_be_built_is_a_value_error(write):
+    recipe = Recipe.load(write("model:\n  hidden_size: 65\n"))
+    with pytest.raises(ValueError, match=r"recipe one: .*hidden_size 65 is not a multiple"):
+        recipe.config(50)
 
 
 def test_a_missing_recipe_is_named(tmp_path):

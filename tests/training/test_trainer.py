@@ -1,14 +1,16 @@
 """The Trainer's promises: exact resume, the same steps however they are cut, both optimizer phases."""
 
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from transformers import set_seed
+from transformers import Trainer, set_seed
 from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
-from sr_transformers.training.trainer import COMPLETE, TargetDataset, last_complete_checkpoint
+from sr_transformers.training.trainer import COMPLETE, TargetDataset, _layout, last_complete_checkpoint
 
 
 def make(data, folder, *callbacks, dropout=0.1, **arguments):
@@ -92,7 +94,9 @@ def test_sgd_starts_from_the_weights_that_validated_best(markov_prepared, tmp_pa
     )
 
 
-@pytest.mark.parametrize("step", [18, 27, 36], ids=["before the switch", "at the switch", "after the switch"])
+@pytest.mark.parametrize(
+    "step", [18, 27, 36, 45], ids=["before the switch", "at the switch", "after the switch", "at the end"]
+)
 def test_resuming_gives_the_same_bits(markov_prepared, tmp_path, step):
     whole = make(markov_prepared, tmp_path / "whole", **PLATEAU)
     whole.train()
@@ -174,6 +178,107 @@ def test_sampled_softmax_learns_too(markov_prepared, tmp_path):
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before - 1.0
+
+
+def test_evaluating_outside_training_moves_no_phase(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, **{**PLATEAU, "patience": 1, "num_train_epochs": 1})
+    for _ in range(3):
+        trainer.evaluate()
+    trainer.train()
+    switched_at = trainer.phases.switched_at
+    for _ in range(3):
+        trainer.evaluate()
+    assert trainer.phases.switched_at == switched_at
+
+
+def test_old_checkpoints_go_and_the_best_stays(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, **{**PLATEAU, "save_total_limit": 2})
+    trainer.train()
+    assert {folder.name for folder in tmp_path.glob("checkpoint-*")} == {
+        "checkpoint-9",
+        "checkpoint-36",
+        "checkpoint-45",
+    }
+
+
+def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, precision="bf16")
+    seen = []
+    head = trainer.model.lm_head
+    head.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
+    trainer.evaluate()
+    assert seen
+    assert all(logits.dtype == torch.float32 for logits in seen)
+    assert any(not torch.equal(logits, logits.bfloat16().float()) for logits in seen)
+
+
+def test_more_processes_than_rows_train_on(markov_prepared, tmp_path):
+    """A step can come without targets; its loss is zero and the weights stay numbers."""
+    trainer = make(markov_prepared, tmp_path, eval_strategy="no", save_strategy="no")
+    batch = trainer.data_collator([(np.zeros((0, 3), np.int64), [])])
+    output = trainer.model(**{**batch, "num_items_in_batch": torch.tensor(0)})
+    output.loss.backward()
+    assert output.loss.item() == 0
+    assert all(torch.isfinite(p.grad).all() for p in trainer.model.parameters())
+
+
+class FlashLike:
+    """The little of a model that the choice of a layout looks at."""
+
+    def __init__(self, attention, dropout=0.0):
+        self.config = SimpleNamespace(_attn_implementation=attention)
+        self.layers = [SimpleNamespace(attention_dropout=dropout)]
+
+    def modules(self):
+        return self.layers
+
+
+@pytest.mark.parametrize(
+    ("attention", "layout", "expected"),
+    [
+        ("sdpa", "auto", "rows"),
+        ("eager", "flat", "flat"),
+        ("flash_attention_2", "auto", "flat"),
+        ("flex_attention", "auto", "flat"),
+        ("flex_attention", "rows", "rows"),
+    ],
+)
+def test_the_layout_follows_the_attention_backend(tmp_path, attention, layout, expected):
+    args = LSRMTrainingArguments(output_dir=str(tmp_path), layout=layout, precision="bf16")
+    assert _layout(args, FlashLike(attention)) == expected
+
+
+@pytest.mark.parametrize(
+    ("attention", "dropout", "settings", "message"),
+    [
+        ("flash_attention_2", 0.0, {"layout": "rows", "precision": "bf16"}, "flat layout only"),
+        ("flash_attention_2", 0.0, {"precision": "fp32"}, "bf16 or fp16 only"),
+        ("flex_attention", 0.1, {"precision": "fp32"}, "no dropout on attention weights"),
+    ],
+)
+def test_what_a_backend_cannot_do_is_refused(tmp_path, attention, dropout, settings, message):
+    args = LSRMTrainingArguments(output_dir=str(tmp_path), **settings)
+    with pytest.raises(ValueError, match=message):
+        _layout(args, FlashLike(attention, dropout))
+
+
+def test_several_gpus_in_one_process_are_refused(markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(LSRMTrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match="one process sees 2 GPUs"):
+        make(markov_prepared, tmp_path)
+
+
+def test_deepspeed_cannot_switch_optimizers(markov_prepared, tmp_path, monkeypatch):
+    original = Trainer.__init__
+
+    def with_deepspeed(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        self.is_deepspeed_enabled = True
+
+    monkeypatch.setattr(Trainer, "__init__", with_deepspeed)
+    with pytest.raises(ValueError, match="DeepSpeed cannot change its optimizer"):
+        make(markov_prepared, tmp_path)
 
 
 def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):

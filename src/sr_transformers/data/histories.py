@@ -17,6 +17,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -76,6 +77,7 @@ class PreparedData:
             raise ValueError(
                 f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare again."
             )
+        self._targets: dict[str, pa.Table] = {}
         self.histories = datasets.Dataset.from_file(str(self.path / "histories.arrow"))
         table = self.histories.data.table
         self._items = FlatColumn(table["item_ids"])
@@ -89,12 +91,21 @@ class PreparedData:
         """Tokens `start .. stop - 1` of a history, int32, oldest first; a view of the file."""
         return self._items.slice(history, start, stop)
 
-    def targets(self, split: str) -> np.ndarray:
-        """`(M, 2)` int64 rows (history, position of the target) of `"validation"` or `"test"`."""
+    def targets(self, split: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """`(M, 2)` int64 rows (history, position of the target) of `"validation"` or `"test"`, or some of them."""
+        table = self._target_table(split).slice(start, None if stop is None else stop - start)
+        return np.stack([table["history"].to_numpy(), table["position"].to_numpy()], axis=1).astype(np.int64)
+
+    def num_targets(self, split: str) -> int:
+        """M, the number of targets of `"validation"` or `"test"`."""
+        return len(self._target_table(split))
+
+    def _target_table(self, split: str) -> pa.Table:
         if split not in ("validation", "test"):
             raise ValueError(f"split {split!r} has no targets; choose validation or test.")
-        table = datasets.Dataset.from_file(str(self.path / f"{split}.arrow")).data.table
-        return np.stack([table["history"].to_numpy(), table["position"].to_numpy()], axis=1).astype(np.int64)
+        if split not in self._targets:
+            self._targets[split] = datasets.Dataset.from_file(str(self.path / f"{split}.arrow")).data.table
+        return self._targets[split]
 
     @property
     def vocab_size(self) -> int:
@@ -110,6 +121,10 @@ class PreparedData:
     def has_repeats(self) -> bool:
         """Whether users come back to items in this log (more than 1 % of the interactions repeat an earlier one)."""
         return float(self.manifest["counts"]["repeat_share"]) > 0.01
+
+    def filters_seen(self, choice: bool | None = None) -> bool:
+        """Whether rankings leave a user's own items out: as chosen, or, for None, unless this log has repeats."""
+        return not self.has_repeats if choice is None else choice
 
     @cached_property
     def item_counts(self) -> np.ndarray:

@@ -104,6 +104,7 @@ class EpochPlan:
 
     Attributes:
         num_rows: rows in the epoch.
+        num_positions: positions that hold an item, over all rows: what the blocks compute on.
         num_targets: targets in the epoch: the sum over histories of their interactions less one.
         fill: fraction of the places of all rows that hold an item.
     """
@@ -123,7 +124,8 @@ class EpochPlan:
         row = pack_rows(size, width)
         self.num_rows = int(row.max()) + 1 if len(row) else 0
         self.num_targets = int(size.sum()) if objective == ALL_POSITIONS else len(size)
-        self.fill = float(size.sum()) / max(self.num_rows * width, 1)
+        self.num_positions = int(size.sum())
+        self.fill = self.num_positions / max(self.num_rows * width, 1)
         # Rows were opened in the order of their first window and closed by their last: shuffle them once more.
         place = rng.permutation(self.num_rows)[row]
         order = np.argsort(place, kind="stable")

@@ -68,14 +68,7 @@ class Markov:
     def __init__(self, data: PreparedData, order: int = 3, weight: float = 0.5):
         self.order, self.weight = order, weight
         self.popularity = Popularity(data)
-        current, following = [], []
-        for history, length in enumerate(data.train_lengths.tolist()):
-            items = data.items(history, length)
-            current.append(items[:-1])
-            following.append(items[1:])
-        rows, columns = np.concatenate(current), np.concatenate(following)
-        size = data.vocab_size
-        counts = scipy.sparse.coo_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(size, size)).tocsr()
+        counts = _transition_counts(data)
         total = np.asarray(counts.sum(axis=1)).ravel()
         self.transitions = scipy.sparse.diags_array(1.0 / np.maximum(total, 1)).tocsr() @ counts
         # Smaller than any probability above: it decides among items with none.
@@ -91,3 +84,24 @@ class Markov:
             scores[rows] += torch.from_numpy(self.transitions[tokens].toarray()).float() * self.weight ** (back - 1)
         scores[:, :NUM_SPECIAL] = 0.0
         return scores
+
+
+def _transition_counts(data: PreparedData, block: int = 1 << 12) -> scipy.sparse.csr_array:
+    """`(V, V)` how often one item follows another in the training histories, added up a block of users at a time."""
+    size = data.vocab_size
+    counts = scipy.sparse.csr_array((size, size), dtype=np.float32)
+    lengths = data.train_lengths
+    for start in range(0, len(lengths), block):
+        histories = [
+            data.items(history, int(lengths[history])) for history in range(start, min(start + block, len(lengths)))
+        ]
+        current = np.concatenate([items[:-1] for items in histories])
+        following = np.concatenate([items[1:] for items in histories])
+        pairs = (np.ones(len(current), np.float32), (current, following))
+        counts = counts + scipy.sparse.coo_array(pairs, shape=(size, size)).tocsr()
+    return counts
+
+
+def baselines(data: PreparedData) -> list[Scorer]:
+    """The scorers that stand in every report."""
+    return [Popularity(data), UserFrequency(data), Markov(data)]

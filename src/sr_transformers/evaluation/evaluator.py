@@ -12,46 +12,57 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
-from sr_transformers.evaluation.ranking import rank_targets
+from sr_transformers.evaluation.ranking import rank_targets, rows_of_scores
 
-# Scores held at a time, in numbers: 64 MiB of float32.
-_SCORES = 1 << 24
+_BLOCK = 1 << 16  # targets looked at a time
 
 
 def add_users(
     totals: RankingTotals,
     scorer: Scorer,
     data: PreparedData,
-    targets: np.ndarray,
+    split: str,
     filter_seen: bool,
+    shard: tuple[int, int] = (0, 1),
     progress: bool = False,
 ) -> None:
-    """Ranks the targets of some users and adds them to `totals`.
+    """Ranks the targets of a split and adds them to `totals`.
 
     Items outside the vocabulary are left out of the histories that the scorer sees: no scorer knows them.
 
     Args:
-        targets: `(M, 2)` int64 rows (history, position), as `PreparedData.targets` gives them; any part of them.
+        split: "test" or "validation".
         filter_seen: take the items of a user's own history out of the ranking.
+        shard: (i, n): only every n-th target, from the i-th on; for n processes that share the work.
     """
-    batch_size = int(np.clip(_SCORES // data.vocab_size, 1, 512))
-    # Users of like length side by side: a model pads less.
-    order = np.argsort(targets[:, 1], kind="stable")
-    for first in tqdm(range(0, len(order), batch_size), desc=f"rank {scorer.name}", disable=not progress, leave=False):
-        rows = targets[order[first : first + batch_size]]
-        histories = [data.items(history, position) for history, position in rows.tolist()]
-        answers = [int(data.items(history, position + 1, position)[0]) for history, position in rows.tolist()]
-        known = [history[history != UNK_ID] for history in histories]
-        scores = scorer.score(known)
-        target = torch.tensor(answers, device=scores.device)
-        losses = None
-        if scorer.gives_log_probabilities:
-            has_loss = target != UNK_ID
-            log_z = scores.logsumexp(1)
-            losses = (log_z - scores.gather(1, target[:, None])[:, 0])[has_loss].double().cpu().numpy()
-        seen = _pairs(known, scores.device) if filter_seen else None
-        ranking = rank_targets(scores, target, seen, totals.coverage_k)
-        totals.add(ranking.ranks, losses, ranking.top)
+    batch_size = rows_of_scores(data.vocab_size)
+    index, count = shard
+    bar = tqdm(total=data.num_targets(split), desc=f"rank {scorer.name}", disable=not progress, leave=False)
+    for start in range(0, data.num_targets(split), _BLOCK):
+        block = data.targets(split, start, start + _BLOCK)[index::count]
+        # Users of like length side by side: a model pads less.
+        block = block[np.argsort(block[:, 1], kind="stable")]
+        for first in range(0, len(block), batch_size):
+            rows = block[first : first + batch_size]
+            _add_batch(totals, scorer, data, rows, filter_seen)
+            bar.update(len(rows) * count)
+    bar.close()
+
+
+def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:
+    histories = [data.items(history, position) for history, position in rows.tolist()]
+    answers = [int(data.items(history, position + 1, position)[0]) for history, position in rows.tolist()]
+    known = [history[history != UNK_ID] for history in histories]
+    scores = scorer.score(known)
+    target = torch.tensor(answers, device=scores.device)
+    losses = None
+    if scorer.gives_log_probabilities:
+        has_loss = target != UNK_ID
+        log_z = scores.logsumexp(1)
+        losses = (log_z - scores.gather(1, target[:, None])[:, 0])[has_loss].double().cpu().numpy()
+    seen = _pairs(known, scores.device) if filter_seen else None
+    ranking = rank_targets(scores, target, seen, max(totals.ks))
+    totals.add(ranking.ranks, losses, ranking.top)
 
 
 def _pairs(histories: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,19 +84,17 @@ def evaluate(
     Args:
         split: "test" or "validation".
         ks: cut-offs.
-        filter_seen: take items of the user's own history out of the ranking; None: yes, unless users of this log come
-            back to items (`PreparedData.has_repeats`).
+        filter_seen: take items of the user's own history out of the ranking; None: see `PreparedData.filters_seen`.
 
     Returns:
         A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
-        `coverage@10`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
+        `coverage@k`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
         `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`.
     """
-    filter_seen = not data.has_repeats if filter_seen is None else filter_seen
-    targets = data.targets(split)
+    filter_seen = data.filters_seen(filter_seen)
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
-    add_users(totals, scorer, data, targets, filter_seen, progress)
+    add_users(totals, scorer, data, split, filter_seen, progress=progress)
     return report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
 
 

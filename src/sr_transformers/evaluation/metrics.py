@@ -41,6 +41,35 @@ def reciprocal_rank(ranks: np.ndarray) -> np.ndarray:
     return 1.0 / _checked(ranks, 1)
 
 
+def coverage(recommended: np.ndarray, num_items: int, k: int) -> float:
+    """Fraction of the items that stand among the first k of anybody.
+
+    Args:
+        recommended: `(B, >= k)` distinct items per user, best first.
+
+    >>> coverage(np.array([[1, 2, 3], [1, 4, 2]]), num_items=10, k=2)
+    0.3
+    """
+    if k < 1 or num_items < 1:
+        raise ValueError(f"k is {k} and num_items is {num_items}; both must be at least 1.")
+    return len(np.unique(np.asarray(recommended)[:, :k])) / num_items
+
+
+def cross_entropy(log_probabilities: np.ndarray) -> float:
+    """Mean negative log-probability of the targets, in nats.
+
+    Raises:
+        ValueError: if a value is no log-probability (above 0, or NaN).
+
+    >>> cross_entropy(np.log([0.5, 0.5])).__round__(4)
+    0.6931
+    """
+    values = np.asarray(log_probabilities, dtype=np.float64)
+    if not np.all(values <= 0):
+        raise ValueError("log-probabilities are at most 0; pass natural logarithms of the targets' probabilities.")
+    return float(-values.mean())
+
+
 def _checked(ranks: np.ndarray, k: int) -> np.ndarray:
     ranks = np.asarray(ranks)
     if k < 1:
@@ -57,18 +86,17 @@ class RankingTotals:
 
     Args:
         ks: cut-offs of HR and NDCG.
-        vocab_size: V, for coverage.
-        coverage_k: coverage@k counts items recommended to anybody within the first so many.
+        vocab_size: V, for coverage@k: which items were recommended to anybody within the first k.
     """
 
-    def __init__(self, ks: Sequence[int], vocab_size: int, coverage_k: int = 10):
-        self.ks, self.coverage_k = tuple(ks), coverage_k
+    def __init__(self, ks: Sequence[int], vocab_size: int):
+        self.ks = tuple(ks)
         self.names = [f"{metric}@{k}" for k in self.ks for metric in ("hr", "ndcg")] + ["mrr"]
         self.count = 0
         self.sums = np.zeros(len(self.names))
         self.squares = np.zeros(len(self.names))
         self.loss_count, self.loss_sum, self.loss_square = 0, 0.0, 0.0
-        self.recommended = np.zeros(vocab_size, dtype=bool)
+        self.recommended = np.zeros((len(self.ks), vocab_size), dtype=bool)
 
     def add(self, ranks: np.ndarray, losses: np.ndarray | None = None, recommended: np.ndarray | None = None) -> None:
         """Adds a batch.
@@ -76,7 +104,7 @@ class RankingTotals:
         Args:
             ranks: `(B,)` int.
             losses: `(M,)` nats, of the targets that have one.
-            recommended: tokens, any shape; -1 is none.
+            recommended: `(B, max(ks))` tokens, best first; -1 is none.
         """
         columns = [metric(ranks, k) for k in self.ks for metric in (hit_rate, ndcg)] + [reciprocal_rank(ranks)]
         values = np.stack(columns)
@@ -88,12 +116,14 @@ class RankingTotals:
             self.loss_sum += float(losses.sum())
             self.loss_square += float((losses**2).sum())
         if recommended is not None:
-            self.recommended[recommended[recommended >= 0]] = True
+            for row, k in enumerate(self.ks):
+                first = recommended[:, :k]
+                self.recommended[row, first[first >= 0]] = True
 
     def vector(self) -> np.ndarray:
         """All sums as one float64 vector."""
         heads = [self.count, self.loss_count, self.loss_sum, self.loss_square]
-        return np.concatenate([heads, self.sums, self.squares, self.recommended.astype(np.float64)])
+        return np.concatenate([heads, self.sums, self.squares, self.recommended.ravel()])
 
     def load_vector(self, vector: np.ndarray) -> None:
         """Takes over sums added up over processes."""
@@ -101,14 +131,15 @@ class RankingTotals:
         self.count, self.loss_count = int(vector[0]), int(vector[1])
         self.loss_sum, self.loss_square = float(vector[2]), float(vector[3])
         self.sums, self.squares = vector[4 : 4 + n].copy(), vector[4 + n : 4 + 2 * n].copy()
-        self.recommended = vector[4 + 2 * n :] > 0
+        self.recommended = (vector[4 + 2 * n :] > 0).reshape(self.recommended.shape)
 
     def metrics(self, num_items: int) -> dict[str, float]:
         """Means; `loss` in nats only where losses were added; `coverage@k` as a fraction of `num_items`."""
         if not self.count:
             raise ValueError("no target was evaluated.")
         result = {name: float(value) for name, value in zip(self.names, self.sums / self.count, strict=True)}
-        result[f"coverage@{self.coverage_k}"] = float(self.recommended.sum()) / num_items
+        for k, recommended in zip(self.ks, self.recommended, strict=True):
+            result[f"coverage@{k}"] = float(recommended.sum()) / num_items
         if self.loss_count:
             result["loss"] = self.loss_sum / self.loss_count
         return result

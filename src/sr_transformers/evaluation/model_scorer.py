@@ -1,12 +1,22 @@
 """A causal language model over item tokens as a scorer: the last position's logits."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sr_transformers.data.vocabulary import PAD_ID
+
+
+def load_model(name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
+    """`AutoModelForCausalLM.from_pretrained`, on the accelerator if there is one and `device_map` says nothing else."""
+    model = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
+    if torch.accelerator.is_available() and "device_map" not in kwargs:
+        model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
+    return model
 
 
 class ModelScorer:

@@ -7,6 +7,13 @@ import torch
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 
+_SCORES = 1 << 24  # scores held at a time, in numbers: 64 MiB of float32
+
+
+def rows_of_scores(vocab_size: int) -> int:
+    """How many users to score at a time so that memory stays bounded whatever the catalogue."""
+    return min(max(_SCORES // vocab_size, 1), 512)
+
 
 @dataclass
 class Ranking:

@@ -41,6 +41,16 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
     return [round(bottom + (top - bottom) * layer / steps, 12) for layer in range(num_layers)]
 
 
+_COUNTS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+
+
 @strict
 class LSRMConfig(PreTrainedConfig):
     """Everything that fixes the architecture of an LSRM.
@@ -67,7 +77,8 @@ class LSRMConfig(PreTrainedConfig):
         use_cache: whether `generate` keeps keys and values.
 
     Raises:
-        ValueError: for a width that the heads do not divide, a size below 1, or a dropout rate outside [0, 1).
+        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, or a dropout rate
+            outside [0, 1).
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -116,13 +127,7 @@ class LSRMConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Checks widths and rates; part of `@strict`, so it runs on construction and before saving."""
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "max_position_embeddings",
-        ):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.hidden_size % self.num_attention_heads:

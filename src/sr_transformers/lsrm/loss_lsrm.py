@@ -14,6 +14,7 @@ import math
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 # Numbers per logits buffer. On a CPU a chunk should stay in the cache of one core's neighbourhood; on an accelerator
 # it should be large enough to fill the device.
@@ -133,8 +134,10 @@ def sampled_softmax_loss(
         unbiased estimate), by less the more negatives there are: report the exact loss, never this one.
     """
     wide = _wide(hidden.dtype)
-    positive = (hidden * weight[targets]).sum(-1).to(wide)
-    negative = (hidden @ weight[negative_ids].to(hidden.dtype).t()).to(wide)
+    # One gather for both, so that backward makes one gradient of the table's size and not two.
+    rows = weight[torch.cat([targets, negative_ids])].to(hidden.dtype)
+    positive = (hidden * rows[: len(targets)]).sum(-1).to(wide)
+    negative = (hidden @ rows[len(targets) :].t()).to(wide)
     negative = negative - negative_log_q.to(wide) - math.log(negative_ids.numel())
     negative = negative.masked_fill(targets[:, None] == negative_ids[None, :], float("-inf"))
     log_z = torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1)
@@ -164,15 +167,18 @@ def next_item_loss(
     targets = shift_labels.reshape(-1)
     if not bool(wanted.all()):
         hidden, targets = hidden[wanted], targets[wanted]
+    # Tensor parallelism shards the table by items; the softmax is over all of them.
+    weight = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
     device = hidden.device.type
     if torch.is_autocast_enabled(device):  # the last norm leaves float32 behind; the head is where most of the work is
         hidden = hidden.to(torch.get_autocast_dtype(device))
     if negative_ids is not None and negative_log_q is not None:
-        total = sampled_softmax_loss(hidden, head.weight, targets, negative_ids, negative_log_q)
+        total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q)
     else:
-        total = full_softmax_loss(hidden, head.weight, targets)
-    count = num_items_in_batch if num_items_in_batch is not None else max(targets.numel(), 1)
-    return total / count
+        total = full_softmax_loss(hidden, weight, targets)
+    count = targets.numel() if num_items_in_batch is None else num_items_in_batch
+    # A step can be without targets (fewer rows than processes): its loss is 0, not 0 / 0.
+    return total / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))
 
 
 __all__ = ["full_softmax_loss", "next_item_loss", "sampled_softmax_loss"]

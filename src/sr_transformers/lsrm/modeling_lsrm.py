@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
@@ -208,11 +208,9 @@ class LSRMModel(LSRMPreTrainedModel):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
             position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
-        elif position_ids.device.type == "cpu" and not is_tracing(position_ids):
+        if position_ids.device.type == "cpu" and position_ids.numel() and not is_tracing(position_ids):
             # Elsewhere looking at the values would stall the device; there the embedding's own assertion speaks.
             self._check_window(int(position_ids.max()) + 1)
         causal_mask = create_causal_mask(
@@ -222,6 +220,9 @@ class LSRMModel(LSRMPreTrainedModel):
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
+        # Only now: a mask is made to keep packed users apart only where there is no cache yet.
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
         hidden_states = inputs_embeds + self.embed_positions(position_ids)
         hidden_states = self.embedding_dropout(hidden_states)
         for layer in self.layers[: self.config.num_hidden_layers]:
@@ -323,7 +324,12 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             )
         if skip_logits is None:
             skip_logits = self.training and loss is not None
-        logits = None if skip_logits else self.lm_head(slice_logits_to_keep(hidden_states, logits_to_keep))
+        logits = None
+        if not skip_logits:
+            kept = slice_logits_to_keep(hidden_states, logits_to_keep)
+            # Not in bf16, even under autocast: rounded logits tie, and ties decide ranks.
+            with maybe_autocast(kept.device.type, enabled=False):
+                logits = self.lm_head(kept.to(self.lm_head.weight.dtype))
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -81,6 +81,12 @@ class LSRMTrainingArguments(TrainingArguments):
             raise ValueError(f"precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}.")
         if self.num_negatives < 0:
             raise ValueError(f"num_negatives is {self.num_negatives}; use 0 for the full softmax.")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                "label_smoothing_factor is not supported: the loss never holds the logits it would smooth."
+            )
+        if self.precision == "fp32" and self.bf16:
+            raise ValueError("precision fp32 contradicts bf16; give one of the two.")
         if self.patience < 1:
             raise ValueError(
                 f"patience is {self.patience}; a phase ends after at least 1 evaluation without improvement."

@@ -15,14 +15,15 @@ ADAM, SGD = "adam", "sgd"
 class TrainingPhases(TrainerCallback, ExportableState):
     """Watches the validation metric and says which phase training is in.
 
-    Its state is stored in `trainer_state.json` of every checkpoint. `phase_in(state)` reads it from there, because the
-    Trainer builds its optimizer before callbacks hear of a resumed run.
+    Its state is stored in `trainer_state.json` of every checkpoint. `restore(state)` reads it from there; the trainer
+    calls it when it builds its optimizer, which is before callbacks hear of a resumed run.
 
     Attributes:
         phase: ADAM or SGD.
         best: best validation value so far, None before the first.
         stale: evaluations since then.
         switched_at: global step of the switch, None before it.
+        active: whether training is going on; evaluations outside it are not looked at.
         wants_switch: set at the end of the Adam phase; the trainer switches and calls `switched`.
     """
 
@@ -37,6 +38,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
         self.stale = 0
         self.switched_at: int | None = None
         self.wants_switch = False
+        self.active = False
 
     def state(self) -> dict:
         arguments = {
@@ -48,27 +50,25 @@ class TrainingPhases(TrainerCallback, ExportableState):
         attributes = {"phase": self.phase, "best": self.best, "stale": self.stale, "switched_at": self.switched_at}
         return {"args": arguments, "attributes": attributes}
 
-    @classmethod
-    def phase_in(cls, state: TrainerState) -> str:
-        """The phase of a run whose TrainerState was just created or loaded."""
-        return cls._stored(state)["phase"] if state.global_step else ADAM
-
-    @classmethod
-    def _stored(cls, state: TrainerState) -> dict[str, Any]:
-        callbacks: Any = state.stateful_callbacks  # a list when constructed, by class name ever after
-        return callbacks[cls.__name__]["attributes"]
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def restore(self, state: TrainerState) -> None:
+        """Takes over where a run's state stands: at its start, or where the checkpoint was saved."""
         self._start()
         if state.global_step:
-            stored = self._stored(state)
-            self.phase, self.best = stored["phase"], stored["best"]
-            self.stale, self.switched_at = stored["stale"], stored["switched_at"]
+            callbacks: Any = state.stateful_callbacks  # a list when constructed, by class name ever after
+            for name, value in callbacks[type(self).__name__]["attributes"].items():
+                setattr(self, name, value)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.restore(state)
+        self.active = True
+        # The checkpoint of a run that was over: without this it would go on until the next plateau.
+        control.should_training_stop = self._is_over()
 
     def on_evaluate(  # type: ignore[override]
         self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
     ) -> None:
-        if self.metric not in metrics:  # an evaluation that the user asked for, with another prefix
+        # Evaluations outside training, or with another prefix, are the user's own.
+        if not self.active or self.metric not in metrics:
             return
         value = metrics[self.metric]
         better = self.best is None or (value > self.best if self.greater_is_better else value < self.best)
@@ -76,12 +76,16 @@ class TrainingPhases(TrainerCallback, ExportableState):
             self.best, self.stale = value, 0
             return
         self.stale += 1
-        if self.stale < self.patience:
-            return
-        if self.phase == ADAM and self.switch:
-            self.wants_switch = True
-        else:
+        if self._is_over():
             control.should_training_stop = True
+        elif self.stale >= self.patience:
+            self.wants_switch = True
+
+    def _is_over(self) -> bool:
+        return self.stale >= self.patience and (self.phase == SGD or not self.switch)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.active = False
 
     def switched(self, step: int) -> None:
         """Notes that the SGD phase begins."""

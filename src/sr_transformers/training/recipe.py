@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.training.arguments import LSRMTrainingArguments
@@ -76,6 +77,9 @@ class Recipe:
         unknown = set(content) - set(SECTIONS)
         if unknown:
             raise ValueError(f"{path}: unknown section {sorted(unknown)}; a recipe has {', '.join(SECTIONS)}.")
+        for section in SECTIONS:
+            if not isinstance(content.get(section) or {}, dict):
+                raise ValueError(f"{path}: section {section} must hold keys and values, not {content[section]!r}.")
         recipe = cls(path.stem, dict(content.get("model") or {}), dict(content.get("training") or {}))
         for section in SECTIONS:
             for key, value in getattr(recipe, section).items():
@@ -94,8 +98,16 @@ class Recipe:
         raise ValueError(f"command line: unknown key {key!r}{_nearest(key, [*_fields('model'), *_fields('training')])}")
 
     def config(self, vocab_size: int) -> LSRMConfig:
-        """The model's configuration for a vocabulary."""
-        return LSRMConfig(vocab_size=vocab_size, **self.model)
+        """The model's configuration for a vocabulary.
+
+        Raises:
+            ValueError: if no model can be built so; the message says why.
+        """
+        try:
+            return LSRMConfig(vocab_size=vocab_size, **self.model)
+        except StrictDataclassError as error:
+            reason = " ".join(str(error).split())  # the library's messages run over several lines
+            raise ValueError(f"recipe {self.name}: {reason}") from error
 
     def arguments(self, output_dir: str | Path, **more: Any) -> LSRMTrainingArguments:
         """The training arguments, writing to a folder."""

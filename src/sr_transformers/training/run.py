@@ -21,11 +21,11 @@ from transformers import GenerationConfig, PreTrainedModel, set_seed
 from sr_transformers import __version__
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
-from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
+from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.evaluator import evaluate, report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
-from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.records import RUN_FILE, RunRecord, write_whole
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.trainer import LSRMTrainer, TargetDataset, last_complete_checkpoint
 
@@ -55,15 +55,19 @@ def train(
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
     """
     data = data if isinstance(data, PreparedData) else PreparedData(data)
-    output_dir = Path(output_dir)
+    output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
     config = recipe.config(data.vocab_size)
-    settings = {"model": config.to_diff_dict(), "training": _plain(arguments), "data": data.manifest}
-    checkpoint = _check_output(output_dir, settings, arguments.process_index)
-
     set_seed(arguments.seed)
     extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
     model = LSRMForCausalLM._from_config(config, **extra)
+    settings = {
+        "model": {**config.to_diff_dict(), "attn_implementation": model.config._attn_implementation},
+        "training": {**_plain(arguments), "processes": arguments.world_size},
+        "data": data.manifest,
+    }
+    with arguments.main_process_first(local=False):
+        checkpoint = _check_output(output_dir, settings, arguments.process_index)
     trainer = LSRMTrainer(model, arguments, data, callbacks)
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     start = time.perf_counter()
@@ -71,19 +75,26 @@ def train(
     seconds = time.perf_counter() - start
 
     state = trainer.state
-    best_step = state.best_global_step or state.global_step
+    best_step = state.best_global_step if arguments.load_best_model_at_end else None
+    best_step = best_step or state.global_step
     validation_history = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == best_step]
-    filter_seen = not data.has_repeats if arguments.filter_seen is None else arguments.filter_seen
     start = time.perf_counter()
     totals = trainer.rank(TargetDataset(data, "test"), DEFAULT_KS)
+    filter_seen = data.filters_seen(arguments.filter_seen)
     reports = [report(f"lsrm {recipe.name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
-    if trainer.is_world_process_zero():
-        baselines = (Popularity(data), UserFrequency(data), Markov(data))
-        reports += [evaluate(scorer, data, "test", DEFAULT_KS, filter_seen) for scorer in baselines]
     model.generation_config = generation_config(config.max_position_embeddings)
+    model.config.use_cache = True  # the Trainer turned it off for training
+    data.tokenizer.model_max_length = config.max_position_embeddings
     trainer.save_model(str(output_dir))
+    if trainer.is_world_process_zero():
+        reports += [
+            evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
+            for scorer in baselines(data)
+        ]
 
-    num_seen = round(trainer.sampler.plan.num_targets * state.global_step / trainer.sampler.num_steps)
+    epochs = state.global_step / trainer.sampler.num_steps
+    plan = trainer.sampler.plan
+    num_seen = round(plan.num_targets * epochs)
     record = RunRecord(
         name=recipe.name,
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -97,13 +108,13 @@ def train(
         parameters=count_parameters(model),
         num_train_interactions=data.num_train_interactions,
         num_interactions_seen=num_seen,
-        training_flops=6.0 * config.num_non_embedding_parameters * num_seen,
+        training_flops=6.0 * config.num_non_embedding_parameters * round(plan.num_positions * epochs),
         head_flops=6.0
         * config.hidden_size
         * num_seen
         * (arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size),
         steps=state.global_step,
-        epochs=state.global_step / trainer.sampler.num_steps,
+        epochs=epochs,
         best_step=best_step,
         switched_at=trainer.phases.switched_at,
         seconds=seconds,
@@ -134,11 +145,11 @@ def _check_output(output_dir: Path, settings: dict[str, Any], rank: int) -> str 
                 f"{output_dir} holds a run with other settings (compare {stored}); choose another output folder, or "
                 "start with the same recipe and data to go on with it."
             )
-    elif output_dir.exists() and any(output_dir.iterdir()):
+    elif output_dir.exists() and any(not path.name.startswith(".") for path in output_dir.iterdir()):
         raise FileExistsError(f"{output_dir} is not empty and holds no run of ours; choose another output folder.")
     elif rank == 0:
         output_dir.mkdir(parents=True, exist_ok=True)
-        stored.write_text(text)
+        write_whole(stored, text)
     return checkpoint
 
 

@@ -1,6 +1,7 @@
 """The HF Trainer for sequential recommenders: packed batches, full-ranking validation, two optimizer phases, and
 checkpoints that survive being killed at any moment."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,13 @@ class TargetDataset(Dataset):
     """
 
     def __init__(self, data: PreparedData, split: str):
-        self.data, self.split, self.targets = data, split, data.targets(split)
+        self.data, self.split, self.num_targets = data, split, data.num_targets(split)
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self.num_targets
 
     def __getitem__(self, index: int) -> tuple[int, int]:
-        history, position = self.targets[index].tolist()
+        history, position = self.data.targets(self.split, index, index + 1)[0].tolist()
         return history, position
 
 
@@ -62,7 +63,7 @@ class LSRMTrainer(Trainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: if the model's vocabulary is not the log's.
+        ValueError: if the model's vocabulary is not the log's, or if arguments and attention backend do not fit.
     """
 
     args: LSRMTrainingArguments
@@ -83,12 +84,12 @@ class LSRMTrainer(Trainer):
         self.phases = TrainingPhases(
             args.metric_for_best_model, bool(args.greater_is_better), args.patience, args.switch_optimizer
         )
-        flat = args.layout == FLAT or (args.layout == "auto" and "flash" in (model.config._attn_implementation or ""))
+        layout = _layout(args, model)
         negatives = None
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         width = args.row_width or self.window
-        collator = PackingCollator(width, FLAT if flat else ROWS, args.objective == LAST_POSITION, negatives)
+        collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives)
         self.sampler = EpochBatchSampler(
             data.train_lengths,
             self.window,
@@ -109,6 +110,13 @@ class LSRMTrainer(Trainer):
             processing_class=data.tokenizer,
             callbacks=[self.phases, *(callbacks or [])],
         )
+        if self.is_deepspeed_enabled and args.switch_optimizer:
+            raise ValueError("DeepSpeed cannot change its optimizer; train with switch_optimizer false.")
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"one process sees {args.n_gpu} GPUs: start a process for each with `accelerate launch`, or choose one "
+                "with CUDA_VISIBLE_DEVICES."
+            )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TrainingProgress())
 
@@ -129,21 +137,23 @@ class LSRMTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Adam, or SGD once the run has switched."""
-        if self.optimizer is None and self._phase() == SGD:
-            settings = {"lr": self.args.sgd_learning_rate, "momentum": self.args.sgd_momentum}
-            self.optimizer_cls_and_kwargs = (torch.optim.SGD, settings)
+        if not self.phases.active:
+            self.phases.restore(self.state)
+        sgd = {"lr": self.args.sgd_learning_rate, "momentum": self.args.sgd_momentum}
+        self.optimizer_cls_and_kwargs = (torch.optim.SGD, sgd) if self.phases.phase == SGD else None
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the arguments for Adam, a constant rate for SGD."""
-        if self.lr_scheduler is None and self._phase() == SGD:
+        if self.lr_scheduler is None and self.phases.phase == SGD:
             self.lr_scheduler = get_scheduler("constant", optimizer or self.optimizer)  # type: ignore[arg-type]
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _phase(self) -> str:
-        # Before on_train_begin only the (loaded) state knows; later the callback is ahead of the last checkpoint.
-        return SGD if self.phases.phase == SGD and self.state.global_step else TrainingPhases.phase_in(self.state)
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers asks whether to stop only after an update; a run that was over must not make another.
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _switch_to_sgd(self) -> None:
         if self.state.best_model_checkpoint is not None:
@@ -187,12 +197,12 @@ class LSRMTrainer(Trainer):
         """Totals over all targets of a data set, the work shared by the processes."""
         data = dataset.data
         totals = RankingTotals(ks, data.vocab_size)
-        filter_seen = not data.has_repeats if self.args.filter_seen is None else self.args.filter_seen
         # A sharded model computes in step on all processes, so there every process ranks every target.
         shared = self.args.world_size > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        targets = dataset.targets[self.args.process_index :: self.args.world_size] if shared else dataset.targets
+        shard = (self.args.process_index, self.args.world_size) if shared else (0, 1)
         with self.compute_loss_context_manager():
-            add_users(totals, ModelScorer(self.model, self.window), data, targets, filter_seen)
+            filter_seen = data.filters_seen(self.args.filter_seen)
+            add_users(totals, ModelScorer(self.model, self.window), data, dataset.split, filter_seen, shard)
         if shared:
             vector = torch.from_numpy(totals.vector()).to(self.args.device)
             totals.load_vector(self.accelerator.reduce(vector, "sum").cpu().numpy())
@@ -201,18 +211,48 @@ class LSRMTrainer(Trainer):
     # Checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        # Old checkpoints go only when the new one is whole, so super() must not remove any.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            (folder / COMPLETE).touch()
+            output = Path(self._get_output_dir(trial))
+            (output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / COMPLETE).touch()
+            self._rotate(output, limit)
+
+    def _rotate(self, output: Path, limit: int | None) -> None:
+        """Removes all checkpoints but the newest `limit` and the best."""
+        best = self.state.best_model_checkpoint
+        newest = sorted(output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step, reverse=True)
+        for folder in newest[limit:] if limit else []:
+            if best is None or folder.name != Path(best).name:
+                (folder / COMPLETE).unlink(missing_ok=True)  # first: half a checkpoint must not look whole
+                shutil.rmtree(folder)
+
+
+def _layout(args: LSRMTrainingArguments, model: PreTrainedModel) -> str:
+    """Rows or flat, after a look at what the attention backend can do."""
+    attention = model.config._attn_implementation or ""
+    flash, flex = "flash" in attention, "flex" in attention
+    if flash and args.layout == ROWS:
+        raise ValueError("flash-attention tells users apart in the flat layout only; use layout auto or flat.")
+    if flash and not (args.bf16 or args.fp16):
+        raise ValueError("flash-attention computes in bf16 or fp16 only; use precision bf16.")
+    if flex and any(module.attention_dropout for module in model.modules() if hasattr(module, "attention_dropout")):
+        raise ValueError("flex-attention has no dropout on attention weights; set attention_dropout to 0.")
+    if args.layout == "auto":
+        return FLAT if flash or flex else ROWS
+    return args.layout
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint that was written whole, or None."""
-    found = [
-        (int(folder.name.rsplit("-", 1)[1]), folder)
-        for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if (folder / COMPLETE).exists()
-    ]
-    return str(max(found)[1]) if found else None
+    found = [folder for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (folder / COMPLETE).exists()]
+    return str(max(found, key=_step)) if found else None

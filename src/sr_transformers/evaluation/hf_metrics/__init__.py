@@ -7,7 +7,7 @@ Nothing here imports `evaluate`; the modules beside this file do, when it loads 
 
 from pathlib import Path
 
-METRICS = ("hit_rate", "mrr", "ndcg")
+METRICS = ("coverage", "cross_entropy", "hit_rate", "mrr", "ndcg")
 
 
 def metric_path(name: str) -> str:
