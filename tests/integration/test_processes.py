@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sr_transformers import RunRecord
+from sr_transformers import LSRMConfig, LSRMForCausalLM, RunRecord
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "recipes" / "train.py"
@@ -110,3 +110,12 @@ def test_two_processes_resume_exactly(markov_prepared, tmp_path):
             folder.rename(part / folder.name)
     run(command(markov_prepared, part, recipe, TWO_PROCESSES))
     assert_same_end(tmp_path / "whole", part)
+
+
+def test_two_processes_share_a_model_by_its_tensor_parallel_plan(tmp_path):
+    LSRMForCausalLM(LSRMConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2)).save_pretrained(tmp_path)
+    script = str(Path(__file__).with_name("tensor_parallel.py"))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, str(tmp_path)]
+    result = subprocess.run([sys.executable, *launch], capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("agrees") == 2

@@ -92,16 +92,25 @@ def test_an_interrupted_run_goes_on_only_with_the_same_settings(markov_prepared,
     assert resumed.reports[0]["metrics"] == whole.reports[0]["metrics"]
     one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "part"))
     assert all(torch.equal(one[name], two[name]) for name in one)
+    assert [h for h in resumed.history if "loss" in h] == [h for h in whole.history if "loss" in h]
     assert (tmp_path / "part" / f"checkpoint-{resumed.steps}" / COMPLETE).exists()
+
+
+def test_the_backend_and_the_number_of_processes_are_settings(finished):
+    folder, record = finished
+    settings = json.loads((folder / "settings.json").read_text())
+    assert record.recipe["model"]["attn_implementation"] == settings["model"]["attn_implementation"] == "sdpa"
+    assert record.recipe["training"]["processes"] == settings["training"]["processes"] == 1
+
+
+def test_the_saved_model_is_ready_for_use(finished):
+    folder, _ = finished
+    config = json.loads((folder / "config.json").read_text())
+    assert config["use_cache"] is True
+    assert AutoTokenizer.from_pretrained(folder).model_max_length == 8
 
 
 def test_a_folder_of_something_else_is_left_alone(markov_prepared, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty and holds no run of ours"):
         train(recipe(), markov_prepared, tmp_path)
-
-
-def test_a_file_that_is_no_record_is_refused(tmp_path):
-    (tmp_path / "run.json").write_text('{"name": "x", "colour": 1}')
-    with pytest.raises(ValueError, match=r"missing .*'seed'.*unknown \['colour'\]"):
-        RunRecord.load(tmp_path)

@@ -1,0 +1,73 @@
+"""What the README shows is run, parsed or compared: examples, commands, the results table."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from sr_transformers.cli import build_parser
+from sr_transformers.data import synthetic
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_python_examples_run(tmp_path, monkeypatch):
+    log = synthetic.generate(num_users=60, num_items=12, num_successors=2, mean_length=10)
+    names = {"user_id": "customer", "item_id": "sku", "timestamp": "time"}
+    log.with_columns(pl.format("sku-{}", "item_id").alias("item_id")).rename(names).write_csv(tmp_path / "events.csv")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    first, second = blocks("python")
+    space: dict = {}
+    exec(first, space)
+    assert len(first.strip().splitlines()) <= 20
+    assert space["record"].reports[0]["metrics"]["hr@10"] > 0.5
+    exec(second, space)
+    assert space["next_items"].shape == (1, 7)
+
+
+def test_every_command_of_ours_is_one():
+    parser, seen = build_parser(), 0
+    for block in blocks("bash"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "sr-transformers":
+                options, rest = parser.parse_known_args(words[1:])
+                assert not rest or options.command == "train", line
+                seen += 1
+    assert seen >= 6
+
+
+def test_every_make_target_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (demo|test|install|check)\b", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_every_path_in_the_readme_exists():
+    for path in re.findall(r"`((?:src|recipes|tests|benchmarks)/[\w/.\-]*)`", README):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"\]\(((?!http)[^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_results_table_is_what_the_records_say():
+    spec = importlib.util.spec_from_file_location("results", ROOT / "recipes" / "results.py")
+    results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(results)
+    shown = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", README, flags=re.DOTALL)
+    assert shown
+    assert shown[1].strip() == results.table()
+
+
+def test_ci_runs_what_the_readme_says():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
