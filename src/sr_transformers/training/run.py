@@ -74,10 +74,6 @@ def train(
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - start
 
-    state = trainer.state
-    best_step = state.best_global_step if arguments.load_best_model_at_end else None
-    best_step = best_step or state.global_step
-    validation_history = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == best_step]
     start = time.perf_counter()
     totals = trainer.rank(TargetDataset(data, "test"), DEFAULT_KS)
     filter_seen = data.filters_seen(arguments.filter_seen)
@@ -91,12 +87,29 @@ def train(
             evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
             for scorer in baselines(data)
         ]
+    record = _record(recipe.name, trainer, settings, started, seconds, reports)
+    if trainer.is_world_process_zero():
+        record.save(output_dir)
+    return record
 
-    epochs = state.global_step / trainer.sampler.num_steps
-    plan = trainer.sampler.plan
+
+def _record(
+    name: str,
+    trainer: LSRMTrainer,
+    settings: dict[str, Any],
+    started: str,
+    seconds: float,
+    reports: list[dict[str, Any]],
+) -> RunRecord:
+    """The record of a run whose trainer has finished."""
+    state, arguments, config, data = trainer.state, trainer.args, trainer.model.config, trainer.prepared
+    plan, epochs = trainer.sampler.plan, state.global_step / trainer.sampler.num_steps
     num_seen = round(plan.num_targets * epochs)
-    record = RunRecord(
-        name=recipe.name,
+    items_scored = arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size
+    best_step = (state.best_global_step if arguments.load_best_model_at_end else None) or state.global_step
+    kept = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == best_step]
+    return RunRecord(
+        name=name,
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         started=started,
         seed=arguments.seed,
@@ -105,14 +118,11 @@ def train(
         versions=_versions(),
         hardware=_hardware(arguments.world_size),
         num_non_embedding_parameters=config.num_non_embedding_parameters,
-        parameters=count_parameters(model),
+        parameters=count_parameters(trainer.accelerator.unwrap_model(trainer.model)),
         num_train_interactions=data.num_train_interactions,
         num_interactions_seen=num_seen,
         training_flops=6.0 * config.num_non_embedding_parameters * round(plan.num_positions * epochs),
-        head_flops=6.0
-        * config.hidden_size
-        * num_seen
-        * (arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size),
+        head_flops=6.0 * config.hidden_size * num_seen * items_scored,
         steps=state.global_step,
         epochs=epochs,
         best_step=best_step,
@@ -120,16 +130,9 @@ def train(
         seconds=seconds,
         peak_memory_bytes=_peak_memory(),
         history=state.log_history,
-        validation={
-            key.removeprefix("eval_"): value
-            for key, value in (validation_history[-1] if validation_history else {}).items()
-            if key.startswith("eval_")
-        },
+        validation={key[5:]: value for entry in kept[-1:] for key, value in entry.items() if key.startswith("eval_")},
         reports=reports,
     )
-    if trainer.is_world_process_zero():
-        record.save(output_dir)
-    return record
 
 
 def _check_output(output_dir: Path, settings: dict[str, Any], rank: int) -> str | None:
