@@ -1,6 +1,7 @@
-"""python recipes/results.py: the results table of the README, from the run records in recipes/results/.
+"""python recipes/results.py: writes the results table of the README from the run records in recipes/results/.
 
-python recipes/results.py --add RUN_FOLDER NAME puts a finished run's record there.
+python recipes/results.py --add RUN_FOLDER NAME first puts a finished run's record there, as NAME.json; names end in
+-seed and a number, and records that differ in that only share a row.
 """
 
 import argparse
@@ -12,6 +13,8 @@ from pathlib import Path
 from sr_transformers import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
 HEAD = (
     "data",
     "seen",
@@ -68,4 +71,7 @@ if __name__ == "__main__":
         RESULTS.mkdir(exist_ok=True)
         RunRecord.load(run)
         target.write_text((Path(run) / "run.json").read_text())
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    README.write_text(before + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1])
     print(table())
