@@ -28,16 +28,22 @@ def main() -> None:
         step(f"removing the previous demo, {OUTPUT}")
         shutil.rmtree(OUTPUT)
 
-    step("prepare: complete-journey, users and products with at least 50 purchases, leave-one-out")
-    data = prepare("complete-journey", OUTPUT / "data", min_interactions=50)
+    step("prepare: complete-journey, users and products with at least 100 purchases, leave-one-out")
+    data = prepare("complete-journey", OUTPUT / "data", min_interactions=100)
     counts = data.manifest["counts"]
     print(f"{counts['interactions']:,} interactions of {counts['users']:,} users with {counts['items']:,} items")
 
-    step("train: LSRM 98k (2 layers x 64) for 3 epochs with full softmax over all items")
+    step("train: LSRM 98k (2 layers x 64) for 6 epochs with full softmax over all items")
     recipe = Recipe.load(
         HERE / "lsrm" / "98k.yaml",
         # A short run: no plateau will be seen, so the learning rate falls to zero instead.
-        {"num_train_epochs": 3, "lr_scheduler_type": "linear", "switch_optimizer": False, "logging_steps": 100},
+        {
+            "num_train_epochs": 6,
+            "learning_rate": 4e-3,
+            "lr_scheduler_type": "linear",
+            "switch_optimizer": False,
+            "logging_steps": 100,
+        },
     )
     record = train(recipe, data, OUTPUT / "run")
     print(f"{record.num_interactions_seen / record.seconds:,.0f} targets per second, validation included")
