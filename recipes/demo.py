@@ -33,12 +33,12 @@ def main() -> None:
     counts = data.manifest["counts"]
     print(f"{counts['interactions']:,} interactions of {counts['users']:,} users with {counts['items']:,} items")
 
-    step("train: LSRM 98k (2 layers x 64) for 6 epochs with full softmax over all items")
+    step("train: LSRM 98k (2 layers x 64) for 10 epochs with full softmax over all items")
     recipe = Recipe.load(
         HERE / "lsrm" / "98k.yaml",
         # A short run: no plateau will be seen, so the learning rate falls to zero instead.
         {
-            "num_train_epochs": 6,
+            "num_train_epochs": 10,
             "learning_rate": 4e-3,
             "lr_scheduler_type": "linear",
             "switch_optimizer": False,
