@@ -178,7 +178,7 @@ class LSRMTrainer(Trainer):
         """Full ranking of all targets; no logits are kept.
 
         Returns:
-            `{prefix}_loss` (nats, mean over targets, over all processes), `_hr@k`, `_ndcg@k`, `_mrr`, `_coverage@10`,
+            `{prefix}_loss` (nats, mean over targets, over all processes), `_hr@k`, `_ndcg@k`, `_mrr`, `_coverage@k`,
             `_runtime` in seconds.
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
