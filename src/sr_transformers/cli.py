@@ -97,12 +97,13 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.evaluator import table
     from sr_transformers.training.recipe import Recipe
-    from sr_transformers.training.run import train
+    from sr_transformers.training.run import leave_processes, train
 
     recipe = Recipe.load(options.recipe, _overrides(rest))
     record = train(recipe, options.data, options.output, attn_implementation=options.attn)
     if len(record.reports) > 1:  # the first process
         print(table(record.reports))
+    leave_processes()
 
 
 def _overrides(rest: list[str]) -> dict[str, object]:

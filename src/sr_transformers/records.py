@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,20 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def source_commit() -> str | None:
+    """The git commit that this package runs from, "+changes" added if its files differ; None if installed otherwise."""
+    here = Path(__file__).resolve().parent
+    ask = ["git", "-C", str(here)]
+    try:
+        head = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        # An installed copy can lie inside somebody else's checkout (a .venv): then that commit says nothing of us.
+        subprocess.run([*ask, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)
+        changed = subprocess.run([*ask, "status", "--porcelain", "--", str(here)], capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changed.stdout.strip() else "")
+
+
 @dataclass
 class RunRecord:
     """One training run.
@@ -29,6 +44,7 @@ class RunRecord:
         data: source, split, filters and counts of the prepared log.
         recipe: model and training settings as they were used, defaults included.
         versions: of the packages that move numbers.
+        commit: of the sources that ran, with "+changes" if files differed from it; None outside a git checkout.
         hardware: device, cores, threads, processes.
         num_non_embedding_parameters: N.
         parameters: all parameters by group (blocks, biases_and_norms, item_embedding, position_embedding); they sum to
@@ -54,6 +70,7 @@ class RunRecord:
     data: dict[str, Any]
     recipe: dict[str, Any]
     versions: dict[str, str]
+    commit: str | None
     hardware: dict[str, Any]
     num_non_embedding_parameters: int
     parameters: dict[str, int]

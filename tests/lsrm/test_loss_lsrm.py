@@ -147,3 +147,10 @@ def test_every_item_once_as_uniform_negative_is_the_full_softmax():
     everything = torch.arange(50)
     loss = sampled_softmax_loss(hidden, weight, targets, everything, torch.full((50,), -math.log(50.0)))
     torch.testing.assert_close(loss, F.cross_entropy(hidden @ weight.t(), targets, reduction="sum"))
+
+
+def test_half_of_what_sampling_needs_is_refused():
+    head, hidden = torch.nn.Linear(4, 9, bias=False), torch.randn(1, 3, 4)
+    labels = torch.tensor([[1, 2, 3]])
+    with pytest.raises(ValueError, match="needs both negative_ids and negative_log_q"):
+        next_item_loss(hidden, head, labels, negative_ids=torch.tensor([4, 5]))

@@ -161,7 +161,12 @@ def next_item_loss(
         num_items_in_batch: divide the sum by this instead of by the number of targets here (gradient accumulation and
             several processes: the mean must be over all of them).
         negative_ids, negative_log_q: switch to `sampled_softmax_loss`.
+
+    Raises:
+        ValueError: if only one of the two is given; a sampled loss needs both.
     """
+    if (negative_ids is None) != (negative_log_q is None):
+        raise ValueError("sampled softmax needs both negative_ids and negative_log_q; only one of them was given.")
     wanted = shift_labels.reshape(-1) != -100
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = shift_labels.reshape(-1)

@@ -25,7 +25,7 @@ from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.evaluator import evaluate, report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
-from sr_transformers.records import RUN_FILE, RunRecord, write_whole
+from sr_transformers.records import RUN_FILE, RunRecord, source_commit, write_whole
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.trainer import LSRMTrainer, TargetDataset, last_complete_checkpoint
 
@@ -93,6 +93,17 @@ def train(
     return record
 
 
+def leave_processes() -> None:
+    """Ends the process group, if there is one, once every process is here. For the end of a program.
+
+    A process that exits with its group alive can abort: the group's threads are then still running while the
+    interpreter is taken down, and the launcher reports a finished training as failed.
+    """
+    state = accelerate.PartialState()
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
 def _record(
     name: str,
     trainer: LSRMTrainer,
@@ -116,6 +127,7 @@ def _record(
         data=data.manifest,
         recipe={"model": settings["model"], "training": settings["training"]},
         versions=_versions(),
+        commit=source_commit(),
         hardware=_hardware(arguments.world_size),
         num_non_embedding_parameters=config.num_non_embedding_parameters,
         parameters=count_parameters(trainer.accelerator.unwrap_model(trainer.model)),
