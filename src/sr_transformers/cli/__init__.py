@@ -1,0 +1,39 @@
+"""The command line. Each command has a file of its own here and calls one function of the library.
+
+Imports of the library stand inside the commands, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from sr_transformers import __version__
+from sr_transformers.cli import evaluate, prepare, recommend, train
+
+COMMANDS = (prepare, train, evaluate, recommend)  # in the order of --help
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; errors that the user can mend are one line on stderr and exit code 2."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(argv)
+    if rest and not getattr(options, "takes_overrides", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        options.run(options, rest)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(f"sr-transformers {options.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="sr-transformers", description="Train, scale, publish and use ID-only sequential recommenders."
+    )
+    parser.add_argument("--version", action="version", version=f"sr-transformers {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_to(commands)
+    return parser

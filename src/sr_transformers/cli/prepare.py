@@ -1,0 +1,37 @@
+"""`sr-transformers prepare`: from a raw log to a prepared folder."""
+
+import argparse
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the command and its options."""
+    one = commands.add_parser("prepare", help="turn an interaction log into a prepared folder")
+    one.add_argument("source", help="a .csv, .tsv or .parquet file, or complete-journey, or synthetic")
+    one.add_argument("--output", required=True, help="folder to make")
+    for column in ("user", "item", "timestamp"):
+        one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
+    one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal"))
+    one.add_argument("--min-interactions", type=int, default=1, metavar="K", help="keep the K-core of users and items")
+    one.add_argument("--validation-from", type=int, metavar="T", help="first moment of validation (temporal)")
+    one.add_argument("--test-from", type=int, metavar="T", help="first moment of test (temporal)")
+    one.set_defaults(run=_prepare)
+
+
+def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.data.prepare import prepare
+
+    given = {"user_id": options.user_column, "item_id": options.item_column, "timestamp": options.timestamp_column}
+    data = prepare(
+        options.source,
+        options.output,
+        columns={ours: theirs for ours, theirs in given.items() if theirs},
+        split=options.split,
+        min_interactions=options.min_interactions,
+        validation_from=options.validation_from,
+        test_from=options.test_from,
+    )
+    print(f"{options.output}: {data.manifest['split']}. {data.manifest['leaks']}")
+    for name, value in data.manifest["counts"].items():
+        moment = name in ("first", "last", "validation_from", "test_from")
+        shown = f"{value}" if moment else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+        print(f"  {name.replace('_', ' '):42} {shown}")

@@ -1,0 +1,38 @@
+"""`sr-transformers train`: a recipe, trained on a prepared folder."""
+
+import argparse
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the command and its options."""
+    one = commands.add_parser("train", help="train a recipe on a prepared folder", epilog="Any key of the recipe is an "
+                              "option too and wins over the file: --learning_rate 2e-3 --seed 1")  # fmt: skip
+    one.add_argument("recipe", help="a YAML of recipes/, for example recipes/lsrm/98k.yaml")
+    one.add_argument("--data", required=True, help="prepared folder")
+    one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
+    one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
+    one.set_defaults(run=_train, takes_overrides=True)
+
+
+def _train(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.evaluation.evaluator import table
+    from sr_transformers.training.recipe import Recipe
+    from sr_transformers.training.run import leave_processes, train
+
+    recipe = Recipe.load(options.recipe, _overrides(rest))
+    record = train(recipe, options.data, options.output, attn_implementation=options.attn)
+    if len(record.reports) > 1:  # the first process
+        print(table(record.reports))
+    leave_processes()
+
+
+def _overrides(rest: list[str]) -> dict[str, object]:
+    from sr_transformers.training.recipe import parse_value
+
+    words = [part for word in rest for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise ValueError(f"options of the recipe come as --key value; cannot read {' '.join(rest)!r}.")
+    return {
+        key.removeprefix("--").replace("-", "_"): parse_value(value)
+        for key, value in zip(words[::2], words[1::2], strict=True)
+    }
