@@ -22,15 +22,34 @@ def reference(hidden, weight, targets):
     return loss.detach(), h.grad, w.grad
 
 
+@pytest.mark.parametrize("block", [1, 10, 100, 101, None])
 @pytest.mark.parametrize("chunk", [1, 5, 36, 37, 1000, None])
-def test_chunks_change_nothing(chunk):
-    hidden, weight, targets = states()
-    loss = full_softmax_loss(hidden, weight, targets, chunk)
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_chunks_and_blocks_change_nothing(chunk, block, scale):
+    hidden, weight, targets = states(scale=scale)
+    loss = full_softmax_loss(hidden, weight, targets, chunk, block)
     (3 * loss).backward()
     expected, grad_hidden, grad_weight = reference(hidden, weight, targets)
     torch.testing.assert_close(loss.detach(), expected)
     torch.testing.assert_close(hidden.grad, 3 * grad_hidden)
     torch.testing.assert_close(weight.grad, 3 * grad_weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_of_very_different_height_overflow_nowhere(dtype):
+    """Logits from -300 to 300, the highest in the first, a middle or the last block: exp(600) would be inf."""
+    for highest in (0, 50, 99):
+        weight = torch.full((100, 1), -300.0)
+        weight[highest], weight[10] = 300.0, 299.0
+        weight.requires_grad_()
+        hidden = torch.ones(2, 1, dtype=dtype, requires_grad=True)
+        targets = torch.tensor([highest, 10])
+        loss = full_softmax_loss(hidden, weight, targets, block_items=7)
+        loss.backward()
+        expected, grad_hidden, grad_weight = reference(hidden, weight.to(dtype), targets)
+        torch.testing.assert_close(loss.detach().double(), expected, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(weight.grad.double(), grad_weight, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(hidden.grad.double(), grad_hidden, rtol=0.02, atol=2.0)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
@@ -94,7 +113,7 @@ def test_no_targets_give_a_zero_that_can_be_differentiated():
 
 
 def test_the_logits_of_all_targets_never_exist(monkeypatch):
-    """No tensor of N x V numbers is made: 4,000 targets over 5,000 items would be 20 million."""
+    """No tensor of N x V numbers is made: 9,000 targets over 5,000 items would be 45 million."""
     largest = 0
     original = torch.empty
 
@@ -104,10 +123,10 @@ def test_the_logits_of_all_targets_never_exist(monkeypatch):
         largest = max(largest, result.numel())
         return result
 
-    hidden, weight, targets = states(n=4000, v=5000, d=4, dtype=torch.float32)
+    hidden, weight, targets = states(n=9000, v=5000, d=4, dtype=torch.float32)
     monkeypatch.setattr(torch, "empty", watched)
     full_softmax_loss(hidden, weight, targets)
-    assert 0 < largest <= (1 << 20)
+    assert 0 < largest <= 1024 * 5000
 
 
 def test_next_item_loss_is_the_mean_over_positions_with_a_target():
