@@ -103,7 +103,7 @@ class LSRMTrainingArguments(TrainingArguments):
 
 
 def bf16_is_fast() -> bool:
-    """Whether this machine multiplies bf16 faster than float32: Ampere GPUs and later, CPUs with AMX."""
+    """Whether this machine multiplies bf16 faster than float32: Ampere GPUs and later, CPUs with AMX or AVX512-BF16."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_capability()[0] >= 8
-    return torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
