@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, decode_items, encode_items
 from sr_transformers.evaluation.model_scorer import ModelScorer, load_model
-from sr_transformers.evaluation.ranking import rows_of_scores
+from sr_transformers.evaluation.ranking import log_partition, rows_of_scores, top_k_items
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -46,7 +46,7 @@ class Recommender:
                 "load both from the same folder."
             )
         self.model, self.tokenizer = model, tokenizer
-        self._scorer = ModelScorer(model)
+        self._scorer = ModelScorer(model, reuse_memory=True)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> "Recommender":
@@ -112,21 +112,20 @@ class Recommender:
     ) -> list[list[Recommendation]]:
         scores = self._scorer.score([known.numpy() for known in tokens])
         scores[:, :NUM_SPECIAL] = -torch.inf
-        log_z = scores.logsumexp(1, keepdim=True)
-        probabilities = (scores - log_z).exp()
+        log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
             if not len(known):  # tokens are numbered by falling training count
                 scores[index] = -torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)
                 scores[index, :NUM_SPECIAL] = -torch.inf
-                probabilities[index] = torch.nan
+                log_z[index] = torch.nan
             if exclude_seen and len(known):
                 scores[index, known.to(scores.device)] = -torch.inf
         if allowed is not None:
             scores[:, ~allowed.to(scores.device)] = -torch.inf
-        best = scores.topk(min(k, scores.shape[1]), dim=1)
-        chosen = probabilities.gather(1, best.indices)
+        best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
+        chosen = (best - log_z).exp()
         results = []
-        for values, indices, row in zip(best.values.tolist(), best.indices.tolist(), chosen.tolist(), strict=True):
+        for values, indices, row in zip(best.tolist(), tokens_found.tolist(), chosen.tolist(), strict=True):
             kept = [(index, p) for value, index, p in zip(values, indices, row, strict=True) if value > -torch.inf]
             items = decode_items(self.tokenizer, [index for index, _ in kept])
             results.append([Recommendation(item, p) for item, (_, p) in zip(items, kept, strict=True)])

@@ -82,3 +82,37 @@ def test_an_untrained_model_is_about_as_good_as_chance(markov_prepared):
     assert report["model"] == "untrained"
     assert 0.1 < report["metrics"]["hr@10"] < 0.6  # 10 of 30 items
     assert report["metrics"]["loss"] > np.log(3)  # the entropy of the chain is below
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_what_ranking_leaves_out_changes_no_score(attention):
+    """The last layer for the last position alone, scores in blocks of items: equal to the whole forward pass."""
+    model = model_of(5000)
+    model.set_attn_implementation(attention)
+    scorer = ModelScorer(model)
+    scores = scorer.score(HISTORIES)
+    scorer._last_only = False
+    torch.testing.assert_close(scores, scorer.score(HISTORIES), atol=1e-5, rtol=1e-5)
+    scorer._last_only = True
+    full = [np.array([3, 4, 5]), np.array([6, 7, 8])]  # nothing to pad
+    whole = model.eval()(input_ids=torch.tensor(np.stack(full))).logits[:, -1].detach()
+    torch.testing.assert_close(scorer.score(full), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_other_attention_refuses_the_last_position_alone(model):
+    config = LSRMConfig(vocab_size=V, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    other = LSRMForCausalLM._from_config(config, attn_implementation="flex_attention")
+    with pytest.raises(ValueError, match="last_only works with eager and sdpa, not flex_attention"):
+        other.model(input_ids=torch.tensor([[3, 4]]), last_only=True)
+
+
+def test_memory_is_shared_between_calls_only_on_request(model):
+    scorer = ModelScorer(model)
+    first = scorer.score(HISTORIES)
+    before = first.clone()
+    scorer.score(HISTORIES[::-1])
+    assert torch.equal(first, before)
+    reusing = ModelScorer(model, reuse_memory=True)
+    first = reusing.score(HISTORIES)
+    assert torch.equal(first, before)
+    assert reusing.score(HISTORIES[:2]).data_ptr() == first.data_ptr()

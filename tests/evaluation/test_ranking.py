@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
-from sr_transformers.evaluation.ranking import rank_targets
+from sr_transformers.evaluation.ranking import log_partition, rank_targets, top_k_items
 
 
 def slow_rank(scores: list[float], target: int, seen: set[int]) -> int:
@@ -78,3 +78,32 @@ def test_nan_raises(place):
     scores[1, place] = torch.nan
     with pytest.raises(ValueError, match="a score is NaN: the model has diverged"):
         rank_targets(scores, torch.tensor([2, 2]), None, 1)
+
+
+@pytest.mark.parametrize("vocab_size", [5, 64, 1000, 3001])
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_two_rounds_of_a_top_k_find_what_one_finds(vocab_size, k):
+    generator = torch.Generator().manual_seed(vocab_size)
+    scores = torch.randn(7, vocab_size, generator=generator)
+    scores[3] = torch.randint(0, 3, (vocab_size,), generator=generator).float()  # ties everywhere
+    scores[4, ::2] = -torch.inf
+    scores[5] = torch.arange(vocab_size)  # the best stand side by side, the very best in the tail
+    values, places = top_k_items(scores, k)
+    assert torch.equal(values, scores.topk(k, dim=1).values)
+    assert torch.equal(scores.gather(1, places), values)
+    assert all(len(set(row)) == k for row in places.tolist())
+
+
+def test_the_log_partition_is_exact_and_leaves_the_scores_alone():
+    scores = torch.randn(5, 400_000) * 4
+    scores[1, 7], scores[2] = 500.0, -500.0
+    before = scores.clone()
+    torch.testing.assert_close(log_partition(scores).double(), scores.double().logsumexp(1), atol=1e-4, rtol=1e-6)
+    assert torch.equal(scores, before)
+
+
+def test_ranks_of_many_rows_and_items_are_counted_exactly():
+    scores = torch.randint(0, 1000, (9, 300_000)).float()
+    targets = torch.randint(NUM_SPECIAL, 300_000, (9,))
+    expected = (scores[:, NUM_SPECIAL:] >= scores.gather(1, targets[:, None])).sum(1).tolist()
+    assert rank_targets(scores, targets, None, 10).ranks.tolist() == expected

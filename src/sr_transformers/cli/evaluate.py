@@ -26,7 +26,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
     data = PreparedData(options.data)
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
-    scorers: list = [ModelScorer(load_model(name), name=name) for name in options.model]
+    scorers: list = [ModelScorer(load_model(name), name=name, reuse_memory=True) for name in options.model]
     for scorer in scorers:
         if scorer.model.config.vocab_size != data.vocab_size:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Scorers that need no training, beside which every model is reported: a model below them is broken.
 
 A scorer maps histories to scores over the vocabulary: `score(histories) -> (B, V)` float32, each history an int array
-of tokens, oldest first.
+of tokens, oldest first. The caller may overwrite the scores.
 """
 
 from collections.abc import Sequence

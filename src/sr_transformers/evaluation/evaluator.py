@@ -12,7 +12,7 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
-from sr_transformers.evaluation.ranking import rank_targets, rows_of_scores
+from sr_transformers.evaluation.ranking import log_partition, rank_targets, rows_of_scores
 
 _BLOCK = 1 << 16  # targets looked at a time
 
@@ -58,7 +58,7 @@ def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: 
     losses = None
     if scorer.gives_log_probabilities:
         has_loss = target != UNK_ID
-        log_z = scores.logsumexp(1)
+        log_z = log_partition(scores)
         losses = (log_z - scores.gather(1, target[:, None])[:, 0])[has_loss].double().cpu().numpy()
     seen = _pairs(known, scores.device) if filter_seen else None
     ranking = rank_targets(scores, target, seen, max(totals.ks))

@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+
+_BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
 
 
 def load_model(name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
@@ -26,13 +30,23 @@ class ModelScorer:
         model: put into evaluation mode for the time of scoring.
         window: most recent items read; None: the model's `max_position_embeddings`.
         name: what reports call it.
+        reuse_memory: scores are overwritten by the next call; faster, for callers that are done with them by then.
     """
 
     gives_log_probabilities = True
 
-    def __init__(self, model: PreTrainedModel, window: int | None = None, name: str = "model"):
-        self.model, self.name = model, name
+    def __init__(
+        self, model: PreTrainedModel, window: int | None = None, name: str = "model", reuse_memory: bool = False
+    ):
+        self.model, self.name, self.reuse_memory = model, name, reuse_memory
         self.window = window or model.config.max_position_embeddings
+        # Our own model can leave out what ranking does not need, unless its weights are spread over processes.
+        self._last_only = (
+            isinstance(model, LSRMForCausalLM)
+            and model.config._attn_implementation in ("eager", "sdpa")
+            and not isinstance(model.lm_head.weight, DTensor)
+        )
+        self._scores: torch.Tensor | None = None
 
     @torch.no_grad()
     def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor:
@@ -50,17 +64,33 @@ class ModelScorer:
             mask[row, start:] = 1
             input_ids[row, width - len(window) :] = window
         device = self.model.device
+        ids = torch.from_numpy(input_ids).to(device)
+        # Without padding no mask is needed, and attention takes its faster way.
+        attention_mask = None if mask.all() else torch.from_numpy(mask).to(device)
+        position_ids = None if attention_mask is None else (attention_mask.cumsum(1) - 1).clamp(min=0)
+        inputs = {"input_ids": ids, "attention_mask": attention_mask, "position_ids": position_ids, "use_cache": False}
         was_training = self.model.training
         self.model.eval()
         try:
-            attention_mask = torch.from_numpy(mask).to(device)
-            output = self.model(
-                input_ids=torch.from_numpy(input_ids).to(device),
-                attention_mask=attention_mask,
-                position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-                use_cache=False,
-                logits_to_keep=1,
-            )
+            if self._last_only:
+                states = self.model.model(**inputs, last_only=True).last_hidden_state[:, -1]
+                return self._score_items(states)
+            return self.model(**inputs, logits_to_keep=1).logits[:, -1].float()
         finally:
             self.model.train(was_training)
-        return output.logits[:, -1].float()
+
+    def _score_items(self, states: torch.Tensor) -> torch.Tensor:
+        """`LSRMForCausalLM.score_items`, a block of items at a time."""
+        weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            return self.model.score_items(states).float()  # type: ignore[operator]
+        scores = self._scores
+        if scores is None or len(scores) < len(states):
+            scores = torch.empty(len(states), weight.shape[0])
+            self._scores = scores if self.reuse_memory else None
+        scores = scores[: len(states)]
+        with torch.autocast("cpu", enabled=False):
+            for first in range(0, weight.shape[0], _BLOCK):
+                block = slice(first, first + _BLOCK)
+                torch.mm(states.float(), weight[block].t(), out=scores[:, block])
+        return scores

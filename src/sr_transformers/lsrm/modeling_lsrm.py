@@ -73,11 +73,13 @@ class LSRMAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        last_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        input_shape = hidden_states.shape[:-1]
-        hidden_shape = (*input_shape, -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(hidden_shape).transpose(1, 2)
+        asking = hidden_states[:, -1:] if last_only else hidden_states
+        input_shape = asking.shape[:-1]
+        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query = self.q_proj(asking).view(*input_shape, -1, self.head_dim).transpose(1, 2)
         key = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         if past_key_values is not None:
@@ -129,6 +131,7 @@ class LSRMDecoderLayer(GradientCheckpointingLayer):
         position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = False,
+        last_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         attended, _ = self.self_attn(
@@ -137,8 +140,11 @@ class LSRMDecoderLayer(GradientCheckpointingLayer):
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            last_only=last_only,
             **kwargs,
         )
+        if last_only:
+            hidden_states = hidden_states[:, -1:]
         hidden_states = hidden_states + self.residual_dropout(attended)
         transformed = self.mlp(self.post_attention_layernorm(hidden_states))
         return hidden_states + self.residual_dropout(transformed)
@@ -187,6 +193,7 @@ class LSRMModel(LSRMPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        last_only: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Encodes sequences.
@@ -200,10 +207,15 @@ class LSRMModel(LSRMPreTrainedModel):
             past_key_values: keys and values of earlier items.
             inputs_embeds: `(B, T, d)` instead of `input_ids`.
             use_cache: whether to return `past_key_values`.
+            last_only: return the state of the last position alone, `(B, 1, d)`: what ranking needs. The last layer
+                then computes little more than keys and values for all the others. For eager and sdpa attention.
 
         Raises:
-            ValueError: for both or neither of ids and embeddings, or a sequence longer than the window.
+            ValueError: for both or neither of ids and embeddings, a sequence longer than the window, or last_only with
+                another attention.
         """
+        if last_only and self.config._attn_implementation not in ("eager", "sdpa"):
+            raise ValueError(f"last_only works with eager and sdpa, not {self.config._attn_implementation}.")
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
@@ -225,13 +237,18 @@ class LSRMModel(LSRMPreTrainedModel):
             past_key_values = DynamicCache(config=self.config)
         hidden_states = inputs_embeds + self.embed_positions(position_ids)
         hidden_states = self.embedding_dropout(hidden_states)
-        for layer in self.layers[: self.config.num_hidden_layers]:
+        layers = self.layers[: self.config.num_hidden_layers]
+        for index, layer in enumerate(layers):
+            last = last_only and index == len(layers) - 1
+            if last and causal_mask is not None:
+                causal_mask = causal_mask[:, :, -1:]
             hidden_states = layer(
                 hidden_states,
                 attention_mask=causal_mask,
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,
+                last_only=last,
                 **kwargs,
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
@@ -326,10 +343,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             skip_logits = self.training and loss is not None
         logits = None
         if not skip_logits:
-            kept = slice_logits_to_keep(hidden_states, logits_to_keep)
-            # Not in bf16, even under autocast: rounded logits tie, and ties decide ranks.
-            with maybe_autocast(kept.device.type, enabled=False):
-                logits = self.lm_head(kept.to(self.lm_head.weight.dtype))
+            logits = self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep))
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -337,6 +351,12 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def score_items(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Logits `(..., V)` of states `(..., d)`. Not in bf16, even under autocast: rounded logits tie, and ties
+        decide ranks."""
+        with maybe_autocast(hidden_states.device.type, enabled=False):
+            return self.lm_head(hidden_states.to(self.lm_head.weight.dtype))
 
 
 __all__ = ["LSRMForCausalLM", "LSRMModel", "LSRMPreTrainedModel"]

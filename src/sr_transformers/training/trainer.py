@@ -202,7 +202,9 @@ class LSRMTrainer(Trainer):
         shard = (self.args.process_index, self.args.world_size) if shared else (0, 1)
         with self.compute_loss_context_manager():
             filter_seen = data.filters_seen(self.args.filter_seen)
-            add_users(totals, ModelScorer(self.model, self.window), data, dataset.split, filter_seen, shard)
+            add_users(
+                totals, ModelScorer(self.model, self.window, reuse_memory=True), data, dataset.split, filter_seen, shard
+            )
         if shared:
             vector = torch.from_numpy(totals.vector()).to(self.args.device)
             totals.load_vector(self.accelerator.reduce(vector, "sum").cpu().numpy())
