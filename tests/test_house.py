@@ -14,6 +14,7 @@ ORDER = [
     {"evaluation"},
     {"training"},
     {"recommender"},
+    {"session"},
     {"study", "finetuning"},
     {"hub"},
     {"export", "demo"},

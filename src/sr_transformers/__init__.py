@@ -24,6 +24,7 @@ _PUBLIC = {
     "Recipe": "sr_transformers.training.recipe",
     "train": "sr_transformers.training.run",
     "Recommender": "sr_transformers.recommender",
+    "Session": "sr_transformers.session",
     "RunRecord": "sr_transformers.records",
 }
 

@@ -46,7 +46,7 @@ class Recommender:
                 "load both from the same folder."
             )
         self.model, self.tokenizer = model, tokenizer
-        self._scorer = ModelScorer(model, reuse_memory=True)
+        self.scorer = ModelScorer(model, reuse_memory=True)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> "Recommender":
@@ -92,8 +92,8 @@ class Recommender:
             raise ValueError(f"k is {k}; it must be at least 1.")
         if fallback not in FALLBACKS:
             raise ValueError(f"fallback {fallback!r} is not known; choose from {', '.join(FALLBACKS)}.")
-        allowed = self._allowed(candidates)
-        tokens = [self._encode(history) for history in histories]
+        allowed = self.allowed(candidates)
+        tokens = [self.encode(history) for history in histories]
         for index, known in enumerate(tokens):
             if not len(known) and fallback == "error":
                 raise ValueError(
@@ -101,16 +101,28 @@ class Recommender:
                     "pass fallback='popularity' to recommend the most popular items instead."
                 )
         rows = rows_of_scores(len(self.tokenizer))
-        return [
-            found
-            for start in range(0, len(tokens), rows)
-            for found in self._best(tokens[start : start + rows], k, exclude_seen, allowed)
-        ]
+        results = []
+        for start in range(0, len(tokens), rows):
+            part = tokens[start : start + rows]
+            scores = self.scorer.score([known.numpy() for known in part])
+            results += self.best(scores, part, k, exclude_seen, allowed)
+        return results
 
-    def _best(
-        self, tokens: list[torch.Tensor], k: int, exclude_seen: bool, allowed: torch.Tensor | None
+    def best(
+        self,
+        scores: torch.Tensor,
+        tokens: Sequence[torch.Tensor],
+        k: int,
+        exclude_seen: bool,
+        allowed: torch.Tensor | None,
     ) -> list[list[Recommendation]]:
-        scores = self._scorer.score([known.numpy() for known in tokens])
+        """The k best items of every row of scores.
+
+        Args:
+            scores: `(B, V)` logits; overwritten.
+            tokens: what `encode` made of each history; for an empty one popularity stands in.
+            allowed: `(V,)` bool, see `allowed`; None: everything.
+        """
         scores[:, :NUM_SPECIAL] = -torch.inf
         log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
@@ -131,13 +143,15 @@ class Recommender:
             results.append([Recommendation(item, p) for item, (_, p) in zip(items, kept, strict=True)])
         return results
 
-    def _encode(self, history: Sequence[ItemId]) -> torch.Tensor:
+    def encode(self, history: Sequence[ItemId]) -> torch.Tensor:
+        """Tokens of the known items of a history, int64, oldest first."""
         if isinstance(history, str | int):
             raise TypeError(f"a history is a sequence of item ids, got {history!r}; write [{history!r}].")
         tokens = torch.tensor(encode_items(self.tokenizer, list(history)), dtype=torch.long)
         return tokens[tokens >= NUM_SPECIAL]
 
-    def _allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
+    def allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
+        """`(V,)` bool, true for the candidates; None for None."""
         if candidates is None:
             return None
         tokens = [token for token in encode_items(self.tokenizer, list(candidates)) if token != UNK_ID]

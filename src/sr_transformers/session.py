@@ -1,0 +1,80 @@
+"""A visit of one user: items come one at a time, and only what is new is computed.
+
+Keys and values of the items so far are kept. Once the history is longer than the model's window every position shifts
+with each new item, so then the window is encoded anew each time; the answers are those of `Recommender.recommend` all
+along.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache
+
+from sr_transformers.recommender import ItemId, Recommendation, Recommender
+
+
+class Session:
+    """Recommends to one user who goes on choosing.
+
+    Args:
+        recommender: a model with its vocabulary.
+        history: raw item ids so far, oldest first; unknown ones are skipped.
+
+    Attributes:
+        history: all raw ids, unknown ones included.
+    """
+
+    def __init__(self, recommender: Recommender, history: Sequence[ItemId] = ()):
+        self.recommender = recommender
+        self.history: list[ItemId] = []
+        self._tokens = torch.zeros(0, dtype=torch.long)
+        self._num_cached = 0
+        self._cache: DynamicCache | None = None
+        self._scores: torch.Tensor | None = None
+        if len(history):
+            self.add(*history)
+
+    def add(self, *items: ItemId) -> int:
+        """Appends items, oldest first; returns how many of them the model knows."""
+        known = self.recommender.encode(items)
+        self.history += items
+        if len(known):
+            self._tokens, self._scores = torch.cat([self._tokens, known]), None
+        return len(known)
+
+    def recommend(
+        self, k: int = 10, exclude_seen: bool = True, candidates: Sequence[ItemId] | None = None
+    ) -> list[Recommendation]:
+        """The k items that most likely come next, best first; see `Recommender.recommend_batch`.
+
+        Raises:
+            ValueError: if no item of the history is known yet, k < 1, or the vocabulary knows none of the candidates.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1.")
+        if not len(self._tokens):
+            raise ValueError(f"the history has no item that the model knows ({self.history[:5]!r}); add one first.")
+        allowed = self.recommender.allowed(candidates)
+        if self._scores is None:
+            self._scores = self._score()
+        return self.recommender.best(self._scores.clone(), [self._tokens], k, exclude_seen, allowed)[0]
+
+    @torch.no_grad()
+    def _score(self) -> torch.Tensor:
+        """`(1, V)` logits of the next item."""
+        model, length = self.recommender.model, len(self._tokens)
+        if length > self.recommender.scorer.window:
+            self._cache = None
+            return self.recommender.scorer.score([self._tokens.numpy()]).clone()
+        if self._cache is None:
+            self._cache, self._num_cached = DynamicCache(config=model.config), 0
+        positions = torch.arange(self._num_cached, length, device=model.device)[None]
+        output = model(
+            input_ids=self._tokens[None, self._num_cached :].to(model.device),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._num_cached = length
+        return output.logits[:, -1].float()
