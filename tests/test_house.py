@@ -13,7 +13,7 @@ ORDER = [
     {"data"},
     {"evaluation"},
     {"training"},
-    {"recommender"},
+    {"recommender", "planning"},
     {"session"},
     {"study", "finetuning"},
     {"hub"},

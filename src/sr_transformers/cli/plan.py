@@ -1,0 +1,59 @@
+"""`sr-transformers plan`: memory, FLOPs, time and parallelism of a training run, on paper."""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the command and its options."""
+    one = commands.add_parser("plan", help="memory, FLOPs and time of a training run before it is started")
+    one.add_argument("--size", required=True, help="98k, 786k, 1.5m, 9m, 75m or 800m")
+    one.add_argument("--items", type=int, required=True, metavar="V", help="items of the vocabulary")
+    one.add_argument("--gpus", metavar="NxGPU", help="for example 8xA100-80GB; without it: a CPU, and no time")
+    one.add_argument("--window", type=int, default=50, help="items that the model reads")
+    one.add_argument("--row-width", type=int, help="places in a row; the window if left out")
+    one.add_argument("--rows", type=int, default=64, help="rows per device and micro-batch")
+    one.add_argument("--targets", type=int, help="targets of one epoch: interactions less users")
+    one.add_argument("--epochs", type=float, default=1.0)
+    one.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 where the GPU has it, else fp32")
+    one.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
+    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
+    one.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
+    one.add_argument("--accumulating", action="store_true", help="several micro-batches make a step")
+    one.add_argument("--utilisation", type=float, default=0.4, help="fraction of the GPU's dense peak that is reached")
+    one.add_argument("--json", metavar="FILE", help="write the plan here too")
+    one.set_defaults(run=_plan)
+
+
+def _plan(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+    from sr_transformers.planning.gpus import parse_gpus
+    from sr_transformers.planning.memory import Work
+    from sr_transformers.planning.plan import make_plan
+    from sr_transformers.planning.text import show
+
+    number, gpu = parse_gpus(options.gpus) if options.gpus else (1, None)
+    if options.items < 1 or options.window < 1:
+        raise ValueError(f"--items {options.items} --window {options.window}: both must be at least 1.")
+    width = options.row_width or options.window
+    if width < options.window:
+        raise ValueError(f"--row-width {width} cannot hold windows of {options.window}; it must be at least as wide.")
+    special_tokens = 2  # padding and unknown
+    config = LSRMConfig.from_size(
+        options.size, vocab_size=options.items + special_tokens, max_position_embeddings=options.window
+    )
+    work = Work(
+        rows=options.rows,
+        width=width,
+        precision=options.precision or ("bf16" if gpu and gpu.bf16 else "fp32"),
+        optimizer=options.optimizer,
+        attention=options.attention,
+        device="cuda" if gpu else "cpu",
+        checkpointing=options.checkpointing,
+        accumulating=options.accumulating,
+    )
+    plan = make_plan(config, work, gpu, number, options.utilisation, options.targets, options.epochs)
+    print(show(plan))
+    if options.json:
+        Path(options.json).write_text(json.dumps(plan, indent=2) + "\n")

@@ -1,0 +1,165 @@
+"""What the plan counts against what torch really keeps, and against numbers worked out by hand."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM
+from sr_transformers.planning.memory import (
+    Shards,
+    Work,
+    kept_around_blocks,
+    kept_by_block,
+    parameter_counts,
+    peak,
+    training_memory,
+)
+from sr_transformers.training.run import count_parameters
+
+BENCHMARK = Path(__file__).parent.parent.parent / "benchmarks" / "memory.py"
+
+
+def config(**overrides):
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 301}
+    return LSRMConfig(**{**shape, "max_position_embeddings": 20, **overrides})
+
+
+def kept_by_autograd(model, work):
+    """Bytes of all storages that autograd keeps after forward, weights and their compute copies not counted."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    shapes = {tuple(p.t().shape) for p in model.parameters()} | {tuple(p.shape) for p in model.parameters()}
+    kept, alive = {}, []
+
+    def pack(tensor):
+        alive.append(tensor)  # or its address would be given to the next one
+        copy_of_weight = tensor.dtype == torch.bfloat16 and tuple(tensor.shape) in shapes
+        if tensor.untyped_storage().data_ptr() not in own and not copy_of_weight:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    half = work.width // 2
+    positions = torch.cat([torch.arange(half), torch.arange(work.width - half)]).repeat(work.rows, 1)
+    ids, labels = (torch.randint(2, model.config.vocab_size, (work.rows, work.width)) for _ in range(2))
+    labels[:, -1] = -100  # so that targets are selected, as nearly always
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=work.precision == "bf16"),
+    ):
+        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, {"residual_dropout": 0.0}, {"embedding_dropout": 0.0, "intermediate_size": 48}, {"num_hidden_layers": 1}],
+    ids=["plain", "no residual dropout", "narrow feed-forward, no embedding dropout", "one layer"],
+)
+def test_activations_are_what_autograd_keeps(overrides, precision):
+    one, work = config(**overrides), Work(rows=7, width=20, device="cpu", precision=precision)
+    blocks = sum(kept_by_block(one, work, layer) for layer in range(one.num_hidden_layers))
+    compute = 4 if precision == "fp32" else 2
+    table = one.vocab_size * one.hidden_size * 4
+    hidden_gradient = work.rows * (work.width - 1) * one.hidden_size * compute
+    labels = work.positions * 8  # of the batch, which the planner counts and autograd does not keep
+    planned = blocks + kept_around_blocks(one, work) + hidden_gradient + table - labels
+    assert kept_by_autograd(LSRMForCausalLM(one).train(), work) == planned
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_are_those_of_a_built_model(tied):
+    one = config(tie_word_embeddings=tied)
+    assert parameter_counts(one) == count_parameters(LSRMForCausalLM(one))
+
+
+def test_moments_by_hand():
+    """d 32, 1 layer, V 300, 2 rows of 10, fp32, Adam: every part from the shapes."""
+    one = config(num_hidden_layers=1, vocab_size=300, max_position_embeddings=10)
+    moments = training_memory(one, Work(rows=2, width=10, precision="fp32", device="cpu"))
+    parameters = 12 * 32**2 + 13 * 32 + 2 * 32 + 300 * 32 + 10 * 32
+    table = 300 * 32 * 4
+    # 18 tensors of d per position, 10 places of mask, 4 heads' softmax sums, 2 x 2 of norms; around: ids, positions,
+    # labels and which of them count, dropout, the last norm.
+    block = 20 * (18 * 32 * 4 + 10 * 4 + 4 * 4 + 4 * 4)
+    around = 20 * (8 + 8 + 8 + 1 + 32 * 4 + 32 * 4 + 8)
+    assert moments["loss"] == {
+        "weights": parameters * 4,
+        "optimizer": parameters * 8,
+        "gradients": 0,
+        "compute copies": 0,
+        "activations": block + around + 20 * 32 * 4,
+        "logits": 20 * 300 * 4,
+        "loss gradients": table + 20 * 32 * 4,
+    }
+    assert moments["end of backward"]["gradients"] == parameters * 4
+    assert moments["end of backward"]["loss gradients"] == table
+    assert moments["optimizer"]["largest temporary"] == 0
+    assert peak(moments) == ("end of backward", sum(moments["end of backward"].values()))  # few targets: tables rule
+    many = training_memory(one, Work(rows=200, width=10, precision="fp32", device="cpu"))
+    assert peak(many) == ("loss", sum(many["loss"].values()))
+
+
+def test_checkpointing_keeps_inputs_of_blocks_and_one_block():
+    one, work = config(num_hidden_layers=8), Work(rows=4, width=20)
+    plain = training_memory(one, work)["blocks"]["activations"]
+    again = training_memory(one, Work(rows=4, width=20, checkpointing=True))["blocks"]["activations"]
+    block = kept_by_block(one, work, 0)
+    inputs = 80 * 32 * 4
+    mask = 80 * 20
+    assert plain - again == 8 * block - (7 * inputs + mask + block)
+
+
+def test_accumulation_holds_gradients_in_forward():
+    work = {"rows": 2, "width": 20}
+    plain = training_memory(config(), Work(**work))
+    held = training_memory(config(), Work(**work, accumulating=True))
+    gradients = 4 * sum(parameter_counts(config()).values())
+    assert held["loss"]["gradients"] - plain["loss"]["gradients"] == gradients
+    assert held["end of backward"]["loss gradients"] == 2 * 301 * 32 * 4
+
+
+def test_shards_divide_what_is_kept():
+    moments = training_memory(config(), Work(rows=2), Shards(1, 1, 2, copies=False, gathered=1000))
+    total = sum(parameter_counts(config()).values())
+    assert moments["loss"]["weights"] == total
+    assert moments["loss"]["optimizer"] == 2 * total
+    assert moments["loss"]["communication"] == 1000
+    assert moments["loss"]["compute copies"] == 301 * 32 * 2  # the loss's own copy of the table
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "fp8"}, "choose from fp32, bf16"),
+        ({"optimizer": "lion"}, "choose from adam, sgd"),
+        ({"attention": "ring"}, "choose from sdpa, flash"),
+        ({"device": "tpu"}, "choose from cpu, cuda"),
+        ({"rows": 0}, "rows is 0"),
+        ({"attention": "flash", "device": "cpu"}, "flash-attention runs on GPUs"),
+        ({"attention": "flash", "precision": "fp32"}, "flash-attention runs on GPUs"),
+    ],
+)
+def test_work_that_cannot_be_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Work(**settings)
+
+
+def test_attention_dropout_on_a_cpu_is_not_planned():
+    with pytest.raises(ValueError, match="attention dropout on a CPU"):
+        training_memory(config(attention_dropout=0.1), Work(device="cpu"))
+    assert training_memory(config(attention_dropout=0.1), Work(device="cuda"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the benchmark reads /proc")
+def test_the_plan_is_what_a_process_takes():
+    """One small case of benchmarks/memory.py, in a fresh process."""
+    spec = importlib.util.spec_from_file_location("memory_benchmark", BENCHMARK)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    case = {"size": "98k", "items": 60_000, "rows": 16}
+    measured = benchmark.run(case, [], benchmark.LIVE)
+    assert peak(training_memory(*benchmark.plan(case)))[1] == pytest.approx(measured, rel=0.1)
