@@ -5,8 +5,10 @@ them out: as rows of a fixed width that hold windows of several users, or as one
 length. No position ever attends to another window: positions restart at 0 where a window begins.
 """
 
+import time
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +94,23 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
 
 
 class EpochDataLoader(DataLoader):
-    """A DataLoader that tells its batch sampler the epoch. The sampler knows ranks, so nothing shards it again."""
+    """A DataLoader that tells its batch sampler the epoch. The sampler knows ranks, so nothing shards it again.
+
+    Attributes:
+        seconds_waited: wall time that whoever iterates has waited for batches so far.
+    """
+
+    seconds_waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        iterator = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self.seconds_waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
