@@ -11,6 +11,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
+    one.add_argument("--profile", metavar="FOLDER", help="profile a few steps: a table of where time goes, and a trace")
     one.set_defaults(run=_train, takes_overrides=True)
 
 
@@ -20,7 +21,12 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.training.run import leave_processes, train
 
     recipe = Recipe.load(options.recipe, _overrides(rest))
-    record = train(recipe, options.data, options.output, attn_implementation=options.attn)
+    callbacks = None
+    if options.profile:
+        from sr_transformers.training.profiling import StepProfiler
+
+        callbacks = [StepProfiler(options.profile)]
+    record = train(recipe, options.data, options.output, callbacks, attn_implementation=options.attn)
     if len(record.reports) > 1:  # the first process
         print(table(record.reports))
     leave_processes()
