@@ -19,6 +19,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,12 @@ def resident(field: str) -> int:
     return int(match[1]) * 1024
 
 
-def train_steps(config: LSRMConfig, work: Work, steps: int) -> None:
-    """Trains on rows that hold two users each."""
+def train_steps(config: LSRMConfig, work: Work, steps: int, seconds: float = 0.0) -> list[float]:
+    """Trains on rows that hold two users each: at least so many steps, and for so long.
+
+    Returns:
+        The seconds of every step.
+    """
     model = LSRMForCausalLM(config).train()
     if work.checkpointing:
         model.gradient_checkpointing_enable()
@@ -73,7 +78,9 @@ def train_steps(config: LSRMConfig, work: Work, steps: int) -> None:
         optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-8)
     half = work.width // 2
     positions = torch.cat([torch.arange(half), torch.arange(work.width - half)]).repeat(work.rows, 1)
-    for _ in range(steps):
+    times: list[float] = []
+    while len(times) < steps or sum(times[1:]) < seconds:
+        start = time.perf_counter()
         ids, labels = torch.randint(2, config.vocab_size, (2, work.rows, work.width)).unbind()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=work.precision == "bf16"):
             loss = model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False).loss
@@ -81,6 +88,8 @@ def train_steps(config: LSRMConfig, work: Work, steps: int) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         model.zero_grad()
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def measure(case: dict[str, Any]) -> int:

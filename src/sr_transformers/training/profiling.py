@@ -7,8 +7,8 @@ of the operation that made it, so its time goes to the part in which that operat
 optimizer's step (clipping) is the optimizer's. A part's time is what its operations and the Python between them took
 themselves, so parts are disjoint; `other` is the rest of the step.
 
-On an accelerator the time of a part is that of its kernels, and `other` holds the time in which the device had nothing to
-do; that way was not run. Waiting for input and evaluation are measured over the whole run with a clock. What the
+On an accelerator the time of a part is that of its kernels, and `other` holds the time in which the device had nothing
+to do; that way was not run. Waiting for input and evaluation are measured over the whole run with a clock. What the
 profiler itself costs is measured too: the steps before the profiled ones, timed without it, stand beside them.
 """
 
@@ -245,8 +245,8 @@ def show(record: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"{record['profiled_steps']} profiled steps of {step:.1f} ms; {plain:.1f} ms without the profiler (median).",
-            f"Whole run: {run['steps']} steps in {run['seconds']:.1f} s; {run['input_wait_share']:.2%} of it waiting for "
-            f"input; evaluation {run['evaluation_seconds']:.1f} s, spread over the steps in the table.",
+            f"{record['profiled_steps']} profiled steps of {step:.1f} ms; without profiler {plain:.1f} ms (median).",
+            f"Whole run: {run['steps']} steps in {run['seconds']:.1f} s; {run['input_wait_share']:.2%} of it spent "
+            f"waiting for input; evaluation {run['evaluation_seconds']:.1f} s, spread over the steps in the table.",
         ]
     )

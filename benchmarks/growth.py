@@ -1,0 +1,169 @@
+"""python benchmarks/growth.py: how throughput and memory of training grow with V, window, width, layers and users.
+
+Each point is a process of its own: one training step to warm up (forward, backward, clipping, fused AdamW; float32,
+OMP_NUM_THREADS threads), then as many as fit into a few seconds. Throughput is targets per second (median step), memory
+the peak resident set above what the process held after a tiny model's step. One thing grows at a time from 2 layers,
+d 64, window 50, V 3,418; every step has about 800 targets (3,200 where the window grows, in fewer and longer rows). For
+users the model is left out: planning an epoch and collating batches of histories of about 12 interactions.
+
+Exponents are slopes of a line through the logarithms, over all points and between the last two. Written to
+benchmarks/results/growth.json, growth.png and growth.svg (the figure needs the extra `figures`). `--prefix "chrt -r 5"`
+stands in front of the measured processes on a machine that others use too; `--figure` draws the stored result again.
+"""
+
+import argparse
+import json
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from memory import resident, train_steps
+
+from sr_transformers import LSRMConfig
+from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
+from sr_transformers.data.packing import ALL_POSITIONS
+from sr_transformers.planning.memory import Work
+from sr_transformers.records import source_commit
+
+RESULTS = Path(__file__).parent / "results"
+BASE = {"vocab_size": 3_418, "hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 50}
+TARGETS, SECONDS, MEAN_LENGTH = 800, 2.0, 12
+AXES: dict[str, tuple[str, list[int]]] = {
+    "V": ("vocab_size", [3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000]),
+    "window": ("max_position_embeddings", [50, 100, 200, 400, 1_024]),
+    "d": ("hidden_size", [64, 128, 256, 512]),
+    "layers": ("num_hidden_layers", [2, 4, 8, 16, 32]),
+    "users": ("users", [1_000, 10_000, 100_000, 1_000_000]),
+}
+
+
+def measure_training(axis: str, value: int) -> dict[str, float]:
+    """Targets per second and peak bytes of training steps."""
+    config = LSRMConfig(**{**BASE, AXES[axis][0]: value})
+    rows = max((4 if axis == "window" else 1) * TARGETS // config.max_position_embeddings, 1)
+    work = Work(rows=rows, width=config.max_position_embeddings, precision="fp32", device="cpu")
+    train_steps(
+        LSRMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1), Work(2, precision="fp32", device="cpu"), 1
+    )
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    times = train_steps(config, work, 2, SECONDS)[1:]
+    return {"targets_per_second": work.positions / statistics.median(times), "bytes": resident("VmHWM") - before}
+
+
+class Log:
+    """What `WindowDataset` asks of a prepared log, without a file."""
+
+    def __init__(self, users: int):
+        rng = np.random.default_rng(0)
+        self.lengths = rng.geometric(1 / MEAN_LENGTH, users) + 1
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.flat = rng.integers(2, BASE["vocab_size"], int(self.lengths.sum()), dtype=np.int32)
+
+    def items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Tokens of a history."""
+        return self.flat[self.starts[history] + start : self.starts[history] + stop]
+
+
+def measure_users(users: int) -> dict[str, float]:
+    """Targets per second of planning an epoch and collating batches, and the bytes that takes beside the log."""
+    log, window = Log(users), BASE["max_position_embeddings"]
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    start = time.perf_counter()
+    sampler = EpochBatchSampler(log.lengths, window, window, 64, 0, ALL_POSITIONS)
+    planning = (time.perf_counter() - start) / sampler.plan.num_targets
+    dataset, collator = WindowDataset(log, sampler.num_rows), PackingCollator(window)  # type: ignore[arg-type]
+    collated, start = 0, time.perf_counter()
+    for keys in sampler:
+        batch = collator([dataset[key] for key in keys])
+        collated += int((batch["labels"] != -100).sum())  # type: ignore[operator, union-attr]
+        if time.perf_counter() - start > SECONDS:
+            break
+    per_target = planning + (time.perf_counter() - start) / collated
+    return {
+        "targets_per_second": 1 / per_target,
+        "planning_seconds": planning * sampler.plan.num_targets,
+        "bytes": resident("VmHWM") - before,
+    }
+
+
+def exponents(points: list[dict[str, float]], name: str) -> dict[str, float]:
+    """Slopes of log(name) over log(value)."""
+    x, y = np.log([p["value"] for p in points]), np.log([p[name] for p in points])
+    return {
+        "all": round(float(np.polyfit(x, y, 1)[0]), 3),
+        "last_two": round(float(np.diff(y)[-1] / np.diff(x)[-1]), 3),
+    }
+
+
+def draw(result: dict[str, Any]) -> None:
+    """The figure: a column per axis, throughput above memory."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = (
+        ("targets_per_second", "targets / s", "#0072B2", "o", 1.0),
+        ("bytes", "peak memory, MB", "#D55E00", "s", 1e-6),
+    )
+    figure, axes = pyplot.subplots(2, len(AXES), figsize=(15, 5.6), sharex="col", layout="constrained")
+    for column, (axis, one) in enumerate(result["axes"].items()):
+        values = [point["value"] for point in one["points"]]
+        for row, (name, label, colour, marker, unit) in enumerate(rows):
+            plot = axes[row, column]
+            plot.loglog(values, [point[name] * unit for point in one["points"]], color=colour, marker=marker)
+            slopes = one["exponents"][name]
+            plot.set_title(f"exponent {slopes['all']:.2f}, at the end {slopes['last_two']:.2f}", fontsize=10)
+            plot.grid(True, which="major", alpha=0.3)
+            if not column:
+                plot.set_ylabel(label)
+        axes[1, column].set_xlabel(axis + (" (input path alone)" if axis == "users" else ""))
+    for kind in ("png", "svg"):
+        figure.savefig(RESULTS / f"growth.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)
+
+
+def main() -> None:
+    """Measures, fits, writes and draws."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--prefix", default="", help="stands in front of every measured process")
+    parser.add_argument("--figure", action="store_true", help="only draw the stored result")
+    parser.add_argument("--point", nargs=2, metavar=("AXIS", "VALUE"), help="measure this one here")
+    options = parser.parse_args()
+    if options.point:
+        axis, value = options.point[0], int(options.point[1])
+        print(json.dumps(measure_users(value) if axis == "users" else measure_training(axis, value)))
+        return
+    stored = RESULTS / "growth.json"
+    if not options.figure:
+        result: dict[str, Any] = {
+            "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+            "commit": source_commit(),
+            "base": BASE,
+            "axes": {},
+        }
+        for axis, (_, values) in AXES.items():
+            points = []
+            for value in values:
+                command = [*shlex.split(options.prefix), sys.executable, __file__, "--point", axis, str(value)]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr}")
+                points.append({"value": value, **json.loads(done.stdout.splitlines()[-1])})
+                print(axis, points[-1], flush=True)
+            slopes = {name: exponents(points, name) for name in ("targets_per_second", "bytes")}
+            result["axes"][axis] = {"points": points, "exponents": slopes}
+        stored.write_text(json.dumps(result, indent=2) + "\n")
+    draw(json.loads(stored.read_text()))
+
+
+if __name__ == "__main__":
+    main()
