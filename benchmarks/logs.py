@@ -79,6 +79,6 @@ def log_path(name: str, folder: Path) -> Path:
 
 
 def targets_per_step(path: Path, sequences: int) -> int:
-    """Next-item targets in a mean batch of this many users, of each the last 50 of the training part (leave-one-out)."""
+    """Next-item targets in a mean batch of so many users, of each the last 50 of the training part (leave-one-out)."""
     lengths = np.bincount(pq.read_table(path, columns=["user_id"])["user_id"].to_numpy())
     return max(1, round(sequences * float(np.clip(lengths - 3, 0, WINDOW).mean())))

@@ -7,6 +7,7 @@ nothing precedes. SASRec.pytorch trains with one negative instead of the full so
 `12-layers` holds our training FLOPs against the machine's measured matrix products instead.
 """
 
+import statistics
 from typing import Any
 
 import harness
@@ -43,14 +44,16 @@ def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str,
 
 
 def loss_beside(found: dict[str, list[dict[str, Any]]], peer: str) -> tuple[float, dict[str, float | None]] | None:
-    """Training loss of ours and of a peer at the last number of targets that both have seen; None without curves."""
+    """Training loss of ours and of a peer after as many targets, the mean over the last fifth of them; None without
+    curves that go so far."""
     curves = [found[name][0].get("losses") for name in ("ours", peer)]
     if not all(curves):
         return None
     last = min(curve[-1][0] for curve in curves)
-    if any(curve[0][0] > last for curve in curves):
-        return None  # one was done before the other's first point
-    ours, theirs = (next(loss for seen, loss in reversed(curve) if seen <= last) for curve in curves)
+    parts = [[loss for seen, loss in curve if 0.8 * last < seen <= last] for curve in curves]
+    if not all(parts):
+        return None
+    ours, theirs = (statistics.mean(part) for part in parts)
     return ours, {peer: theirs}
 
 
@@ -77,7 +80,8 @@ def main() -> None:
             "warmup": options.warmup,
             "seconds": options.seconds,
         }
-        print(case, flush=True)
+        shown = case if options.sequences == SEQUENCES else f"{case}, {options.sequences} sequences"
+        print(shown, flush=True)
         if case == "12-layers":
             found = harness.rounds(harness.OURS, settings, options)
             machine = harness.rounds(("ours",), {**settings, "task": "gemm"}, options)["ours"]
@@ -89,7 +93,7 @@ def main() -> None:
             harness.save("training", case, rows, {**found, "matrix products": machine}, options)
             continue
         found = harness.rounds([*harness.OURS, *options.peers], settings, options)
-        harness.save("training", case, rows_of(case, found), found, options)
+        harness.save("training", shown, rows_of(shown, found), found, options)
 
 
 if __name__ == "__main__":

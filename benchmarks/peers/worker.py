@@ -22,7 +22,7 @@ import pandas as pd
 MARK = "RESULT "
 
 
-class Done(Exception):
+class EnoughError(Exception):
     """Raised to leave a training loop that has no other way out."""
 
 
@@ -50,17 +50,15 @@ class StepClock:
 
     def result(self) -> dict[str, Any]:
         """`targets_per_second` and `ms_per_step` (medians over steps: a stall is somebody else's), `steps` counted,
-        `losses` by targets seen, in tenths."""
+        `losses` as pairs (targets seen, loss), one per step."""
         durations = np.diff(self.times)[self.warmup - 1 :]
-        seen = np.cumsum(self.targets)
-        marks = sorted({int(part * (len(self.losses) - 1)) for part in np.linspace(0.1, 1, 10)}) if self.losses else []
-        smooth = max(len(self.losses) // 10, 1)
+        seen = np.cumsum(self.targets).tolist()
         return {
             "targets_per_second": float(np.median(np.array(self.targets[self.warmup :]) / durations)),
             "ms_per_step": float(np.median(durations)) * 1000,
             "targets_per_step": float(np.mean(self.targets[self.warmup :])),
             "steps": len(durations),
-            "losses": [[int(seen[i]), float(np.mean(self.losses[max(0, i - smooth + 1) : i + 1]))] for i in marks],
+            "losses": [[targets, round(loss, 4)] for targets, loss in zip(seen, self.losses, strict=False)],
         }
 
 

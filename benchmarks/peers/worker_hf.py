@@ -92,7 +92,6 @@ def training(settings: dict[str, Any]) -> dict[str, Any]:
     return watch.clock.result()
 
 
-@torch.inference_mode()
 def last_logits(model: GPT2LMHeadModel, sequences: list[np.ndarray]) -> torch.Tensor:
     """`(B, V)` logits after the last item of each sequence; the head sees one position a row."""
     ids, mask = pad(sequences)
@@ -100,6 +99,7 @@ def last_logits(model: GPT2LMHeadModel, sequences: list[np.ndarray]) -> torch.Te
     return model.lm_head(hidden[torch.arange(len(ids)), mask.sum(1) - 1])
 
 
+@torch.inference_mode()
 def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     """A hand-written loop: seen items removed, rank of the target, HR@10 and NDCG@10."""
     histories, num_items = read_histories(settings)
@@ -121,9 +121,14 @@ def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
         hits += len(where)
         gain += float((1 / torch.log2(where + 2.0)).sum())
     seconds = time.perf_counter() - start
-    return {"users_per_second": len(histories) / seconds, "hr@10": hits / len(histories), "ndcg@10": gain}
+    return {
+        "users_per_second": len(histories) / seconds,
+        "hr@10": hits / len(histories),
+        "ndcg@10": gain / len(histories),
+    }
 
 
+@torch.inference_mode()
 def serving(settings: dict[str, Any]) -> dict[str, Any]:
     """One history by hand: tensor, forward, seen items removed, topk; and batches of them."""
     num_items = settings["items"]

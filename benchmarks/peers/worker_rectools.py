@@ -96,7 +96,11 @@ def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     hits = found.merge(targets, on=[Columns.User, Columns.Item])
     gain = float((1 / np.log2(hits[Columns.Rank] + 1)).sum())
     seconds = time.perf_counter() - start
-    return {"users_per_second": len(histories) / seconds, "hr@10": len(hits) / len(histories), "ndcg@10": gain}
+    return {
+        "users_per_second": len(histories) / seconds,
+        "hr@10": len(hits) / len(histories),
+        "ndcg@10": gain / len(histories),
+    }
 
 
 def serving(settings: dict[str, Any]) -> dict[str, Any]:

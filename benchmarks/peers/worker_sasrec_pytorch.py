@@ -1,4 +1,4 @@
-"""pmixer's SASRec.pytorch from a checkout (`settings["checkout"]`): its model, its sampler, its loss (BCE, one negative).
+"""pmixer's SASRec.pytorch from a checkout (`settings["checkout"]`): its model, sampler and loss (BCE, one negative).
 
 Not a full softmax, so it is shown beside the others and never counts as the best full-softmax peer.
 """
