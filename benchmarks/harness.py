@@ -104,7 +104,11 @@ def stay_in_memory() -> None:
 
 
 def rounds(names: Sequence[str], settings: dict[str, Any], options: argparse.Namespace) -> dict[str, list[dict]]:
-    """All participants in turn, `options.rounds` times; who is skipped once is not asked again."""
+    """All participants in turn, `options.rounds` times; a peer that is skipped once is not asked again.
+
+    Raises:
+        RuntimeError: if ours has no result: there is nothing to compare.
+    """
     options.work.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[dict]] = {name: [] for name in names}
     for turn in range(options.rounds):
@@ -112,6 +116,8 @@ def rounds(names: Sequence[str], settings: dict[str, Any], options: argparse.Nam
             if found[name] and "skipped" in found[name][-1]:
                 continue
             result = run(name, settings, options)
+            if name in OURS and "skipped" in result:
+                raise RuntimeError(f"{name}: {result['skipped']}")
             found[name].append(result)
             shown = {key: value for key, value in result.items() if isinstance(value, int | float | str)}
             print(f"  round {turn + 1} {name}: {json.dumps(shown)}", flush=True)

@@ -30,11 +30,12 @@ class StepClock:
     """Times optimizer steps from end to end, so that loading data counts.
 
     Args:
-        settings: `warmup` steps that do not count, `seconds` after which it is done (with two steps at least).
+        settings: `warmup` steps that do not count, `seconds` after which it is done (with two steps at least), or
+            instead of them `targets`, warm-up included.
     """
 
     def __init__(self, settings: dict[str, Any]):
-        self.warmup, self.seconds = settings["warmup"], settings["seconds"]
+        self.warmup, self.seconds, self.enough = settings["warmup"], settings["seconds"], settings.get("targets")
         self.times: list[float] = []
         self.targets: list[int] = []
         self.losses: list[float] = []
@@ -45,6 +46,8 @@ class StepClock:
         self.targets.append(targets)
         if loss is not None:
             self.losses.append(loss)
+        if self.enough is not None:
+            return sum(self.targets) >= self.enough
         counted = len(self.times) - self.warmup
         return counted >= 2 and self.times[-1] - self.times[self.warmup - 1] >= self.seconds
 
@@ -93,6 +96,26 @@ def read_histories(settings: dict[str, Any]) -> tuple[list[np.ndarray], int]:
     items, names = pd.factorize(frame["item_id"])
     starts = np.flatnonzero(np.diff(frame["user_id"].to_numpy(), prepend=-1))
     return np.split(items, starts[1:]), len(names)
+
+
+def held_out(
+    score: Callable[[list[np.ndarray]], np.ndarray], histories: list[np.ndarray], window: int
+) -> dict[str, float]:
+    """`validation_loss` (nats) and `hr@10` of the last item but one given those before it, seen items kept.
+
+    Args:
+        score: `(B, V)` logits for B sequences, items numbered from 0.
+    """
+    loss = hits = 0.0
+    histories = [history for history in histories if len(history) >= 3]
+    for first in range(0, len(histories), 64):
+        rows = histories[first : first + 64]
+        scores = score([row[:-2][-window:] for row in rows]).astype(np.float64)
+        wanted = scores[np.arange(len(rows)), [row[-2] for row in rows]]
+        top = scores.max(1)
+        loss += float((top + np.log(np.exp(scores - top[:, None]).sum(1)) - wanted).sum())
+        hits += int(((scores >= wanted[:, None]).sum(1) <= 10).sum())
+    return {"validation_loss": loss / len(histories), "hr@10": hits / len(histories)}
 
 
 def peak_bytes() -> int:

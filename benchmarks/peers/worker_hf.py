@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
-from worker import StepClock, latencies, main, read_histories, throughput
+from worker import StepClock, held_out, latencies, main, read_histories, throughput
 
 PAD = 0
 
@@ -43,21 +43,25 @@ def pad(sequences: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Watch(TrainerCallback):
-    """Feeds the clock; batches are collated one ahead, so their targets wait in line."""
+    """Feeds the clock; batches are collated one ahead, so their targets wait in line.
+
+    transformers divides a batch's loss by its labels, of which the first of every row is no target: undone here.
+    """
 
     def __init__(self, clock: StepClock):
         self.clock, self.waiting, self.done = clock, [], 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop = self.clock.step(self.waiting[self.done])
+        control.should_training_stop = self.clock.step(self.waiting[self.done][0])
         self.done += 1
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
-            self.clock.losses.append(logs["loss"])
+            targets, labels = self.waiting[self.done - 1]
+            self.clock.losses.append(logs["loss"] * labels / targets)
 
 
-def training(settings: dict[str, Any]) -> dict[str, Any]:
+def train_model(settings: dict[str, Any]) -> tuple[GPT2LMHeadModel, StepClock, list[np.ndarray]]:
     """The HF Trainer on the last 51 training items of every user; each batch padded to its longest."""
     histories, num_items = read_histories(settings)
     sequences = [history[:-2][-settings["window"] - 1 :] for history in histories if len(history) >= 4]
@@ -65,7 +69,7 @@ def training(settings: dict[str, Any]) -> dict[str, Any]:
 
     def collate(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
         ids, mask = pad(rows)
-        watch.waiting.append(int(mask[:, 1:].sum()))
+        watch.waiting.append((int(mask[:, 1:].sum()), int(mask.sum())))
         return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
     output = tempfile.mkdtemp(prefix="benchmark-")
@@ -89,7 +93,21 @@ def training(settings: dict[str, Any]) -> dict[str, Any]:
         trainer.train()
     finally:
         shutil.rmtree(output)
-    return watch.clock.result()
+    return model, watch.clock, histories
+
+
+def training(settings: dict[str, Any]) -> dict[str, Any]:
+    """Throughput."""
+    return train_model(settings)[1].result()
+
+
+def quality(settings: dict[str, Any]) -> dict[str, Any]:
+    """Loss and HR@10 on the validation targets after training."""
+    model, clock, histories = train_model(settings)
+    model.eval()
+    with torch.inference_mode():
+        found = held_out(lambda rows: last_logits(model, rows)[:, 1:].float().numpy(), histories, settings["window"])
+    return {**found, "targets": sum(clock.targets)}
 
 
 def last_logits(model: GPT2LMHeadModel, sequences: list[np.ndarray]) -> torch.Tensor:
@@ -154,4 +172,4 @@ def serving(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main({f.__name__: f for f in (training, evaluation, serving)}, ("torch", "transformers", "numpy"))
+    main({f.__name__: f for f in (training, quality, evaluation, serving)}, ("torch", "transformers", "numpy"))

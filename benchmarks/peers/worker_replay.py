@@ -18,7 +18,7 @@ from replay.nn.lightning.optimizer import OptimizerFactory
 from replay.nn.lightning.postprocessor import SeenItemsFilter
 from replay.nn.sequential import SasRec
 from replay.nn.transform.template import make_default_sasrec_transforms
-from worker import StepClock, latencies, main, read_histories, throughput
+from worker import StepClock, held_out, latencies, main, read_histories, throughput
 
 warnings.filterwarnings("ignore")
 
@@ -73,7 +73,7 @@ class Watch(lightning.Callback):
         trainer.should_stop = self.clock.step(int(real.sum()), float(outputs["loss"]))
 
 
-def training(settings: dict[str, Any]) -> dict[str, Any]:
+def train_model(settings: dict[str, Any]) -> tuple[SasRec, StepClock, list[np.ndarray]]:
     """Lightning over the last 51 training items of every user, every row padded to the window."""
     histories, num_items = read_histories(settings)
     window = settings["window"] + 1
@@ -91,7 +91,28 @@ def training(settings: dict[str, Any]) -> dict[str, Any]:
         )
         module = LightningModule(model, OptimizerFactory(learning_rate=1e-3))
         trainer(settings, max_epochs=1000, limit_val_batches=0, callbacks=[Watch(clock)]).fit(module, datamodule=data)
-    return clock.result()
+    return model, clock, histories
+
+
+def training(settings: dict[str, Any]) -> dict[str, Any]:
+    """Throughput."""
+    return train_model(settings)[1].result()
+
+
+def quality(settings: dict[str, Any]) -> dict[str, Any]:
+    """Loss and HR@10 on the validation targets after training."""
+    model, clock, histories = train_model(settings)
+    num_items = model.get_logits(torch.zeros(1, settings["width"])).shape[1]
+    model.eval()
+
+    @torch.inference_mode()
+    def score(rows: list[np.ndarray]) -> np.ndarray:
+        ids = torch.full((len(rows), settings["window"]), num_items)
+        for row, history in enumerate(rows):
+            ids[row, -len(history) :] = torch.from_numpy(history)
+        return model({"item_id": ids}, ids != num_items)["logits"].numpy()
+
+    return {**held_out(score, histories, settings["window"]), "targets": sum(clock.targets)}
 
 
 def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
@@ -172,5 +193,5 @@ def preparation(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tasks = {f.__name__: f for f in (training, evaluation, serving, preparation)}
+    tasks = {f.__name__: f for f in (training, quality, evaluation, serving, preparation)}
     main(tasks, ("replay-rec", "torch", "lightning", "numpy"))
