@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MARK = "RESULT "
 OURS = ("ours", "ours bf16")
+FOLDERS = ("--work", "--environments", "--results", "--sasrec-pytorch")
 # name -> (worker, environment; None is the one that runs this program, further settings)
 PARTICIPANTS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "ours": ("ours", None, {"precision": "fp32"}),
@@ -59,7 +60,7 @@ def run(name: str, settings: dict[str, Any], options: argparse.Namespace) -> dic
     worker, environment, more = PARTICIPANTS[name]
     python = sys.executable if environment is None else str(options.environments / environment / "bin" / "python")
     if not Path(python).exists():
-        return {"skipped": f"no {python}; run benchmarks/environments.py"}
+        return {"skipped": f"no environment {environment}; run benchmarks/environments.py"}
     settings = {**settings, **more}
     if worker == "sasrec_pytorch":
         if options.sasrec_pytorch is None:
@@ -73,11 +74,11 @@ def run(name: str, settings: dict[str, Any], options: argparse.Namespace) -> dic
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(settings, file)
         file.flush()
-        command = [*shlex.split(options.prefix), python, str(HERE / "peers" / f"worker_{worker}.py"), file.name]
+        words = [*shlex.split(options.prefix), python, str(HERE / "peers" / f"worker_{worker}.py"), file.name]
         load = os.getloadavg()[0]
         try:
             done = subprocess.run(
-                command,
+                words,
                 env=variables,
                 capture_output=True,
                 text=True,
@@ -90,6 +91,7 @@ def run(name: str, settings: dict[str, Any], options: argparse.Namespace) -> dic
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if not lines:
         last = (done.stderr.strip() or "no output").splitlines()[-1]
+        last = last.replace(str(options.environments), "ENVIRONMENTS").replace(str(HERE.parent), ".")
         return {"skipped": f"exit {done.returncode}: {last[:300]}"}
     return {**json.loads(lines[-1].removeprefix(MARK)), "load": load}
 
@@ -189,6 +191,21 @@ def hardware(threads: int) -> dict[str, Any]:
     }
 
 
+def command(words: Sequence[str]) -> str:
+    """A command line for the record: without the folders of the machine that it ran on.
+
+    >>> command(["/home/me/training.py", "--work", "/tmp/x", "--case", "d 64, V 26k", "--results=/tmp/y"])
+    "python benchmarks/training.py --case 'd 64, V 26k'"
+    """
+    kept, rest = [], iter(words[1:])
+    for word in rest:
+        if word in FOLDERS:
+            next(rest)
+        elif word.partition("=")[0] not in FOLDERS:
+            kept.append(word)
+    return shlex.join(["python", f"benchmarks/{Path(words[0]).name}", *kept])
+
+
 def save(
     name: str, case: str, rows: list[dict[str, Any]], found: dict[str, list[dict]], options: argparse.Namespace
 ) -> None:
@@ -197,7 +214,7 @@ def save(
     content = json.loads(path.read_text()) if path.exists() else {"rows": [], "cases": {}}
     content["rows"] = merged(content["rows"], rows)
     content["cases"][case] = {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(sys.argv),
         "hardware": hardware(options.threads),
         "measured": found,
     }

@@ -120,6 +120,11 @@ def test_participants_take_turns_and_ours_may_not_fail(tmp_path, monkeypatch):
         harness.rounds(["ours"], {"broken": "ours"}, options)
 
 
+def test_a_recorded_command_names_no_folder_of_the_machine():
+    words = ["/x/training.py", "--work", "/x/y", "--case", "d 64, V 26k", "--results=/x", "--rounds", "5"]
+    assert harness.command(words) == "python benchmarks/training.py --case 'd 64, V 26k' --rounds 5"
+
+
 def test_the_table_says_how_many_times_better():
     hardware = {"cpu": "C", "cores": 2, "fast_bf16": ["amx_bf16"], "memory_gib": 8, "threads": 2}
     measured = {"ours": [{"versions": {"torch": "2"}}], "ours bf16": [{"versions": {"torch": "2"}}], "p": [{}]}
