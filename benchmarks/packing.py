@@ -8,19 +8,18 @@ Unit: real targets per second. The layouts alternate within each round; medians 
 benchmarks/results/packing.json.
 """
 
-import json
-import platform
-import statistics
 import time
-from pathlib import Path
+from importlib.metadata import version
 
+import harness
 import numpy as np
 import torch
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.data.packing import pack_rows
 
-VOCABULARY, WINDOW, TARGETS_PER_STEP, STEPS, ROUNDS = 3418, 50, 3200, 6, 5
+VOCABULARY, WINDOW, TARGETS_PER_STEP, STEPS = 3418, 50, 3200, 6
+LAYOUTS = ("filled", "grouped", "padded")
 SHAPES = {"short histories (mean 9)": 9, "medium histories (mean 25)": 25}
 
 
@@ -64,6 +63,8 @@ def batches(layout: str, sizes: np.ndarray, rng: np.random.Generator) -> list[di
 
 def main() -> None:
     """Measures and writes."""
+    options = harness.parser(__doc__, list(SHAPES), []).parse_args()
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     model = LSRMForCausalLM(LSRMConfig.from_size("98k", vocab_size=VOCABULARY)).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -77,24 +78,24 @@ def main() -> None:
             optimizer.zero_grad()
         return targets / (time.perf_counter() - start)
 
-    rows = []
-    for name, mean in SHAPES.items():
+    for name in options.case:
         rng = np.random.default_rng(0)
-        sizes = window_sizes(mean, rng)
-        work = {layout: batches(layout, sizes, rng) for layout in ("filled", "grouped", "padded")}
+        sizes = window_sizes(SHAPES[name], rng)
+        work = {layout: batches(layout, sizes, rng) for layout in LAYOUTS}
         for layout in work:
             run(work[layout][:2])
-        speeds: dict[str, list[float]] = {layout: [] for layout in work}
-        for _ in range(ROUNDS):
+        found: dict[str, list[dict]] = {layout: [] for layout in work}
+        for _ in range(options.rounds):
             for layout in work:
-                speeds[layout].append(run(work[layout]))
-        medians = {layout: statistics.median(values) for layout, values in speeds.items()}
-        rows.append({"case": name, "unit": "targets/s", **{key: round(value) for key, value in medians.items()}})
-        print(rows[-1])
-    hardware = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    output = Path(__file__).parent / "results" / "packing.json"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps({"hardware": hardware, "rows": rows}, indent=2) + "\n")
+                found[layout].append({"targets_per_second": run(work[layout])})
+        found = {"ours": found.pop("filled"), **found}
+        found["ours"][0]["versions"] = {"torch": version("torch"), "transformers": version("transformers")}
+        speed = {layout: harness.median(turns, "targets_per_second") for layout, turns in found.items()}
+        rows = [
+            harness.row(name, f"filled rows against {layout} ones", "targets/s", speed["ours"], {layout: speed[layout]})
+            for layout in LAYOUTS[1:]
+        ]
+        harness.save("packing", name, rows, found, options)
 
 
 if __name__ == "__main__":

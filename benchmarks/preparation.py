@@ -1,0 +1,35 @@
+"""python benchmarks/preparation.py: from a log in parquet to what training reads, ours and theirs.
+
+Ours (`prepare`) sorts, checks every row, splits, counts, learns the vocabulary and writes whole histories. RePlay:
+Polars as in its examples. RecTools: `fast_transformers.build_sequences`, which keeps the last 51 items of every user,
+splits nothing and writes nothing.
+"""
+
+import harness
+import logs
+
+CASES = {"1.0 M rows": "dense", "1.2 M rows, 240k items": "240k-short", "tiny": "tiny"}
+PEERS = ("RePlay", "RecTools")
+
+
+def main() -> None:
+    """Measures case by case; each goes into results/preparation.json when it is done."""
+    parser = harness.parser(__doc__, list(CASES), PEERS)
+    parser.set_defaults(case=[case for case in CASES if case != "tiny"])
+    options = parser.parse_args()
+    for case in options.case:
+        log = logs.log_path(CASES[case], options.work)
+        settings = {"task": "preparation", "log": str(log), "window": logs.WINDOW}
+        print(case, flush=True)
+        found = harness.rounds(["ours", *options.peers], settings, options)
+        rows = []
+        for metric, key, unit in (("preparation", "seconds", "s"), ("peak memory of preparation", "peak_gib", "GiB")):
+            values = {name: harness.median(turns, key) for name, turns in found.items()}
+            ours = values["ours"]
+            peers = {name: values[name] for name in options.peers}
+            rows.append(harness.row(case, metric, unit, ours, peers, False, 3))
+        harness.save("preparation", case, rows, found, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""python benchmarks/table.py: writes the benchmarks' table in the README from the rows in benchmarks/results/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+ORDER = ("training", "quality", "packing", "evaluation", "serving", "preparation", "startup")
+HEAD = ("case", "measured", "unit", "ours", "best peer", "", "ratio")
+
+
+def load(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """Result files by name, in the order of the table; names that it does not know at the end."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    rank = {name: index for index, name in enumerate(ORDER)}
+    return dict(sorted(found.items(), key=lambda pair: (rank.get(pair[0], len(rank)), pair[0])))
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: a row per row; a ratio counts how many times better ours is, whichever way better points."""
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    for content in results.values():
+        for one in content["rows"]:
+            better = one["ratio"] if one["higher_is_better"] else 1 / one["ratio"]
+            cells = [one["case"], one["metric"], one["unit"], number(one["ours"]), number(one["best_peer"])]
+            lines.append(f"| {' | '.join([*cells, one['peer'], f'{better:.2f}'])} |")
+    return "\n".join([*lines, "", *(f"- {line}" for line in conditions(results))])
+
+
+def conditions(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Hardware, versions, commits and dates behind the rows, each once."""
+    machines: dict[str, None] = {}
+    versions: dict[str, None] = {}
+    commits: dict[str, None] = {}
+    for content in results.values():
+        for one in content["rows"]:
+            commits[f"{(one['commit'] or 'unknown')[:10]} ({one['date']})"] = None
+        for case in content.get("cases", {}).values():
+            machine = case["hardware"]
+            bf16 = f", {', '.join(machine['fast_bf16'])}" if machine["fast_bf16"] else ""
+            machines[
+                f"{machine['cpu']}, {machine['cores']} cores{bf16}, {machine['memory_gib']} GiB, "
+                f"{machine['threads']} threads"
+            ] = None
+            for name, turns in case["measured"].items():
+                for turn in turns:
+                    if "versions" in turn:
+                        parts = (f"{package} {version}" for package, version in turn["versions"].items())
+                        versions[f"{name.removesuffix(' bf16')}: {', '.join(parts)}"] = None
+    return [f"Machine: {'; '.join(machines)}.", *(f"{line}." for line in versions), f"Commits: {', '.join(commits)}."]
+
+
+def number(value: float) -> str:
+    """Thousands apart, no more digits than are kept.
+
+    >>> number(12345.0), number(0.0123), number(3.5)
+    ('12,345', '0.0123', '3.5')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+if __name__ == "__main__":
+    before, rest = README.read_text().split(BEGIN)
+    content = table(load())
+    README.write_text(before + BEGIN + "\n" + content + "\n" + END + rest.split(END)[1])
+    print(content)

@@ -1,0 +1,100 @@
+"""python benchmarks/training.py: real next-item targets per second of training steps, full softmax, ours and theirs.
+
+Two layers, two heads, window 50, Adam, dropout 0.2; 128 sequences a step, or as many targets. Ours through
+`LSRMTrainer` on a prepared folder, in float32 and in bf16; the peers through their own trainers, in float32. Steps are
+timed from end to end, data loading included, after warm-up; padding does not count, and neither does a first item that
+nothing precedes. SASRec.pytorch trains with one negative instead of the full softmax: it is measured and not compared.
+`12-layers` holds our training FLOPs against the machine's measured matrix products instead.
+"""
+
+import statistics
+from typing import Any
+
+import harness
+import logs
+
+# name -> (log, width, layers, heads)
+CASES = {
+    "d 64, V 3.4k": ("dense", 64, 2, 2),
+    "d 64, V 26k": ("26k", 64, 2, 2),
+    "d 256, V 26k": ("26k", 256, 2, 2),
+    "d 64, V 240k short": ("240k-short", 64, 2, 2),
+    "12-layers": ("dense", 256, 12, 8),
+    "tiny": ("tiny", 16, 2, 2),
+}
+FULL_SOFTMAX = ("RePlay", "HF GPT-2", "RecTools", "RecBole")
+SEQUENCES = 128
+
+
+def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Throughput in float32, throughput at our best setting, and memory, each against the best full-softmax peer."""
+    speed = {name: harness.median(turns, "targets_per_second") for name, turns in found.items()}
+    memory = {name: harness.median(turns, "peak_gib") for name, turns in found.items()}
+    peers = {name: speed.get(name) for name in FULL_SOFTMAX}
+    rows = [harness.row(case, "training, fp32", "targets/s", speed["ours"], peers)]
+    bf16 = speed.get("ours bf16")
+    if bf16:
+        rows.append(harness.row(case, "training, our best setting", "targets/s", max(bf16, speed["ours"]), peers))
+    best = rows[0]["peer"]
+    rows.append(harness.row(case, "peak memory, fp32", "GiB", memory["ours"], {best: memory[best]}, False, 3))
+    loss = loss_beside(found, best)
+    if loss:
+        rows.append(harness.row(case, "loss after as many targets, fp32", "nats", *loss, False))
+    return rows
+
+
+def loss_beside(found: dict[str, list[dict[str, Any]]], peer: str) -> tuple[float, dict[str, float | None]] | None:
+    """Training loss of ours and of a peer after as many targets, the mean over the last fifth of them; None without
+    curves that go so far."""
+    curves = [found[name][0].get("losses") for name in ("ours", peer)]
+    if not all(curves):
+        return None
+    last = min(curve[-1][0] for curve in curves)
+    parts = [[loss for seen, loss in curve if 0.8 * last < seen <= last] for curve in curves]
+    if not all(parts):
+        return None
+    ours, theirs = (statistics.mean(part) for part in parts)
+    return ours, {peer: theirs}
+
+
+def main() -> None:
+    """Measures case by case; each goes into results/training.json when it is done."""
+    parser = harness.parser(__doc__, list(CASES), [*FULL_SOFTMAX, "SASRec.pytorch"])
+    parser.set_defaults(case=[case for case in CASES if case != "tiny"])
+    parser.add_argument("--warmup", type=int, default=3, help="steps that do not count")
+    parser.add_argument("--sequences", type=int, default=SEQUENCES, help="per step")
+    options = parser.parse_args()
+    for case in options.case:
+        log, width, layers, heads = CASES[case]
+        path = logs.log_path(log, options.work)
+        settings = {
+            "task": "training",
+            "log": str(path),
+            "items": logs.SHAPES[log].items,
+            "width": width,
+            "layers": layers,
+            "heads": heads,
+            "window": logs.WINDOW,
+            "sequences": options.sequences,
+            "targets_per_step": logs.targets_per_step(path, options.sequences),
+            "warmup": options.warmup,
+            "seconds": options.seconds,
+        }
+        shown = case if options.sequences == SEQUENCES else f"{case}, {options.sequences} sequences"
+        print(shown, flush=True)
+        if case == "12-layers":
+            found = harness.rounds(harness.OURS, settings, options)
+            machine = harness.rounds(("ours",), {**settings, "task": "gemm"}, options)["ours"]
+            rows = []
+            for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
+                flops = harness.median(found[name], "targets_per_second") * found[name][0]["flops_per_target"] / 1e9
+                peak = {"matrix products": harness.median(machine, f"gflops_{precision}")}
+                rows.append(harness.row("12 layers, d 256", f"training, {precision}", "GFLOP/s", flops, peak))
+            harness.save("training", case, rows, {**found, "matrix products": machine}, options)
+            continue
+        found = harness.rounds([*harness.OURS, *options.peers], settings, options)
+        harness.save("training", shown, rows_of(shown, found), found, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The benchmarks' own arithmetic: logs, clock, rows, table. What they measure is not repeated here."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def module(name: str):
+    """A module of benchmarks/, which is no package: its files import each other by name."""
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = loaded  # dataclasses look their module up
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+harness, logs, table, worker = module("harness"), module("logs"), module("table"), module("peers/worker")
+
+
+def a_row(case="c", metric="m", **more):
+    row = {"case": case, "metric": metric, "unit": "s", "ours": 2.0, "best_peer": 4.0, "peer": "p", "ratio": 0.5}
+    return {**row, "higher_is_better": False, "commit": "abc", "date": "2026-01-01", **more}
+
+
+def test_logs_have_their_shape_and_every_item_is_learned_from():
+    shape = logs.Shape(users=3_000, items=200, mean=20, shortest=5)
+    log = logs.generate(shape)
+    lengths = np.bincount(log["user_id"])
+    assert len(lengths) == shape.users
+    assert lengths.min() >= shape.shortest
+    assert abs(lengths.mean() - shape.mean) < 0.05 * shape.mean
+    ends = np.cumsum(lengths)
+    assert (log["timestamp"] == np.arange(len(log["user_id"])) - np.repeat(ends - lengths, lengths)).all()
+    left = np.repeat(lengths, lengths) - log["timestamp"]
+    recent = log["item_id"][(left > 2) & (left <= 2 + logs.WINDOW)]
+    assert set(recent) == set(range(shape.items))
+    assert (logs.generate(shape)["item_id"] == log["item_id"]).all()
+
+
+def test_logs_without_room_for_every_item_are_refused():
+    with pytest.raises(ValueError, match="add users"):
+        logs.generate(logs.Shape(users=2, items=100, mean=6, shortest=5))
+
+
+def test_targets_of_a_step(tmp_path):
+    users = np.repeat([0, 1], [5, 100])  # training parts of 3 and 98: 2 and 50 targets
+    pq.write_table(pa.table({"user_id": users}), tmp_path / "log.parquet")
+    assert logs.targets_per_step(tmp_path / "log.parquet", 4) == 4 * 26
+
+
+def test_the_clock_counts_steady_steps(monkeypatch):
+    times = iter([0.0, 9.0, 10.0, 12.0, 14.0])
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: next(times))
+    clock = worker.StepClock({"warmup": 2, "seconds": 4})
+    assert [clock.step(10, loss) for loss in (3.0, 2.5, 2.0, 1.5, 1.0)] == [False, False, False, False, True]
+    result = clock.result()
+    assert result["steps"] == 3
+    assert result["targets_per_second"] == 5.0  # steps of 1, 2 and 2 seconds
+    assert result["ms_per_step"] == 2000
+    assert result["losses"] == [[10, 3.0], [20, 2.5], [30, 2.0], [40, 1.5], [50, 1.0]]
+
+
+def test_the_clock_can_count_targets_instead_of_seconds(monkeypatch):
+    times = iter(range(10))
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: float(next(times)))
+    clock = worker.StepClock({"warmup": 1, "seconds": 0, "targets": 45})
+    assert [clock.step(10) for _ in range(5)] == [False, False, False, False, True]
+
+
+def test_a_row_compares_with_the_best():
+    assert harness.row("c", "m", "x/s", 30.0, {"a": 10.0, "b": 12.0, "gone": None})["peer"] == "b"
+    row = harness.row("c", "m", "ms", 3.0, {"a": 10.0, "b": 12.0}, higher_is_better=False)
+    keys = {"case", "metric", "unit", "ours", "best_peer", "peer", "ratio", "higher_is_better", "commit", "date"}
+    assert set(row) == keys
+    assert (row["peer"], row["ratio"]) == ("a", 0.3)
+    with pytest.raises(ValueError, match="no peer"):
+        harness.row("c", "m", "ms", 3.0, {"a": None})
+
+
+def test_medians_leave_skipped_turns_out():
+    turns = [{"x": 1.0}, {"skipped": "why"}, {"x": 5.0}, {"x": 3.0}]
+    assert harness.median(turns, "x") == 3.0
+    assert harness.median([{"skipped": "why"}], "x") is None
+
+
+def test_a_case_measured_again_replaces_its_rows_in_place():
+    old = [a_row("a"), a_row("b", "1"), a_row("b", "2"), a_row("c")]
+    new = [a_row("b", "3")]
+    assert [(r["case"], r["metric"]) for r in harness.merged(old, new)] == [("a", "m"), ("b", "3"), ("c", "m")]
+    assert harness.merged(old[:1], new) == [old[0], new[0]]
+
+
+def test_a_missing_peer_is_skipped_with_a_reason(tmp_path):
+    options = harness.parser("", ["c"], []).parse_args(["--environments", str(tmp_path), "--work", str(tmp_path)])
+    assert "environments.py" in harness.run("RePlay", {"task": "training"}, options)["skipped"]
+    assert "--sasrec-pytorch" in harness.run("SASRec.pytorch", {"task": "training"}, options)["skipped"]
+
+
+def test_participants_take_turns_and_ours_may_not_fail(tmp_path, monkeypatch):
+    options = harness.parser("", ["c"], []).parse_args(["--rounds", "2", "--work", str(tmp_path)])
+    asked = []
+
+    def run(name, settings, options):
+        asked.append(name)
+        return {"skipped": "broken"} if name == settings["broken"] else {"x": 1.0}
+
+    monkeypatch.setattr(harness, "run", run)
+    found = harness.rounds(["ours", "RePlay", "RecTools"], {"broken": "RePlay"}, options)
+    assert asked == ["ours", "RePlay", "RecTools", "ours", "RecTools"]
+    assert found["RePlay"] == [{"skipped": "broken"}]
+    with pytest.raises(RuntimeError, match="broken"):
+        harness.rounds(["ours"], {"broken": "ours"}, options)
+
+
+def test_a_recorded_command_names_no_folder_of_the_machine():
+    words = ["/x/training.py", "--work", "/x/y", "--case", "d 64, V 26k", "--results=/x", "--rounds", "5"]
+    assert harness.command(words) == "python benchmarks/training.py --case 'd 64, V 26k' --rounds 5"
+
+
+def test_the_table_says_how_many_times_better():
+    hardware = {"cpu": "C", "cores": 2, "fast_bf16": ["amx_bf16"], "memory_gib": 8, "threads": 2}
+    measured = {"ours": [{"versions": {"torch": "2"}}], "ours bf16": [{"versions": {"torch": "2"}}], "p": [{}]}
+    content = {"rows": [a_row()], "cases": {"c": {"hardware": hardware, "measured": measured}}}
+    lines = table.table({"training": content}).splitlines()
+    assert "| c | m | s | 2 | 4 | p | 2.00 |" in lines
+    assert lines[-3:] == [
+        "- Machine: C, 2 cores, amx_bf16, 8 GiB, 2 threads.",
+        "- ours: torch 2.",
+        "- Commits: abc (2026-01-01).",
+    ]
+
+
+def test_result_files_hold_rows_and_the_readme_shows_them():
+    results = table.load()
+    assert next(iter(results)) == "training"
+    for content in results.values():
+        for row in content["rows"]:
+            assert row["ratio"] == pytest.approx(row["ours"] / row["best_peer"], rel=0.01), row
+    shown = (ROOT / "README.md").read_text().split(table.BEGIN)[1].split(table.END)[0]
+    assert shown == "\n" + table.table(results) + "\n"
