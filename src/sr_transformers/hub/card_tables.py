@@ -155,6 +155,12 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
     return protocol_line(reports[0]) + ".\n\n" + markdown(["metric", *(one["model"] for one in reports)], rows)
 
 
+def short_protocol(report: dict[str, Any]) -> str:
+    """What must stand beside every single metric."""
+    protocol = report["protocol"]
+    return f"{protocol['ranking']} ranking, seen items {'removed' if protocol['filter_seen'] else 'kept'}"
+
+
 def error_line(report: dict[str, Any]) -> str:
     """Standard errors of the headline metrics."""
     errors = report["standard_errors"]

@@ -13,7 +13,6 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from sr_transformers.evaluation.evaluator import protocol_line
 from sr_transformers.hub import card_tables as tables
 from sr_transformers.records import RunRecord
 
@@ -158,7 +157,7 @@ def card_data(record: RunRecord, name: str, options: CardOptions, evidence: Evid
             dataset_config=report["protocol"]["split"],
             dataset_split=report["protocol"]["part"],
             metric_type=tables.identifier(metric),
-            metric_name=f"{tables.display(metric)}: {protocol_line(report)}",
+            metric_name=f"{tables.display(metric)} ({tables.short_protocol(report)})",
             metric_value=value,
             metric_args=report["protocol"],
         )

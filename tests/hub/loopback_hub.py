@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self):
         split = urlsplit(self.path)
         self.route, self.query = unquote(split.path), parse_qs(split.query)
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.body = self._read()
         self.truncate = None
         with self.server_hub.lock:
             self.server_hub.requests.append(f"{self.command} {self.route}")
@@ -173,6 +173,16 @@ class _Handler(BaseHTTPRequestHandler):
                 if method == self.command.replace("HEAD", "GET") and found:
                     return getattr(self, name)(**found.groupdict())
         return self._send(404, {"error": f"no such route: {self.command} {self.route}"})
+
+    def _read(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     # Answers
 
