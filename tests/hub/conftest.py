@@ -31,6 +31,8 @@ def hub(monkeypatch, tmp_path):
     """The loopback Hub, and this process's client pointed at it, logged in as one who may write to org/."""
     server = LoopbackHub()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -44,12 +46,12 @@ def hub(monkeypatch, tmp_path):
 def elsewhere(hub, tmp_path):
     """Runs code in a process of its own with the loopback Hub; `bare`: one that cannot import this package."""
 
-    def run(code, bare=False, token="hf_writer"):
+    def run(code, bare=False):
         if bare:
             code = "import sys\nsys.modules['sr_transformers'] = None\n" + code
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
-        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({"HF_TOKEN": token} if token else {})
+        environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_TOKEN": "hf_writer"}
         result = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=environment, cwd=tmp_path,
             stdin=subprocess.DEVNULL,

@@ -48,7 +48,7 @@ def test_no_metrics(run):
     with pytest.raises(ValueError, match="holds no metrics on test targets"):
         check_run(run)
     (run / "run.json").unlink()
-    with pytest.raises(ValueError, match="has no run.json, so there are no metrics to publish"):
+    with pytest.raises(ValueError, match=r"has no run\.json, so there are no metrics to publish"):
         check_run(run)
 
 
@@ -89,7 +89,7 @@ def test_weights_of_another_shape(run):
         weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
 
     change_weights(run, shrink)
-    with pytest.raises(ValueError, match="the weights do not load|mismatched"):
+    with pytest.raises(ValueError, match="the weights do not load"):
         check_run(run)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from pathlib import Path
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -139,7 +140,7 @@ def test_a_namespace_of_others_is_refused(hub, folder):
 
 def test_bad_metadata_is_refused_before_anything_is_sent(hub, folder):
     (folder / "README.md").write_text("---\nlicense: nonsense\n---\n")
-    with pytest.raises(HubError, match='(?s)refuses org/sr: Invalid metadata in README.md.*"license" must be one of'):
+    with pytest.raises(HubError, match=r'(?s)refuses org/sr: Invalid metadata in README.md.*"license" must be one of'):
         send(folder)
     assert hub.count("PUT /lfs/") == 0
 
@@ -152,7 +153,7 @@ def test_offline_mode_is_named(hub, folder, monkeypatch):
 
 def test_nobody_there(hub, folder):
     hub.close()
-    with pytest.raises(HubError, match="the connection to .* failed"):
+    with pytest.raises(HubError, match=r"the connection to .* failed"):
         send(folder)
 
 
@@ -199,30 +200,32 @@ def test_revisions_and_downloads(hub, folder, tmp_path):
     (folder / "README.md").write_text(CARD + "changed")
     send(folder)
     texts = {
-        revision: huggingface_hub.HfApi().hf_hub_download("org/sr", "README.md", revision=revision)
+        revision: huggingface_hub.hf_hub_download("org/sr", "README.md", revision=revision)
         for revision in ("v1", "main", hub.model("org/sr").refs["v1"])
     }
-    old, new, by_hash = (open(path).read() for path in texts.values())
+    old, new, by_hash = (Path(path).read_text() for path in texts.values())
     assert [old, new, by_hash] == [CARD, CARD + "changed", CARD]
-    snapshot = huggingface_hub.HfApi().snapshot_download("org/sr", local_dir=tmp_path / "copy")
+    snapshot = huggingface_hub.snapshot_download("org/sr", local_dir=tmp_path / "copy")
     assert {name: one for name, one in contents(tmp_path / "copy").items() if ".cache" not in name} == contents(folder)
     assert snapshot
     with pytest.raises(RevisionNotFoundError):
-        huggingface_hub.HfApi().hf_hub_download("org/sr", "README.md", revision="nowhere")
+        huggingface_hub.hf_hub_download("org/sr", "README.md", revision="nowhere")
     with pytest.raises(EntryNotFoundError):
-        huggingface_hub.HfApi().hf_hub_download("org/sr", "nothing.txt")
+        huggingface_hub.hf_hub_download("org/sr", "nothing.txt")
 
 
 def test_a_download_that_breaks_off_is_resumed(hub, folder):
     send(folder)
     name = "model-00001-of-00002.safetensors"
     hub.fail("GET", f"resolve/.*/{name}", times=1, after=100_000)
-    path = huggingface_hub.HfApi().hf_hub_download("org/sr", name)
-    assert open(path, "rb").read() == (folder / name).read_bytes()
+    path = huggingface_hub.hf_hub_download("org/sr", name)
+    assert Path(path).read_bytes() == (folder / name).read_bytes()
     assert hub.count(f"GET .*/resolve/.*/{name}") == 2
 
 
-@pytest.mark.parametrize(("name", "message"), [("sr", "no namespace"), ("a/b/c", "is no name"), ("org/-x", "is no name")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("sr", "no namespace"), ("a/b/c", "is no name"), ("org/-x", "is no name")]
+)
 def test_a_name_must_be_one(name, message):
     with pytest.raises(ValueError, match=message):
         repo_name(name)

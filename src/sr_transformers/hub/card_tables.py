@@ -44,7 +44,20 @@ COUNTS = {
     "test_targets_outside_vocabulary": "test targets outside the vocabulary",
     "users_too_short_to_hold_out": "users too short to hold out",
 }
-SHOWN = ("hr@1", "hr@5", "hr@10", "hr@20", "hr@50", "ndcg@5", "ndcg@10", "ndcg@20", "ndcg@50", "mrr", "coverage@10", "loss")
+SHOWN = (
+    "hr@1",
+    "hr@5",
+    "hr@10",
+    "hr@20",
+    "hr@50",
+    "ndcg@5",
+    "ndcg@10",
+    "ndcg@20",
+    "ndcg@50",
+    "mrr",
+    "coverage@10",
+    "loss",
+)
 
 
 def display(metric: str) -> str:
@@ -81,7 +94,10 @@ def size_rows(record: RunRecord) -> Rows:
     """The architecture in numbers."""
     model, parameters = record.recipe["model"], record.parameters
     return [
-        ("layers × width, heads", f"{model['num_hidden_layers']} × {model['hidden_size']}, {model['num_attention_heads']}"),
+        (
+            "layers × width, heads",
+            f"{model['num_hidden_layers']} × {model['hidden_size']}, {model['num_attention_heads']}",
+        ),
         ("window", f"{model['max_position_embeddings']} items"),
         ("items", f"{model['vocab_size'] - NUM_SPECIAL:,} (and {NUM_SPECIAL} special tokens)"),
         ("parameters in the matrices of the blocks (N)", f"{record.num_non_embedding_parameters:,}"),
@@ -198,6 +214,33 @@ def fit_table(fits: Sequence[dict[str, Any]]) -> str:
                 ]
             )
     return markdown(["law", "parameter", "value", "interval", "status of the fit"], rows) if rows else ""
+
+
+def task_tables(report: dict[str, Any]) -> str:
+    """Results of tasks: per task its protocol and the first headline metric by group and model, with its interval."""
+    parts = []
+    for name, task in report["tasks"].items():
+        parts.append(f"### {name.replace('_', ' ').capitalize()}")
+        if "not_run" in task:
+            parts.append(f"Not run: {task['not_run']}")
+            continue
+        models = list(dict.fromkeys(row["model"] for row in task["results"]))
+        cells = {(row["group"], row["model"]): _headline(row, task["headlines"]) for row in task["results"]}
+        rows = [
+            [group["name"], f"{group['num_users']:,}", *(cells.get((group["name"], model), "–") for model in models)]
+            for group in task["groups"]
+        ]
+        parts += [task["protocol"], markdown(["group", "users", *models], rows)]
+    return "\n\n".join(parts)
+
+
+def _headline(row: dict[str, Any], headlines: Sequence[str]) -> str:
+    for metric in headlines:
+        entry = row["metrics"].get(metric)
+        if entry is not None and entry["value"] is not None:
+            interval = "" if entry.get("low") is None else f" [{entry['low']:.4f}, {entry['high']:.4f}]"
+            return f"{display(metric)} {entry['value']:.4f}{interval}"
+    return "–"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -45,7 +45,9 @@ def check_run(folder: str | Path) -> FinishedRun:
         raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
     ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
-        raise ValueError(f"{folder}: the metrics are of a model with {ranked} items, this one has {size - NUM_SPECIAL}.")
+        raise ValueError(
+            f"{folder}: the metrics are of a model with {ranked} items, this one has {size - NUM_SPECIAL}."
+        )
     if sum(record.parameters.values()) != model.num_parameters():
         raise ValueError(
             f"{folder}: {RUN_FILE} counts {sum(record.parameters.values()):,} parameters, the weights have "
@@ -77,7 +79,9 @@ def _model(folder: Path) -> PreTrainedModel:
         raise ValueError(f"{folder}: the weights do not load: {error}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[kind]:
-            raise ValueError(f"{folder}: weights and config.json differ; {kind.replace('_', ' ')}: {sorted(found[kind])}.")
+            raise ValueError(
+                f"{folder}: weights and config.json differ; {kind.replace('_', ' ')}: {sorted(found[kind])}."
+            )
     for name, tensor in model.named_parameters():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{folder}: {name} holds NaN or infinite weights; the run diverged.")

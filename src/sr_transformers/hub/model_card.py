@@ -78,9 +78,7 @@ class Evidence:
             json.loads(tasks.read_text()) if tasks.exists() else None,
             json.loads(evaluation.read_text()) if evaluation.exists() else [],
             find_fits(folder / "scaling"),
-            sorted(
-                str(path.relative_to(folder)) for path in folder.glob("figures/**/*") if path.suffix in FIGURES
-            ),
+            sorted(str(path.relative_to(folder)) for path in folder.glob("figures/**/*") if path.suffix in FIGURES),
         )
 
 
@@ -129,7 +127,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         errors=tables.error_line(report),
         siblings=tables.sibling_table(evidence.siblings),
         more_results=[tables.results_table(same) for same in _by_protocol(evidence.reports)],
-        tasks=_tasks(evidence.tasks),
+        tasks=tables.task_tables(evidence.tasks) if evidence.tasks else "",
         fits=tables.fit_table(fits),
         study_repo=options.study_repo,
         figures=evidence.figures,
@@ -207,8 +205,7 @@ def _license_line(options: CardOptions) -> str:
         if options.license == "unknown"
         else f"Weights: {named}{link}."
     )
-    return known + " The code (`*.py`) is Apache-2.0. The training data is not part of this repository and keeps its own terms."
-
-
-def _tasks(tasks: dict[str, Any] | None) -> str:
-    return "" if not tasks else ""
+    return (
+        known
+        + " The code (`*.py`) is Apache-2.0. The training data is not part of this repository and keeps its own terms."
+    )

@@ -80,9 +80,7 @@ def upload(
     raise AssertionError("unreachable")
 
 
-def _upload(
-    api: HfApi, folder: Path, repo_id: str, kind: str, private: bool, branch: str, stale: Sequence[str]
-) -> str:
+def _upload(api: HfApi, folder: Path, repo_id: str, kind: str, private: bool, branch: str, stale: Sequence[str]) -> str:
     api.create_repo(repo_id, repo_type=kind, private=private or None, exist_ok=True)
     if private and not api.repo_info(repo_id, repo_type=kind).private:
         raise HubError(f"{repo_id} exists and is public; make it private on the Hub first, or leave out --private.")
