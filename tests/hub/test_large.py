@@ -24,7 +24,6 @@ VOCAB_SIZE = 26_429
 
 def test_800m_sharded_reloaded_and_one_step(tmp_path):
     torch.manual_seed(0)
-    # The initial values do not matter here and would take minutes; every tensor gets some that are its own.
     config = LSRMConfig.from_size("800m", vocab_size=VOCAB_SIZE)
     assert config.num_non_embedding_parameters == 829_440_000
     model = LSRMForCausalLM(config)

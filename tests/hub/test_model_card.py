@@ -134,6 +134,31 @@ def test_a_fine_tuned_model_names_its_base(record):
     assert "fine-tuned from org/base on" in card.text
 
 
+def test_the_origin_of_a_fine_tuned_run_is_told():
+    tuned = RunRecord.load(RECORD)
+    tuned.recipe["origin"] = {"model": "runs/base", "weights_sha256": "abc"}
+    card = model_card(tuned, "org/sr", CardOptions(), Evidence())
+    assert "fine-tuned from runs/base on" in card.text
+    assert "| started from | runs/base, weights with sha256 `abc` |" in card.text
+    assert card.data.base_model is None  # a folder is no name on the Hub
+
+
+def test_tasks_are_shown_with_their_intervals(record):
+    entry = {"value": 0.5, "low": 0.25, "high": 0.75}
+    task = {
+        "protocol": "Targets by popularity.",
+        "headlines": ["hr@10"],
+        "groups": [{"name": "G1", "num_users": 1200}, {"name": "G2", "num_users": 0}],
+        "results": [{"group": "G1", "model": "lsrm", "metrics": {"hr@10": entry}}],
+    }
+    tasks = {"tasks": {"long_tail": task, "multi_domain": {"not_run": "the log has no domains."}}}
+    text = model_card(record, "org/sr", CardOptions(), Evidence(tasks=tasks)).text
+    assert "### Long tail\n\nTargets by popularity." in text
+    assert "| G1 | 1,200 | HR@10 0.5000 [0.2500, 0.7500] |" in text
+    assert "| G2 | 0 | – |" in text
+    assert "### Multi domain\n\nNot run: the log has no domains." in text
+
+
 def test_fits_are_found(tmp_path):
     one = {"law": "n", "params": {"E": 1.0}, "status": "converged"}
     (tmp_path / "deep").mkdir()

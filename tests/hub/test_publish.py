@@ -63,6 +63,8 @@ def test_extras_travel(finished_run, tmp_path):
     shutil.copytree(finished_run, run)
     (run / "figures").mkdir()
     (run / "figures" / "loss_curve.svg").write_text("<svg/>")
+    for ending in ("png", "svg"):
+        (run / "figures" / f"long_tail.{ending}").write_text("not looked at")
     (run / "scaling").mkdir()
     (run / "scaling" / "n.json").write_text(json.dumps(FIT))
     reports = json.loads((run / "run.json").read_text())["reports"][:2]
@@ -76,6 +78,8 @@ def test_extras_travel(finished_run, tmp_path):
     assert not any("checkpoint" in name or name.endswith(".bin") for name in names)
     card = (folder / "README.md").read_text()
     assert "![loss curve](figures/loss_curve.svg)" in card
+    assert "![long tail](figures/long_tail.png)" in card
+    assert "long_tail.svg" not in card
     assert "| n | E | 1.25 | 1.125 to 1.5 | converged |" in card
     assert "| n | alpha | 0.5 | none | converged |" in card
     assert card.count("| HR@10 | ") == 2

@@ -151,13 +151,15 @@ def _hardware(hardware: dict[str, Any]) -> str:
 
 def provenance_rows(record: RunRecord) -> Rows:
     """Where the model comes from."""
-    source = record.data["source"]
+    source, origin = record.data["source"], record.recipe.get("origin")
     rows = [
         ("command", f"`{record.command}`"),
         ("commit", f"`{record.commit}`" if record.commit else "not recorded"),
         ("started", record.started),
         ("source file", source["name"] + (f", sha256 `{source['sha256']}`" if "sha256" in source else "")),
     ]
+    if origin:
+        rows.append(("started from", f"{origin['model']}, weights with sha256 `{origin['weights_sha256']}`"))
     return [*rows, ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))]
 
 

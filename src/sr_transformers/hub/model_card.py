@@ -18,7 +18,7 @@ from sr_transformers.records import RunRecord
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 TAGS = ["sr_transformers", "recommendation", "sequential-recommendation"]
-FIGURES = (".png", ".svg")
+FIGURES = (".svg", ".png")  # the later one is shown where there are both
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,14 @@ class Evidence:
             json.loads(tasks.read_text()) if tasks.exists() else None,
             json.loads(evaluation.read_text()) if evaluation.exists() else [],
             find_fits(folder / "scaling"),
-            sorted(str(path.relative_to(folder)) for path in folder.glob("figures/**/*") if path.suffix in FIGURES),
+            _figures(folder),
         )
+
+
+def _figures(folder: Path) -> list[str]:
+    """The figures of a repository, one of those that differ in their format only."""
+    found = {path.with_suffix(""): path for ending in FIGURES for path in folder.glob(f"figures/**/*{ending}")}
+    return sorted(str(path.relative_to(folder)) for path in found.values())
 
 
 def find_fits(folder: Path) -> list[dict[str, Any]]:
@@ -113,7 +119,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         name=name,
         repo_id=repo_id,
         architecture=f"`{model['model_type']}`",
-        base_model=options.base_model,
+        base_model=options.base_model or record.recipe.get("origin", {}).get("model"),
         data_name=source,
         size=tables.size_rows(record),
         window=model["max_position_embeddings"],
