@@ -71,7 +71,7 @@ def recommend(where):
     return [[one["item_id"] for one in each] for each in found]
 
 model = load("org/sr")
-vocabulary = AutoTokenizer.from_pretrained("org/sr")
+vocabulary = AutoTokenizer.from_pretrained("org/sr", trust_remote_code=False)  # None would ask on the terminal
 found = recommend("org/sr")
 model.save_pretrained("again")  # from the remote class
 vocabulary.save_pretrained("again")
