@@ -12,11 +12,11 @@ ORDER = [
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},
+    {"hub"},
     {"training"},
     {"recommender", "planning"},
     {"session"},
     {"study", "finetuning"},
-    {"hub"},
     {"export", "demo"},
     {"cli"},
 ]
@@ -32,7 +32,7 @@ OPTIONAL = {
     "pyspark",
     "torchao",
 }
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "math", "collections"}
+TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "math", "collections", "typing"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -10,6 +10,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 config = AutoConfig.for_model("lsrm", vocab_size=30)
 assert type(AutoModel.from_config(config)).__name__ == "LSRMModel"
 assert type(AutoModelForCausalLM.from_config(config)).__name__ == "LSRMForCausalLM"
+from transformers.pipelines import PIPELINE_REGISTRY
+assert PIPELINE_REGISTRY.check_task("next-item")[1]["impl"].__name__ == "NextItemPipeline"
 """
 
 ORDERS = {
@@ -19,6 +21,8 @@ ORDERS = {
     "trainer in between": "import sr_transformers\nfrom transformers import Trainer",
     "our modelling file directly": "import sr_transformers.lsrm.modeling_lsrm",
     "our config directly": "from sr_transformers import LSRMConfig",
+    "pipelines first": "from transformers import pipeline\nimport sr_transformers",
+    "our pipeline directly": "import sr_transformers.lsrm.pipeline_lsrm",
     "layers in between": "import sr_transformers\nimport transformers.modeling_layers",
 }
 

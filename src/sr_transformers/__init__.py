@@ -26,6 +26,9 @@ _PUBLIC = {
     "Recommender": "sr_transformers.recommender",
     "Session": "sr_transformers.session",
     "RunRecord": "sr_transformers.records",
+    "publish": "sr_transformers.hub.publish",
+    "CardOptions": "sr_transformers.hub.model_card",
+    "NextItemPipeline": "sr_transformers.lsrm.pipeline_lsrm",
 }
 
 __all__ = ["__version__", *_PUBLIC]

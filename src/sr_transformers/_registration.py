@@ -1,8 +1,9 @@
-"""Makes transformers' Auto classes know LSRM without importing transformers: that import takes seconds, and a command
-such as `--help` should not pay for it.
+"""Makes transformers' Auto classes and its `pipeline` know LSRM without importing transformers: that import takes
+seconds, and a command such as `--help` should not pay for it.
 
-The classes are registered when the Auto classes themselves are imported, by whomever. Importing our model inside a
-half-finished import of transformers would fail, so registration waits until those modules are complete that it needs.
+The classes are registered when the Auto classes and pipelines themselves are imported, by whomever. Importing our model
+inside a half-finished import of transformers would fail, so registration waits until those modules are complete that it
+needs.
 """
 
 import importlib.abc
@@ -13,8 +14,10 @@ from types import ModuleType
 
 _CONFIG_AUTO = "transformers.models.auto.configuration_auto"
 _MODEL_AUTO = "transformers.models.auto.modeling_auto"
+_PIPELINES = "transformers.pipelines"
 _OUR_CONFIG = "sr_transformers.lsrm.configuration_lsrm"
 _OUR_MODEL = "sr_transformers.lsrm.modeling_lsrm"
+_OUR_PIPELINE = "sr_transformers.lsrm.pipeline_lsrm"
 # Importing our model is possible when none of these is half-way through its own import.
 _NEEDED = (
     "transformers.modeling_utils",
@@ -24,7 +27,7 @@ _NEEDED = (
     _OUR_MODEL,
 )
 
-_WATCHED = (_CONFIG_AUTO, _MODEL_AUTO, *_NEEDED)
+_WATCHED = (_CONFIG_AUTO, _MODEL_AUTO, _PIPELINES, _OUR_PIPELINE, *_NEEDED)
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -61,7 +64,7 @@ def _register(hook: _AfterImport) -> None:
         return
     hook.registering = True
     try:
-        complete = {name for name in (_CONFIG_AUTO, _MODEL_AUTO) if name in sys.modules} - hook.pending
+        complete = {name for name in (_CONFIG_AUTO, _MODEL_AUTO, _PIPELINES) if name in sys.modules} - hook.pending
         if _CONFIG_AUTO in complete and _OUR_CONFIG not in hook.pending:
             from transformers.models.auto.configuration_auto import AutoConfig
 
@@ -76,6 +79,16 @@ def _register(hook: _AfterImport) -> None:
 
             AutoModel.register(LSRMConfig, LSRMModel, exist_ok=True)
             AutoModelForCausalLM.register(LSRMConfig, LSRMForCausalLM, exist_ok=True)
+        if _PIPELINES in complete and not hook.pending.intersection((*_NEEDED, _MODEL_AUTO, _OUR_PIPELINE)):
+            from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+            from transformers.pipelines import PIPELINE_REGISTRY
+
+            from sr_transformers.lsrm.pipeline_lsrm import NEXT_ITEM, NextItemPipeline
+
+            if NEXT_ITEM not in PIPELINE_REGISTRY.get_supported_tasks():
+                PIPELINE_REGISTRY.register_pipeline(
+                    NEXT_ITEM, pipeline_class=NextItemPipeline, pt_model=AutoModelForCausalLM, type="text"
+                )
     finally:
         hook.registering = False
 

@@ -4,7 +4,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES, RELEASED_CODE_DROPOUT, layer_rates
-from sr_transformers.training.run import count_parameters
+from sr_transformers.training.finish import count_parameters
 
 # The paper's table of sizes.
 EXACT_N = {"98k": 98_304, "786k": 786_432, "1.5m": 1_572_864, "9m": 9_437_184, "75m": 75_497_472, "800m": 829_440_000}

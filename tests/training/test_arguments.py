@@ -12,6 +12,7 @@ from sr_transformers.training import arguments as module
         ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"num_negatives": -1}, "num_negatives is -1"),
         ({"patience": 0}, "patience is 0"),
+        ({"hub_strategy": "every_save"}, "checkpoints have no metrics to publish"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not supported"),
         ({"precision": "fp32", "bf16": True, "use_cpu": True}, "precision fp32 contradicts bf16"),
         ({"save_total_limit": 1}, "save_total_limit must be at least 2"),

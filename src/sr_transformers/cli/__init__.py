@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from sr_transformers import __version__
-from sr_transformers.cli import evaluate, plan, prepare, recommend, train
+from sr_transformers.cli import evaluate, plan, prepare, publish, recommend, train
 
-COMMANDS = (prepare, plan, train, evaluate, recommend)  # in the order of --help
+COMMANDS = (prepare, plan, train, evaluate, recommend, publish)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         options.run(options, rest)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         print(f"sr-transformers {options.command}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -120,9 +120,14 @@ class LSRMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     use_cache: bool = True
 
+    _auto_class = "AutoConfig"  # saving copies this file beside config.json
+
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if not __name__.startswith("transformers_modules."):
+            # The installed package has its own pipeline; naming a remote one makes transformers ask for trust.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):

@@ -10,6 +10,7 @@ This file travels to the Hub beside the weights: it imports torch, transformers 
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -29,6 +30,19 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lsrm import LSRMConfig
 from .loss_lsrm import next_item_loss
+
+if TYPE_CHECKING:  # never imported here: transformers copies the files that it finds named so
+    from .pipeline_lsrm import NextItemPipeline  # noqa: F401
+
+# What config.json says of the code beside it. transformers would list only the class that is being saved.
+AUTO_MAP = {
+    "AutoConfig": "configuration_lsrm.LSRMConfig",
+    "AutoModel": "modeling_lsrm.LSRMModel",
+    "AutoModelForCausalLM": "modeling_lsrm.LSRMForCausalLM",
+}
+CUSTOM_PIPELINES = {
+    "next-item": {"impl": "pipeline_lsrm.NextItemPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
+}
 
 
 def eager_attention_forward(
@@ -183,9 +197,24 @@ class LSRMPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": LSRMDecoderLayer, "attentions": LSRMAttention}
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Saves as transformers does, and makes the folder complete for a reader without this package.
+
+        The folder gets the code (configuration, model, loss, pipeline), and config.json names the classes for
+        `AutoConfig`, `AutoModel`, `AutoModelForCausalLM` and `pipeline("next-item")`, whichever class is saved.
+        """
+        self.config.auto_map = dict(AUTO_MAP)
+        self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
+        try:
+            super().save_pretrained(save_directory, *args, **kwargs)
+        finally:
+            del self.config.custom_pipelines
+
 
 class LSRMModel(LSRMPreTrainedModel):
     """The decoder without its head: item ids in, one hidden state per position out."""
+
+    _auto_class = "AutoModel"
 
     def __init__(self, config: LSRMConfig):
         super().__init__(config)
@@ -290,6 +319,7 @@ class LSRMModel(LSRMPreTrainedModel):
 class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
     """The decoder with its next-item head, tied to the item embeddings."""
 
+    _auto_class = "AutoModelForCausalLM"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}

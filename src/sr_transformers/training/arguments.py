@@ -71,6 +71,7 @@ class LSRMTrainingArguments(TrainingArguments):
     num_train_epochs: float = field(default=30, metadata={"help": "Most epochs over both phases."})
     report_to: str | list[str] = field(default="none", metadata={"help": "Trackers to log to."})
     disable_tqdm: bool | None = field(default=None, metadata={"help": "Turn progress bars off."})
+    hub_strategy: str = field(default="end", metadata={"help": "What push_to_hub sends: end, the finished run."})
 
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
@@ -87,6 +88,10 @@ class LSRMTrainingArguments(TrainingArguments):
             )
         if self.precision == "fp32" and self.bf16:
             raise ValueError("precision fp32 contradicts bf16; give one of the two.")
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy is {self.hub_strategy!r}, but checkpoints have no metrics to publish; use 'end'."
+            )
         if self.patience < 1:
             raise ValueError(
                 f"patience is {self.patience}; a phase ends after at least 1 evaluation without improvement."

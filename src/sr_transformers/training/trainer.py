@@ -1,6 +1,7 @@
 """The HF Trainer for sequential recommenders: packed batches, full-ranking validation, two optimizer phases, and
 checkpoints that survive being killed at any moment."""
 
+import datetime
 import shutil
 import time
 from pathlib import Path
@@ -27,7 +28,11 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.evaluator import add_users
 from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.hub.model_card import CardOptions
+from sr_transformers.hub.publish import publish
+from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import SGD, TrainingPhases
 from sr_transformers.training.progress import TrainingProgress
 
@@ -80,6 +85,8 @@ class LSRMTrainer(Trainer):
                 "build the model with vocab_size=data.vocab_size."
             )
         self.prepared = data
+        self.settings = run_settings(model, args, data)
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.window = model.config.max_position_embeddings
         self.phases = TrainingPhases(
             args.metric_for_best_model, bool(args.greater_is_better), args.patience, args.switch_optimizer
@@ -132,6 +139,10 @@ class LSRMTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.args.seed),
         )
+
+    def targets(self, split: str) -> TargetDataset:
+        """The held-out targets of "validation" or "test"."""
+        return TargetDataset(self.prepared, split)
 
     # Optimizer phases
 
@@ -209,6 +220,52 @@ class LSRMTrainer(Trainer):
             vector = torch.from_numpy(totals.vector()).to(self.args.device)
             totals.load_vector(self.accelerator.reduce(vector, "sum").cpu().numpy())
         return totals
+
+    # The Hub
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        options: CardOptions | None = None,
+    ) -> str | None:
+        """Publishes the finished run in `args.output_dir` as `args.hub_model_id`: see `sr_transformers.publish`.
+
+        A run that nobody has finished yet is finished first: its test targets are ranked and run.json is written.
+
+        Args:
+            commit_message, blocking: not used; the signature is transformers'.
+            token, revision, private: default are those of the arguments (`hub_token`, `hub_revision`,
+                `hub_private_repo`).
+            options: of the model card.
+
+        Returns:
+            Address of the commit; None on all processes but the first.
+
+        Raises:
+            ValueError: if `hub_model_id` is not set, or nothing has been trained.
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        if self.args.hub_model_id is None:
+            raise ValueError("hub_model_id is not set; give the arguments the name org/name.")
+        if not (Path(self.args.output_dir) / RUN_FILE).exists():
+            runtimes = [entry["train_runtime"] for entry in self.state.log_history if "train_runtime" in entry]
+            if not runtimes:
+                raise ValueError("nothing has been trained; call train() first.")
+            finish(self, "custom", self.settings, self.started, runtimes[-1])
+        if not self.is_world_process_zero():
+            return None
+        return publish(
+            self.args.output_dir,
+            self.args.hub_model_id,
+            options,
+            private=bool(self.args.hub_private_repo if private is None else private),
+            branch=revision or self.args.hub_revision or "main",
+            token=token or self.args.hub_token,
+        )
 
     # Checkpoints
 

@@ -1,0 +1,251 @@
+"""The tables of a model card, from records to text. Every number is a number of a record, or a sum of such numbers."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.evaluator import protocol_line
+from sr_transformers.records import RunRecord
+
+Rows = list[tuple[str, str]]
+
+# Keys of the training settings that move numbers, with the card's words for them.
+TRAINING_KEYS = {
+    "objective": "objective",
+    "optim": "optimizer",
+    "learning_rate": "learning rate",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warm-up steps",
+    "weight_decay": "weight decay",
+    "max_grad_norm": "gradient norm clipped at",
+    "per_device_train_batch_size": "rows per step and process",
+    "gradient_accumulation_steps": "accumulated steps",
+    "row_width": "positions per row",
+    "num_negatives": "sampled negatives (0: full softmax)",
+    "num_train_epochs": "epochs at most",
+    "bf16": "bf16",
+    "fp16": "fp16",
+}
+COUNTS = {
+    "rows_read": "rows read",
+    "rows_left_out_by_min_interactions": "left out by the k-core filter",
+    "users": "users",
+    "items": "items",
+    "interactions": "interactions",
+    "train_interactions": "training interactions",
+    "items_in_vocabulary": "items in the vocabulary",
+    "mean_length": "interactions per user, mean",
+    "max_length": "interactions per user, largest",
+    "repeat_share": "share of repeats",
+    "tied_share": "share of equal timestamps within a user",
+    "validation_targets": "validation targets",
+    "test_targets": "test targets",
+    "validation_targets_outside_vocabulary": "validation targets outside the vocabulary",
+    "test_targets_outside_vocabulary": "test targets outside the vocabulary",
+    "users_too_short_to_hold_out": "users too short to hold out",
+}
+SHOWN = (
+    "hr@1",
+    "hr@5",
+    "hr@10",
+    "hr@20",
+    "hr@50",
+    "ndcg@5",
+    "ndcg@10",
+    "ndcg@20",
+    "ndcg@50",
+    "mrr",
+    "coverage@10",
+    "loss",
+)
+
+
+def display(metric: str) -> str:
+    """A metric's name for readers.
+
+    >>> display("hr@10"), display("ndcg@5"), display("mrr"), display("coverage@10"), display("loss")
+    ('HR@10', 'NDCG@5', 'MRR', 'coverage@10', 'loss (nats)')
+    """
+    name, at, k = metric.partition("@")
+    return {"loss": "loss (nats)"}.get(metric, (name.upper() if name in ("hr", "ndcg", "mrr") else name) + at + k)
+
+
+def identifier(metric: str) -> str:
+    """A metric's name in metadata: without the sign that YAML would quote.
+
+    >>> identifier("hr@10")
+    'hr_at_10'
+    """
+    return metric.replace("@", "_at_")
+
+
+def number(value: Any) -> str:
+    """A number for readers: integers whole with separators, others to four significant digits.
+
+    >>> number(987531), number(165.49850993), number(14472673689600.0), number(0.004), number("linear")
+    ('987,531', '165.5', '1.447e+13', '0.004', 'linear')
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def size_rows(record: RunRecord) -> Rows:
+    """The architecture in numbers."""
+    model, parameters = record.recipe["model"], record.parameters
+    return [
+        (
+            "layers × width, heads",
+            f"{model['num_hidden_layers']} × {model['hidden_size']}, {model['num_attention_heads']}",
+        ),
+        ("window", f"{model['max_position_embeddings']} items"),
+        ("items", f"{model['vocab_size'] - NUM_SPECIAL:,} (and {NUM_SPECIAL} special tokens)"),
+        ("parameters in the matrices of the blocks (N)", f"{record.num_non_embedding_parameters:,}"),
+        ("parameters in all", f"{sum(parameters.values()):,}"),
+        ("of these item embeddings", f"{parameters['item_embedding']:,}"),
+    ]
+
+
+def count_rows(record: RunRecord) -> Rows:
+    """Counts of the prepared log."""
+    counts = record.data["counts"]
+    return [(label, number(counts[key])) for key, label in COUNTS.items() if key in counts]
+
+
+def training_rows(record: RunRecord) -> Rows:
+    """Recipe, cost and hardware; energy only if it was measured."""
+    settings, model, hardware = record.recipe["training"], record.recipe["model"], record.hardware
+    rows = [("recipe", record.name)]
+    rows += [(label, number(settings[key])) for key, label in TRAINING_KEYS.items() if settings.get(key) is not None]
+    rows += [
+        (f"{name.replace('_', ' ')}{' (bottom, top)' if isinstance(model[name], list) else ''}", _rates(model[name]))
+        for name in ("embedding_dropout", "attention_dropout", "residual_dropout")
+        if name in model
+    ]
+    rows += [
+        ("seed", str(record.seed)),
+        ("steps, epochs", f"{record.steps:,}, {record.epochs:.4g}"),
+        ("switch from Adam to SGD", "none" if record.switched_at is None else f"at step {record.switched_at:,}"),
+        ("interactions seen (D × epochs)", f"{record.num_interactions_seen:,}"),
+        ("training FLOPs, blocks (6 N per position)", number(float(record.training_flops))),
+        ("training FLOPs, head (6 V d per target)", number(float(record.head_flops))),
+        ("wall time", f"{number(record.seconds)} s, validation included"),
+        ("hardware", _hardware(hardware)),
+        ("peak memory", f"{number(record.peak_memory_bytes)} bytes"),
+    ]
+    if "energy_kwh" in hardware:
+        rows.append(("energy", f"{number(hardware['energy_kwh'])} kWh"))
+    return rows
+
+
+def _rates(value: Any) -> str:
+    return ", ".join(map(number, value)) if isinstance(value, list) else number(value)
+
+
+def _hardware(hardware: dict[str, Any]) -> str:
+    words = [str(hardware["device"]), f"{hardware['processes']} process(es)"]
+    if hardware["device"] == "cpu":
+        words += [f"{hardware['threads']} thread(s) of {hardware['cores']} cores", hardware["cpu_capability"]]
+    return ", ".join([*words, hardware["machine"]])
+
+
+def provenance_rows(record: RunRecord) -> Rows:
+    """Where the model comes from."""
+    source, origin = record.data["source"], record.recipe.get("origin")
+    rows = [
+        ("command", f"`{record.command}`"),
+        ("commit", f"`{record.commit}`" if record.commit else "not recorded"),
+        ("started", record.started),
+        ("source file", source["name"] + (f", sha256 `{source['sha256']}`" if "sha256" in source else "")),
+    ]
+    if origin:
+        rows.append(("started from", f"{origin['model']}, weights with sha256 `{origin['weights_sha256']}`"))
+    return [*rows, ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))]
+
+
+def results_table(reports: Sequence[dict[str, Any]]) -> str:
+    """Reports of one protocol as Markdown, a column per scorer, under a line that states the protocol."""
+    metrics = [name for name in SHOWN if name in reports[0]["metrics"]]
+    rows = [
+        [display(name), *(f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for one in reports)]
+        for name in metrics
+    ]
+    return protocol_line(reports[0]) + ".\n\n" + markdown(["metric", *(one["model"] for one in reports)], rows)
+
+
+def short_protocol(report: dict[str, Any]) -> str:
+    """What must stand beside every single metric."""
+    protocol = report["protocol"]
+    return f"{protocol['ranking']} ranking, seen items {'removed' if protocol['filter_seen'] else 'kept'}"
+
+
+def error_line(report: dict[str, Any]) -> str:
+    """Standard errors of the headline metrics."""
+    errors = report["standard_errors"]
+    return ", ".join(f"{display(name)} {errors[name]:.4f}" for name in ("hr@10", "ndcg@10", "loss") if name in errors)
+
+
+def metric_line(metrics: dict[str, float]) -> str:
+    """Headline metrics in one line."""
+    return ", ".join(f"{display(name)} {metrics[name]:.4f}" for name in ("hr@10", "ndcg@10", "loss") if name in metrics)
+
+
+def sibling_table(records: Iterable[RunRecord]) -> str:
+    """Test metrics of the same recipe and data with other seeds."""
+    rows = [
+        [str(one.seed), *(f"{one.reports[0]['metrics'][name]:.4f}" for name in ("hr@10", "ndcg@10", "loss"))]
+        for one in records
+    ]
+    return markdown(["seed", *map(display, ("hr@10", "ndcg@10", "loss"))], rows) if rows else ""
+
+
+def fit_table(fits: Sequence[dict[str, Any]]) -> str:
+    """Fitted scaling laws: parameters with their intervals, and whether the fit is to be believed."""
+    rows = []
+    for fit in fits:
+        intervals = fit.get("intervals") or {}
+        for name, value in fit["params"].items():
+            low_high = intervals.get(name)
+            rows.append(
+                [
+                    fit["law"],
+                    name,
+                    number(float(value)),
+                    f"{number(float(low_high[0]))} to {number(float(low_high[1]))}" if low_high else "none",
+                    fit["status"],
+                ]
+            )
+    return markdown(["law", "parameter", "value", "interval", "status of the fit"], rows) if rows else ""
+
+
+def task_tables(report: dict[str, Any]) -> str:
+    """Results of tasks: per task its protocol and the first headline metric by group and model, with its interval."""
+    parts = []
+    for name, task in report["tasks"].items():
+        parts.append(f"### {name.replace('_', ' ').capitalize()}")
+        if "not_run" in task:
+            parts.append(f"Not run: {task['not_run']}")
+            continue
+        models = list(dict.fromkeys(row["model"] for row in task["results"]))
+        cells = {(row["group"], row["model"]): _headline(row, task["headlines"]) for row in task["results"]}
+        rows = [
+            [group["name"], f"{group['num_users']:,}", *(cells.get((group["name"], model), "–") for model in models)]
+            for group in task["groups"]
+        ]
+        parts += [task["protocol"], markdown(["group", "users", *models], rows)]
+    return "\n\n".join(parts)
+
+
+def _headline(row: dict[str, Any], headlines: Sequence[str]) -> str:
+    for metric in headlines:
+        entry = row["metrics"].get(metric)
+        if entry is not None and entry["value"] is not None:
+            interval = "" if entry.get("low") is None else f" [{entry['low']:.4f}, {entry['high']:.4f}]"
+            return f"{display(metric)} {entry['value']:.4f}{interval}"
+    return "–"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -1,0 +1,88 @@
+"""Whether a run may be published. It refuses what would mislead a reader: no metrics, broken weights, a vocabulary
+that is not the model's, numbers that were measured on another model."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.records import RUN_FILE, RunRecord
+
+NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+@dataclass
+class FinishedRun:
+    """A run that was found complete."""
+
+    folder: Path
+    record: RunRecord
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def check_run(folder: str | Path) -> FinishedRun:
+    """Opens a run folder and makes sure that it can be published.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: for anything that is missing or does not fit together; the message names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; give the output folder of a training run.")
+    record = _record(folder)
+    for name in NEEDED:
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} has no {name}; it is not what a finished run leaves behind.")
+    model = _model(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    size = model.config.vocab_size
+    if len(tokenizer) != size:
+        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
+    ranked = record.reports[0]["protocol"]["num_items_ranked"]
+    if ranked + NUM_SPECIAL != size:
+        raise ValueError(
+            f"{folder}: the metrics are of a model with {ranked} items, this one has {size - NUM_SPECIAL}."
+        )
+    if sum(record.parameters.values()) != model.num_parameters():
+        raise ValueError(
+            f"{folder}: {RUN_FILE} counts {sum(record.parameters.values()):,} parameters, the weights have "
+            f"{model.num_parameters():,}: they are of different models."
+        )
+    return FinishedRun(folder, record, model, tokenizer)
+
+
+def _record(folder: Path) -> RunRecord:
+    if not (folder / RUN_FILE).exists():
+        raise ValueError(
+            f"{folder} has no {RUN_FILE}, so there are no metrics to publish: the run has not finished. Start it again "
+            "with the same settings and it goes on."
+        )
+    record = RunRecord.load(folder)
+    if not record.reports or not record.reports[0].get("metrics"):
+        raise ValueError(f"{folder / RUN_FILE} holds no metrics on test targets.")
+    for report in record.reports:
+        for name, value in report["metrics"].items():
+            if not math.isfinite(value):
+                raise ValueError(f"{folder / RUN_FILE}: {name} of {report['model']} is {value}; the run diverged.")
+    return record
+
+
+def _model(folder: Path) -> PreTrainedModel:
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    except (OSError, RuntimeError) as error:  # no weights, a missing shard, shapes that differ
+        raise ValueError(f"{folder}: the weights do not load: {error}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if found[kind]:
+            raise ValueError(
+                f"{folder}: weights and config.json differ; {kind.replace('_', ' ')}: {sorted(found[kind])}."
+            )
+    for name, tensor in model.named_parameters():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{folder}: {name} holds NaN or infinite weights; the run diverged.")
+    return model

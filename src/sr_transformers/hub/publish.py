@@ -1,0 +1,130 @@
+"""Publishing: one complete, loadable, described repository from a finished run, or from a scaling study.
+
+The folder that is uploaded is built from the run alone, file by file and without dates, so that publishing a run twice
+gives the same bytes and makes no second commit. The run's own folder is only read.
+"""
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from huggingface_hub import DatasetCard
+
+from sr_transformers.hub.check import FinishedRun, check_run
+from sr_transformers.hub.model_card import CardOptions, Evidence, model_card
+from sr_transformers.hub.upload import repo_name, upload
+from sr_transformers.records import RUN_FILE
+
+SHARD_SIZE = "5GB"
+CARD = "README.md"
+# Files of a run beside its model that are published if they are there, and where they lie in the repository.
+EXTRAS = ("tasks.json", "evaluation.json", "figures", "scaling")
+# What an earlier publish of ours may have left and the new one does not have.
+OURS = ("*.safetensors", "*.safetensors.index.json", "*_lsrm.py", *EXTRAS[:2], *(f"{name}/*" for name in EXTRAS[2:]))
+
+
+def build(
+    run: str | Path,
+    folder: str | Path,
+    repo_id: str,
+    options: CardOptions | None = None,
+    max_shard_size: str = SHARD_SIZE,
+) -> Path:
+    """Writes the exact folder that `publish` uploads.
+
+    Args:
+        run: output folder of a finished run.
+        folder: to make; it must not exist or be empty.
+        repo_id: name on the Hub, "org/name"; the card mentions it.
+        options: of the card.
+        max_shard_size: a model larger than this is cut into several safetensors files.
+
+    Raises:
+        FileExistsError: if `folder` has something in it.
+        FileNotFoundError, ValueError: if the run cannot be published (`check_run`), or the name is none.
+    """
+    folder, name = Path(folder), repo_name(repo_id)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not an empty folder; choose another one or remove it.")
+    finished = check_run(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    finished.model.save_pretrained(folder, max_shard_size=max_shard_size)
+    finished.tokenizer.save_pretrained(folder)
+    shutil.copyfile(finished.folder / RUN_FILE, folder / RUN_FILE)
+    _copy_extras(finished, folder)
+    card = model_card(finished.record, name, options or CardOptions(), Evidence.of(folder))
+    (folder / CARD).write_text(str(card), encoding="utf-8")
+    return folder
+
+
+def _copy_extras(finished: FinishedRun, folder: Path) -> None:
+    for name in EXTRAS:
+        source = finished.folder / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        elif source.exists():
+            shutil.copyfile(source, folder / name)
+
+
+def publish(
+    run: str | Path,
+    repo_id: str,
+    options: CardOptions | None = None,
+    private: bool = False,
+    branch: str = "main",
+    scaling: str | Path | None = None,
+    scaling_repo: str | None = None,
+    max_shard_size: str = SHARD_SIZE,
+    dry_run: str | Path | None = None,
+    token: str | None = None,
+) -> str:
+    """Publishes a finished run; what was interrupted goes on where it was when it is called again.
+
+    Args:
+        private: make the repositories private if they are new.
+        branch: made from main if it does not exist.
+        scaling: folder of a scaling study; published beside the model as a data set and linked from its card.
+        scaling_repo: the study's name on the Hub; by default the model's namespace and the folder's name.
+        dry_run: write the repository into this folder and send nothing.
+        token: default is the one that huggingface_hub finds (`hf auth login`, HF_TOKEN).
+
+    Returns:
+        Address of the commit that holds everything (the old one if nothing has changed), or the folder of a dry run.
+
+    Raises:
+        FileNotFoundError, FileExistsError, ValueError: as `build`; nothing has been sent then.
+        HubError: if the Hub refuses or cannot be reached.
+    """
+    options, study = options or CardOptions(), None
+    if scaling is not None:
+        study = repo_name(scaling_repo or f"{repo_name(repo_id).split('/')[0]}/{Path(scaling).resolve().name}")
+        _check_study(Path(scaling))
+        options = replace(options, study_repo=study, study=str(scaling))
+    if dry_run is not None:
+        return str(build(run, dry_run, repo_id, options, max_shard_size))
+    with tempfile.TemporaryDirectory(prefix="sr-publish-") as temporary:
+        folder = build(run, Path(temporary) / "model", repo_id, options, max_shard_size)
+        if scaling is not None and study is not None:
+            publish_study(scaling, study, private, branch, token)
+        return upload(folder, repo_id, "model", private, branch, OURS, token)
+
+
+def publish_study(
+    study: str | Path, repo_id: str, private: bool = False, branch: str = "main", token: str | None = None
+) -> str:
+    """Publishes the folder of a scaling study as a data set, as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no README.md in it.
+        ValueError: if the README.md has no metadata, without which the Hub shows no data set.
+    """
+    _check_study(Path(study))
+    return upload(Path(study), repo_name(repo_id), "dataset", private, branch, (), token)
+
+
+def _check_study(study: Path) -> None:
+    if not (study / CARD).is_file():
+        raise FileNotFoundError(f"{study / CARD}: no such file; give the folder of a finished scaling study.")
+    if not DatasetCard.load(study / CARD).data.to_dict():
+        raise ValueError(f"{study / CARD} has no metadata block; the study is not finished.")

@@ -1,0 +1,156 @@
+# Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
+"""`pipeline("next-item", model=...)`: raw item ids in, the most likely next items out.
+
+Where this package is installed the task is known; elsewhere this file travels to the Hub beside the weights and
+`trust_remote_code=True` finds it there. So it imports torch and transformers only. It refuses a history of which the
+vocabulary knows no item: there is nothing to predict from.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import Pipeline
+
+NEXT_ITEM = "next-item"
+BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
+
+
+def best_items(
+    scores: torch.Tensor,
+    special: Sequence[int],
+    excluded: Sequence[Sequence[int]],
+    top_k: int,
+    allowed: torch.Tensor | None = None,
+) -> list[list[tuple[int, float]]]:
+    """The items with the highest scores and their probabilities over all items of the vocabulary.
+
+    Args:
+        scores: `(B, V)` float logits of the next item; changed in place.
+        special: tokens that are no items; they take no part in the probabilities.
+        excluded: per row, tokens that must not be named; their probability is not shared out to others.
+        top_k: how many; a row gets fewer if fewer are left.
+        allowed: `(V,)` bool, tokens that may be named; None allows all.
+
+    Returns:
+        Per row (token, probability), best first.
+    """
+    scores[:, list(special)] = -torch.inf
+    probabilities = scores.softmax(1)
+    for row, tokens in enumerate(excluded):
+        scores[row, torch.tensor(tokens, dtype=torch.long, device=scores.device)] = -torch.inf
+    if allowed is not None:
+        scores[:, ~allowed.to(scores.device)] = -torch.inf
+    best = scores.topk(min(top_k, scores.shape[1]), dim=1)
+    chosen = probabilities.gather(1, best.indices).tolist()
+    return [
+        [(token, p) for score, token, p in zip(*row, strict=True) if score > -torch.inf]
+        for row in zip(best.values.tolist(), best.indices.tolist(), chosen, strict=True)
+    ]
+
+
+class NextItemPipeline(Pipeline):
+    """Recommends the next item.
+
+    Call it with one history (raw ids, oldest first), a list of histories, or a generator or data set of them. Instead
+    of a list of ids a history may be a dict with the key "history" and, for this history only, "exclude".
+
+    Call options, also taken by `pipeline(...)` as defaults:
+        top_k: how many items, 10 by default; fewer come back if fewer are allowed.
+        exclude_seen: never name an item of the history itself; True by default.
+        exclude: raw ids that must not be named.
+        candidates: name only these raw ids.
+        batch_size: histories at a time.
+
+    Returns:
+        Per history a list of `{"item_id": raw id as the log had it, "score": probability over all items}`, best first.
+
+    Raises:
+        ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, or a tokenizer that
+            pads on the right (the last position must be the last item).
+        TypeError: for a history that is a single id instead of a list of ids.
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model.eval()  # transformers does so only for a model that it loads itself
+        if self.tokenizer.padding_side != "left":
+            raise ValueError(f"the tokenizer pads on the {self.tokenizer.padding_side}; set padding_side='left'.")
+
+    def __call__(self, inputs, **kwargs):
+        kwargs.setdefault("batch_size", self._batch_size or BATCH_SIZE)
+        if isinstance(inputs, str | int):
+            raise TypeError(f"a history is a list of item ids, got {inputs!r}; write [{inputs!r}].")
+        if isinstance(inputs, list | tuple):
+            if not any(_is_history(one) for one in inputs):
+                return super().__call__({"history": list(inputs)}, **kwargs)
+            return super().__call__([one if isinstance(one, dict) else {"history": one} for one in inputs], **kwargs)
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(self, top_k=None, exclude_seen=None, exclude=None, candidates=None):
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k is {top_k}; it must be at least 1.")
+        forward, post = {}, {}
+        preprocess = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
+        if exclude is not None:
+            preprocess["exclude"] = self._known(exclude)
+        if top_k is not None:
+            post["top_k"] = top_k
+        if candidates is not None:
+            post["allowed"] = self._known(candidates)
+            if not post["allowed"]:
+                raise ValueError("the vocabulary knows none of the candidates; pass raw ids as they were in the log.")
+        return preprocess, forward, post
+
+    def preprocess(self, inputs, exclude_seen=True, exclude=()):
+        history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
+        if not _is_history(history):
+            raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")
+        known = self._known(history)
+        if not known:
+            raise ValueError(f"the vocabulary knows no item of the history {list(history)[:5]!r}.")
+        window = torch.tensor([known[-self.model.config.max_position_embeddings :]])
+        return {
+            "input_ids": window,
+            "attention_mask": torch.ones_like(window),
+            "excluded": [*(known if exclude_seen else ()), *exclude, *self._known(more)],
+        }
+
+    def _forward(self, inputs):
+        excluded = inputs.pop("excluded")
+        mask = inputs["attention_mask"]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
+        return {"logits": logits, "excluded": excluded}
+
+    def postprocess(self, outputs, top_k=10, allowed=None):
+        scores = outputs["logits"].float()
+        mask = None
+        if allowed is not None:
+            mask = torch.zeros(scores.shape[1], dtype=torch.bool)
+            mask[allowed] = True
+        found = best_items(scores, self.tokenizer.all_special_ids, [outputs["excluded"]], top_k, mask)[0]
+        integers = self.tokenizer.init_kwargs.get("item_id_type") == "integer"
+        ids = self.tokenizer.convert_ids_to_tokens([token for token, _ in found])
+        return [
+            {"item_id": int(item) if integers else item, "score": probability}
+            for item, (_, probability) in zip(ids, found, strict=True)
+        ]
+
+    def _known(self, items):
+        """Tokens of the raw ids that the vocabulary has."""
+        special = set(self.tokenizer.all_special_ids)
+        tokens = self.tokenizer.convert_tokens_to_ids([str(item) for item in items])
+        return [token for token in tokens if token not in special]
+
+
+def _is_history(value):
+    return hasattr(value, "__len__") and not isinstance(value, str)
+
+
+__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items"]

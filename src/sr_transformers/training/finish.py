@@ -1,0 +1,174 @@
+"""The end of a run: evaluation on the test targets, the finished folder, run.json."""
+
+import dataclasses
+import os
+import platform
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import datasets
+import numpy as np
+import torch
+import transformers
+from transformers import GenerationConfig, PreTrainedModel
+
+from sr_transformers import __version__
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
+from sr_transformers.evaluation.baselines import baselines
+from sr_transformers.evaluation.evaluator import evaluate, report
+from sr_transformers.evaluation.metrics import DEFAULT_KS
+from sr_transformers.records import RunRecord, source_commit
+from sr_transformers.training.arguments import LSRMTrainingArguments
+
+
+def run_settings(model: PreTrainedModel, arguments: LSRMTrainingArguments, data: PreparedData) -> dict[str, Any]:
+    """All that moves a number of a run: its model, training and data, in plain values."""
+    return {
+        "model": {**model.config.to_diff_dict(), "attn_implementation": model.config._attn_implementation},
+        "training": {**_plain(arguments), "processes": arguments.world_size},
+        "data": data.manifest,
+    }
+
+
+def finish(trainer: Any, name: str, settings: dict[str, Any], started: str, seconds: float) -> RunRecord:
+    """Ranks the test targets, evaluates the baselines, and writes model, vocabulary and run.json.
+
+    To be called by all processes.
+
+    Args:
+        trainer: an `LSRMTrainer` that has trained; its `output_dir` becomes the finished folder.
+        name: of the recipe.
+        settings: see `run_settings`, as they were before training.
+        started: UTC, ISO 8601; seconds: wall time of training.
+    """
+    arguments, data, model = trainer.args, trainer.prepared, trainer.model
+    start = time.perf_counter()
+    totals = trainer.rank(trainer.targets("test"), DEFAULT_KS)
+    filter_seen = data.filters_seen(arguments.filter_seen)
+    reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
+    model.generation_config = generation_config(model.config.max_position_embeddings)
+    model.config.use_cache = True  # the Trainer turned it off for training
+    data.tokenizer.model_max_length = model.config.max_position_embeddings
+    trainer.save_model(arguments.output_dir, _internal_call=True)  # a push now would lack the record
+    if trainer.is_world_process_zero():
+        reports += [
+            evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
+            for scorer in baselines(data)
+        ]
+    record = _record(name, trainer, settings, started, seconds, reports)
+    if trainer.is_world_process_zero():
+        record.save(arguments.output_dir)
+    return record
+
+
+def _record(
+    name: str,
+    trainer: Any,
+    settings: dict[str, Any],
+    started: str,
+    seconds: float,
+    reports: list[dict[str, Any]],
+) -> RunRecord:
+    """The record of a run whose trainer has finished."""
+    state, arguments, config, data = trainer.state, trainer.args, trainer.model.config, trainer.prepared
+    plan, epochs = trainer.sampler.plan, state.global_step / trainer.sampler.num_steps
+    num_seen = round(plan.num_targets * epochs)
+    items_scored = arguments.num_negatives + 1 if arguments.num_negatives else data.vocab_size
+    best_step = (state.best_global_step if arguments.load_best_model_at_end else None) or state.global_step
+    kept = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == best_step]
+    return RunRecord(
+        name=name,
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        started=started,
+        seed=arguments.seed,
+        data=data.manifest,
+        recipe={"model": settings["model"], "training": settings["training"]},
+        versions=_versions(),
+        commit=source_commit(),
+        hardware=_hardware(arguments.world_size),
+        num_non_embedding_parameters=config.num_non_embedding_parameters,
+        parameters=count_parameters(trainer.accelerator.unwrap_model(trainer.model)),
+        num_train_interactions=data.num_train_interactions,
+        num_interactions_seen=num_seen,
+        training_flops=6.0 * config.num_non_embedding_parameters * round(plan.num_positions * epochs),
+        head_flops=6.0 * config.hidden_size * num_seen * items_scored,
+        steps=state.global_step,
+        epochs=epochs,
+        best_step=best_step,
+        switched_at=trainer.phases.switched_at,
+        seconds=seconds,
+        peak_memory_bytes=_peak_memory(),
+        history=state.log_history,
+        validation={key[5:]: value for entry in kept[-1:] for key, value in entry.items() if key.startswith("eval_")},
+        reports=reports,
+    )
+
+
+def generation_config(window: int) -> GenerationConfig:
+    """Greedy continuation to the end of the window that never names a special token."""
+    return GenerationConfig(
+        do_sample=False, pad_token_id=PAD_ID, suppress_tokens=list(range(NUM_SPECIAL)), max_length=window
+    )
+
+
+def count_parameters(model: PreTrainedModel) -> dict[str, int]:
+    """Parameters by group; the groups are disjoint and sum to the model's total (tied weights counted once)."""
+    groups = {"blocks": 0, "biases_and_norms": 0, "item_embedding": 0, "position_embedding": 0}
+    for name, parameter in model.named_parameters():
+        if "embed_tokens" in name or "lm_head" in name:
+            group = "item_embedding"
+        elif "embed_positions" in name:
+            group = "position_embedding"
+        elif parameter.ndim == 2:
+            group = "blocks"
+        else:
+            group = "biases_and_norms"
+        groups[group] += parameter.numel()
+    return groups
+
+
+def _plain(arguments: Any) -> dict[str, Any]:
+    """Arguments without what names this machine or this moment."""
+    skipped = {"output_dir", "logging_dir", "local_rank", "deepspeed_plugin", "hub_token", "push_to_hub_token"}
+    return {
+        one.name: getattr(arguments, one.name)
+        for one in dataclasses.fields(arguments)
+        if one.init
+        and one.name not in skipped
+        and isinstance(getattr(arguments, one.name), str | int | float | bool | list | dict | None)
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "sr_transformers": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "datasets": datasets.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _hardware(num_processes: int) -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "device": device,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": num_processes,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _peak_memory() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,108 @@
+"""Loading a published model anywhere, each time in a process of its own: with the package, and without."""
+
+import re
+
+import pytest
+
+from sr_transformers.hub.publish import build, publish
+
+pytestmark = pytest.mark.slow
+
+HISTORIES = "[vocabulary.convert_ids_to_tokens([2, 3, 4]), vocabulary.convert_ids_to_tokens([7])]"
+
+
+WITH_THE_PACKAGE = """
+import sr_transformers, torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
+from sr_transformers.cli import main
+
+vocabulary = AutoTokenizer.from_pretrained("org/sr")
+model = AutoModelForCausalLM.from_pretrained("org/sr")
+assert type(model) is sr_transformers.LSRMForCausalLM
+base = AutoModel.from_pretrained("org/sr")
+assert type(base) is sr_transformers.LSRMModel
+assert type(AutoConfig.from_pretrained("org/sr", revision="first")) is sr_transformers.LSRMConfig
+histories = HISTORIES
+inputs = vocabulary(histories, is_split_into_words=True, padding=True, return_tensors="pt")
+ways = {
+    "revision": {"revision": "first"},
+    "device_map": {"device_map": {"": "cpu"}},
+    "auto": {"device_map": "auto"},
+    "eager": {"attn_implementation": "eager"},
+    "sdpa": {"attn_implementation": "sdpa"},
+    "flex_attention": {"attn_implementation": "flex_attention"},
+    "bf16": {"dtype": torch.bfloat16},
+}
+with torch.no_grad():
+    reference = model(**inputs).logits[:, -1]
+    for name, how in ways.items():
+        loaded = AutoModelForCausalLM.from_pretrained("org/sr", **how)
+        assert loaded.dtype == how.get("dtype", torch.float32), name
+        logits = loaded(**inputs).logits[:, -1].float()
+        torch.testing.assert_close(logits, reference, atol=0.05 if name == "bf16" else 1e-5, rtol=0)
+found = pipeline("next-item", model="org/sr")(histories, top_k=5)
+assert main(["recommend", "--model", "org/sr", "--history", "3", "4", "-k", "2"]) == 0
+base.save_pretrained("base")  # with the installed class: the code must travel on
+model.save_pretrained("head")
+assert AutoModelForCausalLM.from_pretrained("org/secret").dtype == torch.float32
+assert main(["recommend", "--model", "org/nowhere", "--history", "3"]) == 2
+SNIPPET
+print([[one["item_id"] for one in each] for each in found])
+"""
+
+WITHOUT = """
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
+
+def load(where):
+    model, found = AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True, output_loading_info=True)
+    base, also = AutoModel.from_pretrained(where, trust_remote_code=True, output_loading_info=True)
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    assert not any(info[kind] for info in (found, also) for kind in kinds), (where, found, also)
+    assert [type(one).__name__ for one in (model, base)] == ["LSRMForCausalLM", "LSRMModel"]
+    assert type(model).__module__.startswith("transformers_modules.")
+    assert torch.equal(model.model.embed_tokens.weight, base.embed_tokens.weight)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    return model
+
+def recommend(where):
+    histories = HISTORIES
+    found = pipeline("next-item", model=where, trust_remote_code=True)(histories, top_k=5)
+    return [[one["item_id"] for one in each] for each in found]
+
+model = load("org/sr")
+vocabulary = AutoTokenizer.from_pretrained("org/sr", trust_remote_code=False)  # None would ask on the terminal
+found = recommend("org/sr")
+model.save_pretrained("again")  # from the remote class
+vocabulary.save_pretrained("again")
+for where in ("./again", "./base", "./head", "./local"):
+    load(where)
+assert recommend("./again") == found == recommend("./local")
+try:
+    AutoModelForCausalLM.from_pretrained("org/sr", trust_remote_code=False)
+except ValueError:
+    pass
+else:
+    raise AssertionError("loaded code that nobody trusted")
+SNIPPET
+print(found)
+"""
+
+
+def test_with_and_without_the_package(hub, elsewhere, finished_run, tmp_path):
+    publish(finished_run, "org/sr", max_shard_size="5KB")  # in several files
+    publish(finished_run, "org/secret", private=True)
+    build(finished_run, tmp_path / "local", "org/sr")
+    repo = hub.model("org/sr")
+    repo.refs["first"] = repo.refs["main"]
+    snippets = re.findall(r"```python\n(.*?)```", repo.files()["README.md"].decode(), flags=re.DOTALL)
+    assert len(snippets) == 2
+    codes = [
+        code.replace("HISTORIES", HISTORIES).replace("SNIPPET", f"exec({snippet!r}, {{}})")
+        for code, snippet in zip((WITH_THE_PACKAGE, WITHOUT), snippets, strict=True)
+    ]
+    installed = elsewhere(codes[0]).strip().splitlines()
+    bare = elsewhere(codes[1], bare=True).strip().splitlines()
+    assert installed[-1] == bare[-1]
+    assert installed[-2].count("item_id") == 5
+    assert bare[-2] == f"[{installed[-2]}]"

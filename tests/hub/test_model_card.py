@@ -1,0 +1,179 @@
+"""Cards say what the records say, in words that the Hub takes."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sr_transformers import CardOptions, RunRecord
+from sr_transformers.hub.card_tables import number
+from sr_transformers.hub.model_card import TEMPLATE, Evidence, find_fits, model_card
+
+ROOT = Path(__file__).parents[2]
+RECORD = ROOT / "recipes" / "results" / "ml-1m-seed42.json"
+
+
+@pytest.fixture(scope="module")
+def record():
+    return RunRecord.load(RECORD)
+
+
+@pytest.fixture(scope="module")
+def card(record):
+    return model_card(record, "org/sr-98k", CardOptions(), Evidence())
+
+
+def numbers(text):
+    """Every number in a text: 1,234 and 1e-3 and 0.5 and 42."""
+    return re.findall(r"(?<![\w.])\d[\d,]*\.?\d*(?:e[+-]?\d+)?(?!\w)", text)
+
+
+def leaves(content):
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield key
+            yield from leaves(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from leaves(value)
+    else:
+        yield content
+
+
+def test_a_number_that_no_record_holds_never_appears(record, card):
+    held = json.loads(RECORD.read_text())
+    allowed = set(numbers(TEMPLATE.read_text())) | {"6"}  # the formulas 6 N and 6 V d
+    for value in [*leaves(held), sum(held["parameters"].values())]:
+        if isinstance(value, str):
+            allowed |= set(numbers(value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            allowed |= {number(value), f"{value:.4f}", f"{value:,}", number(float(value)), repr(value)}
+    items = held["recipe"]["model"]["vocab_size"] - 2
+    allowed |= {f"{items:,}", "2"}
+    text = card.text + "\n".join(line for line in card.data.to_yaml().splitlines() if "value:" in line)
+    text = re.sub(r"sha256 `[0-9a-f]+`", "", text)
+    strangers = [one for one in numbers(text) if one.rstrip(",.") not in allowed and one not in allowed]
+    assert not strangers
+
+
+def test_every_metric_is_in_the_metadata_with_its_protocol(record, card):
+    report = record.reports[0]
+    results = ModelCard(str(card)).data.eval_results
+    assert {one.metric_type.replace("_at_", "@"): one.metric_value for one in results} == report["metrics"]
+    for one in results:
+        assert one.metric_args == report["protocol"]
+        assert "full ranking, seen items removed" in one.metric_name
+        assert (one.dataset_config, one.dataset_split) == ("leave_one_out", "test")
+
+
+def test_metadata(card):
+    data = ModelCard(str(card)).data
+    assert data.model_name == "sr-98k"
+    assert [data.license, data.library_name, data.pipeline_tag, data.datasets] == [
+        "apache-2.0",
+        "transformers",
+        "other",
+        ["ml-1m"],
+    ]
+    assert {"sr_transformers", "sequential-recommendation", "lsrm"} <= set(data.tags)
+
+
+def test_the_hub_takes_the_card(hub, card, record):
+    card.validate()
+    model_card(record, "org/sr", CardOptions("other", "terms", "https://example.org"), Evidence()).validate()
+    assert hub.count("POST /api/validate-yaml") == 2
+
+
+def test_it_shows_results_beside_the_baselines(card):
+    assert "| metric | lsrm dense | popularity | user frequency | markov |" in card.text
+    assert "| HR@10 | 0.3247 | 0.0369 | 0.0369 | 0.2391 |" in card.text
+    assert "full ranking over 3,416 items, seen items removed, ties against the model" in card.text
+
+
+def test_it_is_the_same_every_time(record, card):
+    assert str(model_card(RunRecord.load(RECORD), "org/sr-98k", CardOptions(), Evidence())) == str(card)
+
+
+def test_what_was_not_measured_is_not_there(record, card):
+    assert "energy" not in card.text
+    assert "Scaling law\n" not in card.text.replace("Scaling Law of", "")
+    assert "paper's tasks" not in card.text
+    assert "not recorded" in card.text  # the commit
+    measured = RunRecord.load(RECORD)
+    measured.hardware["energy_kwh"] = 0.125
+    measured.commit = "0123abc"
+    text = model_card(measured, "org/sr-98k", CardOptions(), Evidence()).text
+    assert "| energy | 0.125 kWh |" in text
+    assert "| commit | `0123abc` |" in text
+
+
+def test_other_seeds_are_shown(record):
+    siblings = [RunRecord.load(RECORD.with_name(f"ml-1m-seed{seed}.json")) for seed in (43, 44)]
+    text = model_card(record, "org/sr-98k", CardOptions(), Evidence(siblings=siblings)).text
+    assert f"| 43 | {siblings[0].reports[0]['metrics']['hr@10']:.4f} |" in text
+
+
+def test_licenses(record):
+    unknown = model_card(record, "org/sr", CardOptions("unknown"), Evidence()).text
+    assert "license of the weights is unknown" in unknown
+    other = model_card(record, "org/sr", CardOptions("other", "terms", "https://example.org/terms"), Evidence())
+    assert other.data.license_link == "https://example.org/terms"
+    assert "Weights: terms (https://example.org/terms)." in other.text
+    for bad in ({"license": "other"}, {"license": "mit", "license_name": "mine"}):
+        with pytest.raises(ValueError, match="'other' needs a license name"):
+            CardOptions(**bad)
+
+
+def test_a_fine_tuned_model_names_its_base(record):
+    card = model_card(record, "org/sr", CardOptions(base_model="org/base", dataset="org/log"), Evidence())
+    assert card.data.base_model == "org/base"
+    assert card.data.datasets == ["org/log"]
+    assert "fine-tuned from org/base on" in card.text
+
+
+def test_the_origin_of_a_fine_tuned_run_is_told():
+    tuned = RunRecord.load(RECORD)
+    tuned.recipe["origin"] = {"model": "runs/base", "weights_sha256": "abc"}
+    card = model_card(tuned, "org/sr", CardOptions(), Evidence())
+    assert "fine-tuned from runs/base on" in card.text
+    assert "| started from | runs/base, weights with sha256 `abc` |" in card.text
+    assert card.data.base_model is None  # a folder is no name on the Hub
+
+
+def test_tasks_are_shown_with_their_intervals(record):
+    entry = {"value": 0.5, "low": 0.25, "high": 0.75}
+    task = {
+        "protocol": "Targets by popularity.",
+        "headlines": ["hr@10"],
+        "groups": [{"name": "G1", "num_users": 1200}, {"name": "G2", "num_users": 0}],
+        "results": [{"group": "G1", "model": "lsrm", "metrics": {"hr@10": entry}}],
+    }
+    tasks = {"tasks": {"long_tail": task, "multi_domain": {"not_run": "the log has no domains."}}}
+    text = model_card(record, "org/sr", CardOptions(), Evidence(tasks=tasks)).text
+    assert "### Long tail\n\nTargets by popularity." in text
+    assert "| G1 | 1,200 | HR@10 0.5000 [0.2500, 0.7500] |" in text
+    assert "| G2 | 0 | – |" in text
+    assert "### Multi domain\n\nNot run: the log has no domains." in text
+
+
+def test_fits_are_found(tmp_path):
+    one = {"law": "n", "params": {"E": 1.0}, "status": "converged"}
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.json").write_text(json.dumps([one, {"law": "no fit"}]))
+    (tmp_path / "b.json").write_text(json.dumps({"E": 1}))
+    assert find_fits(tmp_path) == [one]
+
+
+def test_the_cards_in_the_repository_are_what_the_records_say():
+    spec = importlib.util.spec_from_file_location("model_cards", ROOT / "recipes" / "model_cards.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    made = recipe.cards()
+    assert len(made) >= 7
+    stored = {path.name: path.read_text() for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md"}
+    assert stored == made, "run python recipes/model_cards.py"
+    listed = (ROOT / "model_cards" / "README.md").read_text()
+    assert all(name in listed for name in made)

@@ -1,0 +1,200 @@
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from sr_transformers import CardOptions
+from sr_transformers.cli import main
+from sr_transformers.hub.publish import build, publish, publish_study
+from sr_transformers.hub.upload import HubError
+
+ROOT = Path(__file__).parents[2]
+CODE = {"configuration_lsrm.py", "modeling_lsrm.py", "loss_lsrm.py", "pipeline_lsrm.py"}
+PLAIN = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md"}
+FIT = {
+    "law": "n",
+    "params": {"E": 1.25, "alpha": 0.5},
+    "intervals": {"E": [1.125, 1.5], "alpha": None},
+    "status": "converged",
+}
+
+
+def digest(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def study(tmp_path):
+    folder = tmp_path / "my-study"
+    (folder / "fits").mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: mit\ntags:\n- scaling\n---\n# A study\n")
+    (folder / "fits" / "n.json").write_text(json.dumps(FIT))
+    (folder / "records.jsonl").write_text("{}\n")
+    return folder
+
+
+def test_the_folder_is_complete_and_nothing_else(finished_run, tmp_path):
+    before = digest(finished_run)
+    folder = build(finished_run, tmp_path / "out", "org/sr")
+    assert set(digest(folder)) == CODE | PLAIN | {"model.safetensors"}
+    assert digest(finished_run) == before
+    config = json.loads((folder / "config.json").read_text())
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    assert (folder / "run.json").read_bytes() == (finished_run / "run.json").read_bytes()
+
+
+def test_building_twice_gives_the_same_bytes(finished_run, tmp_path):
+    first = build(finished_run, tmp_path / "one", "org/sr", max_shard_size="5KB")
+    assert digest(build(finished_run, tmp_path / "two", "org/sr", max_shard_size="5KB")) == digest(first)
+    assert (first / "model.safetensors.index.json").exists()
+
+
+def test_extras_travel(finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "figures").mkdir()
+    (run / "figures" / "loss_curve.svg").write_text("<svg/>")
+    for ending in ("png", "svg"):
+        (run / "figures" / f"long_tail.{ending}").write_text("not looked at")
+    (run / "scaling").mkdir()
+    (run / "scaling" / "n.json").write_text(json.dumps(FIT))
+    reports = json.loads((run / "run.json").read_text())["reports"][:2]
+    for report in reports:
+        report["protocol"]["filter_seen"] = not report["protocol"]["filter_seen"]
+        report["metrics"]["hr@10"] = 0.0625
+    (run / "evaluation.json").write_text(json.dumps(reports))
+    folder = build(run, tmp_path / "out", "org/sr")
+    names = set(digest(folder))
+    assert {"figures/loss_curve.svg", "scaling/n.json", "evaluation.json"} <= names
+    assert not any("checkpoint" in name or name.endswith(".bin") for name in names)
+    card = (folder / "README.md").read_text()
+    assert "![loss curve](figures/loss_curve.svg)" in card
+    assert "![long tail](figures/long_tail.png)" in card
+    assert "long_tail.svg" not in card
+    assert "| n | E | 1.25 | 1.125 to 1.5 | converged |" in card
+    assert "| n | alpha | 0.5 | none | converged |" in card
+    assert card.count("| HR@10 | ") == 2
+    results = ModelCard(card).data.eval_results
+    assert [one.metric_value for one in results if one.metric_type == "hr_at_10"][-1] == 0.0625
+
+
+def test_a_folder_with_something_in_it_is_left_alone(finished_run, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        build(finished_run, tmp_path, "org/sr")
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.txt"]
+
+
+def test_publish_once_twice_and_changed(hub, finished_run):
+    url = publish(finished_run, "org/sr")
+    repo = hub.model("org/sr")
+    assert set(repo.files()) == CODE | PLAIN | {"model.safetensors"}
+    assert publish(finished_run, "org/sr") == url
+    assert len(repo.commits) == 2
+    assert publish(finished_run, "org/sr", CardOptions(license="mit")) != url
+    assert len(repo.commits) == 3
+    assert hub.count("PUT /lfs/") == 1
+
+
+def test_shards_of_an_earlier_publish_go(hub, finished_run):
+    publish(finished_run, "org/sr", max_shard_size="5KB")
+    assert sum(name.endswith(".safetensors") for name in hub.model("org/sr").files()) > 1
+    publish(finished_run, "org/sr")
+    names = hub.model("org/sr").files()
+    assert [name for name in names if "safetensors" in name] == ["model.safetensors"]
+
+
+def test_a_failed_publish_touches_nothing_and_continues(hub, finished_run):
+    before = digest(finished_run)
+    hub.fail("POST", "/commit/", times=3, status=503)
+    with pytest.raises(HubError, match="Run the same command again"):
+        publish(finished_run, "org/sr")
+    assert digest(finished_run) == before
+    assert hub.model("org/sr").files() == {}
+    publish(finished_run, "org/sr")
+    assert hub.count("PUT /lfs/") == 1
+    assert "model.safetensors" in hub.model("org/sr").files()
+
+
+def test_a_run_that_is_not_finished_sends_nothing(hub, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(ValueError, match="no metrics to publish"):
+        publish(tmp_path / "run", "org/sr")
+    assert not hub.requests
+
+
+def test_a_study_is_published_and_linked(hub, finished_run, study):
+    publish(finished_run, "org/sr", scaling=study, private=True)
+    assert set(hub.repos["dataset", "org/my-study"].files()) == set(digest(study))
+    assert hub.repos["dataset", "org/my-study"].private
+    card = hub.model("org/sr").files()["README.md"].decode()
+    assert "https://huggingface.co/datasets/org/my-study" in card
+    assert "| n | E | 1.25 | 1.125 to 1.5 | converged |" in card
+    url = publish_study(study, "org/my-study")
+    assert len(hub.repos["dataset", "org/my-study"].commits) == 2
+    assert url.startswith(f"{hub.url}/datasets/org/my-study/commit/")
+
+
+def test_a_study_needs_its_card(finished_run, study, tmp_path):
+    (study / "README.md").write_text("# No metadata\n")
+    with pytest.raises(ValueError, match="no metadata block"):
+        publish(finished_run, "org/sr", scaling=study, dry_run=tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="finished scaling study"):
+        publish_study(tmp_path / "nowhere", "org/study")
+
+
+def test_the_command(hub, finished_run, study, tmp_path, capsys):
+    arguments = ["publish", str(finished_run), "org/sr", "--scaling", str(study), "--scaling-repo", "org/fits"]
+    dry = [*arguments, "--dry-run", "--output", str(tmp_path / "dry")]
+    assert main(dry) == 0
+    assert f"nothing was sent; {tmp_path / 'dry'}" in capsys.readouterr().out
+    assert not hub.requests
+    assert main([*arguments, "--branch", "v1"]) == 0
+    sent = hub.model("org/sr").files("v1")
+    assert {name: path.read_bytes() for name in digest(tmp_path / "dry") if (path := tmp_path / "dry" / name)} == sent
+    assert ("dataset", "org/fits") in hub.repos
+    assert main(dry) == 2
+    assert "choose another one" in capsys.readouterr().err
+
+
+def test_a_dry_run_has_a_folder_of_its_own(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    assert main(["publish", f"{tmp_path / 'run'}/", "org/sr", "--dry-run"]) == 0
+    assert (tmp_path / "run-hub" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--output", "x"], "add --dry-run"),
+        (["--license", "other"], "'other' needs a license name"),
+        (["--license-name", "mine"], "'other' needs a license name"),
+    ],
+)
+def test_options_that_do_not_fit(finished_run, more, message, capsys):
+    assert main(["publish", str(finished_run), "org/sr", *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_hub_that_refuses_is_one_line(hub, finished_run, capsys):
+    assert main(["publish", str(finished_run), "other/sr"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.endswith("your token may not write to other/sr; it needs write permission there.")
+
+
+@pytest.mark.slow
+def test_the_recipe_is_the_command(finished_run, tmp_path):
+    recipe = [sys.executable, str(ROOT / "recipes" / "publish.py"), str(finished_run), "org/sr"]
+    arguments = ["--dry-run", "--output", str(tmp_path / "out")]
+    subprocess.run([*recipe, *arguments], check=True, timeout=300, capture_output=True)
+    assert (tmp_path / "out" / "README.md").exists()

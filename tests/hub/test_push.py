@@ -1,0 +1,51 @@
+"""`push_to_hub` of the Trainer: by the recipe at the end of a run, and by hand."""
+
+import pytest
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments, Recipe, RunRecord
+from sr_transformers.training.run import train
+
+MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
+
+
+def trainer_for(data, output, **more):
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=data.vocab_size, **MODEL))
+    arguments = LSRMTrainingArguments(
+        output_dir=str(output), max_steps=2, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
+        disable_tqdm=True, **more,
+    )  # fmt: skip
+    return LSRMTrainer(model, arguments, data)
+
+
+def test_a_recipe_that_pushes(hub, prepared, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(
+        f"model: {MODEL}\ntraining: {{max_steps: 2, disable_tqdm: true, push_to_hub: true, hub_model_id: org/auto, "
+        "hub_private_repo: true}\n"
+    )
+    train(Recipe.load(tmp_path / "tiny.yaml"), prepared, tmp_path / "run")
+    repo = hub.model("org/auto")
+    assert repo.private
+    assert {"model.safetensors", "README.md", "run.json", "modeling_lsrm.py", "tokenizer.json"} <= set(repo.files())
+    assert len(repo.commits) == 2
+    assert not any(name.startswith("checkpoint") or name.endswith(".bin") for name in repo.files())
+
+
+def test_by_hand_the_run_is_finished_first(hub, prepared, tmp_path):
+    trainer = trainer_for(prepared, tmp_path / "run", hub_model_id="org/byhand")
+    trainer.train()
+    url = trainer.push_to_hub(revision="v1")
+    repo = hub.model("org/byhand")
+    assert url.endswith(repo.refs["v1"])
+    assert {"README.md", "run.json", "configuration_lsrm.py"} <= set(repo.files("v1"))
+    record = RunRecord.load(tmp_path / "run")
+    assert [record.steps, record.name, len(record.reports)] == [2, "custom", 4]
+    assert "auto_map" not in record.recipe["model"]
+    assert trainer.push_to_hub(revision="v1") == url
+
+
+def test_it_says_what_is_missing(hub, prepared, tmp_path):
+    with pytest.raises(ValueError, match="hub_model_id is not set"):
+        trainer_for(prepared, tmp_path / "one").push_to_hub()
+    with pytest.raises(ValueError, match="call train\\(\\) first"):
+        trainer_for(prepared, tmp_path / "two", hub_model_id="org/sr").push_to_hub()
+    assert not hub.repos
