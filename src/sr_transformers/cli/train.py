@@ -11,7 +11,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
-    one.set_defaults(run=_train, takes_overrides=True)
+    one.set_defaults(run=_train, takesoverrides=True)
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -19,14 +19,19 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.run import leave_processes, train
 
-    recipe = Recipe.load(options.recipe, _overrides(rest))
+    recipe = Recipe.load(options.recipe, overrides(rest))
     record = train(recipe, options.data, options.output, attn_implementation=options.attn)
     if len(record.reports) > 1:  # the first process
         print(table(record.reports))
     leave_processes()
 
 
-def _overrides(rest: list[str]) -> dict[str, object]:
+def overrides(rest: list[str]) -> dict[str, object]:
+    """Values of recipe keys from the words `--key value` and `--key=value`.
+
+    Raises:
+        ValueError: if they do not come in pairs.
+    """
     from sr_transformers.training.recipe import parse_value
 
     words = [part for word in rest for part in (word.split("=", 1) if word.startswith("--") else [word])]

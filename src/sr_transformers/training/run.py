@@ -38,6 +38,8 @@ def train(
     output_dir: str | Path,
     callbacks: list | None = None,
     attn_implementation: str | None = None,
+    model: PreTrainedModel | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> RunRecord:
     """Trains, keeps the weights that validated best, evaluates them on the test targets beside the baselines.
 
@@ -50,21 +52,31 @@ def train(
         output_dir: made if missing. Afterwards it holds the model, its vocabulary, run.json and the checkpoints.
         callbacks: further Trainer callbacks.
         attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None lets transformers choose.
+        model: weights to start from instead of fresh ones; it is trained in place, parameters that need no gradient
+            stay. The recipe's `model` section is not looked at then.
+        origin: where `model` comes from, in plain values: part of the settings and of the record.
 
     Raises:
+        ValueError: if only one of `model` and `origin` is given: weights of unknown origin cannot be resumed.
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
     """
     data = data if isinstance(data, PreparedData) else PreparedData(data)
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
-    config = recipe.config(data.vocab_size)
+    if (model is None) != (origin is None):
+        raise ValueError("model and origin belong together: give both to start from given weights, or neither.")
     set_seed(arguments.seed)
-    extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    model = LSRMForCausalLM._from_config(config, **extra)
+    if model is None:
+        extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+        model = LSRMForCausalLM._from_config(recipe.config(data.vocab_size), **extra)
+    elif attn_implementation:
+        model.set_attn_implementation(attn_implementation)
+    config = model.config
     settings = {
-        "model": {**config.to_diff_dict(), "attn_implementation": model.config._attn_implementation},
+        "model": {**config.to_diff_dict(), "attn_implementation": config._attn_implementation},
         "training": {**_plain(arguments), "processes": arguments.world_size},
         "data": data.manifest,
+        **({"origin": origin} if origin is not None else {}),
     }
     with arguments.main_process_first(local=False):
         checkpoint = _check_output(output_dir, settings, arguments.process_index)
@@ -125,7 +137,7 @@ def _record(
         started=started,
         seed=arguments.seed,
         data=data.manifest,
-        recipe={"model": settings["model"], "training": settings["training"]},
+        recipe={name: section for name, section in settings.items() if name != "data"},
         versions=_versions(),
         commit=source_commit(),
         hardware=_hardware(arguments.world_size),
