@@ -4,13 +4,14 @@
     python recipes/transfer.py run domains abxi-afk.parquet --work runs/transfer
     python recipes/transfer.py table          # writes the README's tables from recipes/results/finetune/
 
-periods   the first half of a shop's interactions is the source, the second half the target: most items are known
-domains   one domain of a log with a column `domain` is the source, the other the target: no item is known, so all that
-          can transfer is what stands above the item table
+periods   the first half of a shop's interactions is the source, the second half the target, split leave-one-out: most
+          items are known. The source ends where the target begins, so it tells nothing about any target.
+domains   one domain of a log with a column `domain` is the source, the other the target, each its 5-core: no item is
+          known, so all that can transfer is what stands above the item table. Users are in both logs at the same time,
+          and what somebody did elsewhere during the test would tell about it: the target is split at two moments
+          (`temporal`, 90 % and 95 % of its interactions), and the source ends at the first of them.
 
-The target log is split at two moments (`temporal`, 90 % and 95 % of its interactions). The source log holds nothing
-from the first of these moments on: users are in both logs, and what they did elsewhere during the test would tell
-about it. Both starts of a pair see the same targets for the same number of epochs, with one recipe and one schedule.
+Both starts of a pair see the same targets for the same number of epochs, with one recipe and one schedule.
 """
 
 import argparse
@@ -54,7 +55,7 @@ class Experiment:
 EXPERIMENTS = {
     "periods": Experiment(
         "regimes/repeats.yaml",
-        8,
+        5,
         {
             "from scratch": None,
             "fine-tuned": {"init": "nearest"},
@@ -64,7 +65,7 @@ EXPERIMENTS = {
             "fine-tuned, table frozen": {"init": "nearest", "freeze": "table"},
             "fine-tuned, LoRA rank 8": {"init": "nearest", "lora_rank": 8},
         },
-        {"from scratch": (1, 3, 8), "fine-tuned": (1, 3, 8)},
+        {"from scratch": (1, 3, 10), "fine-tuned": (1, 3, 10)},
     ),
     "domains": Experiment(
         "regimes/sparse.yaml",
@@ -74,7 +75,7 @@ EXPERIMENTS = {
             "fine-tuned, new rows random": {"init": "random"},
             "fine-tuned, new rows mean": {"init": "mean"},
         },
-        {"from scratch": (1, 3, 8), "fine-tuned, new rows random": (1, 3, 8)},
+        {"from scratch": (1, 3, 10), "fine-tuned, new rows random": (1, 3, 10)},
     ),
 }
 OTHER_EPOCHS = (3,)
@@ -93,9 +94,12 @@ def make_logs(name: str, log: Path, work: Path) -> tuple[PreparedData, PreparedD
             source, target = rows.filter(pl.col("timestamp") < middle), rows.filter(pl.col("timestamp") >= middle)
         else:
             source, target = (rows.filter(pl.col("domain") == one) for one in (SOURCE_DOMAIN, TARGET_DOMAIN))
-        data = prepare(target, folders[1], split="temporal")
-        moment = data.manifest["counts"]["validation_from"]
-        prepare(source.filter(pl.col("timestamp") < moment), folders[0], split="temporal")
+        if name == "periods":
+            prepare(target, folders[1])
+        else:
+            data = prepare(target, folders[1], split="temporal", min_interactions=5)
+            source = source.filter(pl.col("timestamp") < data.manifest["counts"]["validation_from"])
+        prepare(source, folders[0], min_interactions=1 if name == "periods" else 5)
     return PreparedData(folders[0]), PreparedData(folders[1])
 
 
