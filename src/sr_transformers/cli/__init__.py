@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from sr_transformers import __version__
-from sr_transformers.cli import evaluate, export, finetune, prepare, recommend, train
+from sr_transformers.cli import demo, evaluate, export, finetune, prepare, recommend, train
 
-COMMANDS = (prepare, train, finetune, evaluate, recommend, export)  # in the order of --help
+COMMANDS = (prepare, train, finetune, evaluate, recommend, demo, export)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
