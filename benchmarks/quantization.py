@@ -4,11 +4,14 @@ Exports a checkpoint to ONNX with float32, int8 and int4 weights and ranks every
 Runtime, as it would be served: top 10 inside the graph, seen items out. The first row is the checkpoint in PyTorch, by
 the library's own full ranking; the float32 graph must agree with it. Written to benchmarks/results/quantization.json:
 HR@10, NDCG@10, bytes of graph and weights, and milliseconds per history in batches of 32 and alone, on one thread.
+
+python benchmarks/quantization.py --table writes the README's table from that file.
 """
 
 import argparse
 import json
 import platform
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +26,9 @@ from sr_transformers.evaluation.model_scorer import load_model
 from sr_transformers.export.onnx import WEIGHTS, export_onnx
 
 BATCH, K, SINGLE = 32, 10, 500
+RESULTS = Path(__file__).parent / "results" / "quantization.json"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- quantization -->", "<!-- /quantization -->"
 
 
 def rank(session: onnxruntime.InferenceSession, data: PreparedData, exclude_seen: bool) -> tuple[float, float, float]:
@@ -53,12 +59,34 @@ def feed(histories: list[np.ndarray], exclude_seen: bool) -> dict[str, np.ndarra
     return {"input_ids": tokens, "exclude_seen": np.full(len(known), exclude_seen)}
 
 
+def table() -> str:
+    """Markdown: a row per kind of weights."""
+    lines = [
+        "| weights | HR@10 | NDCG@10 | MB | ms per history, batches of 32 | ms, alone |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in json.loads(RESULTS.read_text())["rows"]:
+        times = [
+            f"{row[key]:.1f}" if key in row else "" for key in ("ms_per_history_in_batches", "ms_per_history_alone")
+        ]
+        quality = f"{row['hr@10']:.4f} | {row['ndcg@10']:.4f}"
+        lines.append(f"| {row['weights']} | {quality} | {row['bytes'] / 1e6:.2f} | {' | '.join(times)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Measures and writes."""
+    """Measures and writes, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--data")
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
+    if options.table:
+        shown = f"{BEGIN}\n{table()}\n{END}"
+        README.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: shown, README.read_text(), flags=re.DOTALL))
+        return
+    if not (options.model and options.data):
+        parser.error("give --model and --data, or --table")
     torch.set_num_threads(1)
     data = PreparedData(options.data)
     exclude_seen = data.filters_seen()
@@ -91,8 +119,7 @@ def main() -> None:
         "hardware": {**hardware, "onnxruntime": onnxruntime.__version__},
         "rows": rows,
     }
-    output = Path(__file__).parent / "results" / "quantization.json"
-    output.write_text(json.dumps(content, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -152,11 +152,20 @@ def recipe(experiment: Experiment, num_epochs: int, seed: int) -> Recipe:
 def table(name: str) -> str:
     """Markdown: a row per start and budget, means over seeds with standard deviations, then the baselines."""
     groups: dict[tuple[str, int], list[dict]] = defaultdict(list)
-    rows = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    results = json.loads((RESULTS / f"{name}.json").read_text())
+    rows, counts = results["rows"], results["target"]["counts"]
     for row in rows:
         groups[row["start"], row["num_epochs"]].append(row)
     order = [UNTRAINED, *EXPERIMENTS[name].arms]
-    lines = ["| start | epochs | seeds | HR@10 | NDCG@10 | loss | minutes |", "|---|---|---|---|---|---|---|"]
+    items = next(row["recipe"]["origin"]["items"] for row in rows if "origin" in row.get("recipe", {}))
+    lines = [
+        f"*{name}*: {counts['train_interactions']:,} training interactions of {counts['users']:,} users with "
+        f"{items['known'] + items['new']:,} items, {items['known']:,} of them known to the checkpoint; "
+        f"{results['target']['split']}, {counts['test_targets']:,} test targets.",
+        "",
+        "| start | epochs | seeds | HR@10 | NDCG@10 | loss | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for start in order:
         for (other, num_epochs), runs in sorted(groups.items()):
             if other == start:
@@ -193,7 +202,8 @@ def main() -> None:
     text = README.read_text()
     for name in EXPERIMENTS:
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        text = re.sub(f"{begin}.*?{end}", f"{begin}\n{table(name)}\n{end}", text, flags=re.DOTALL)
+        shown = f"{begin}\n{table(name)}\n{end}"
+        text = re.sub(f"{begin}.*?{end}", lambda _, shown=shown: shown, text, flags=re.DOTALL)
     README.write_text(text)
 
 
