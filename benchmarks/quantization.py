@@ -3,7 +3,8 @@
 Exports a checkpoint to ONNX with float32, int8 and int4 weights and ranks every test target with each graph under ONNX
 Runtime, as it would be served: top 10 inside the graph, seen items out. The first row is the checkpoint in PyTorch, by
 the library's own full ranking; the float32 graph must agree with it. Written to benchmarks/results/quantization.json:
-HR@10, NDCG@10, bytes of graph and weights, and milliseconds per history in batches of 32 and alone, on one thread.
+HR@10, NDCG@10, bytes of graph and weights, and milliseconds of CPU time per history in batches of 32 and alone, on one
+thread (CPU time, so that other work on the machine matters little).
 
 python benchmarks/quantization.py --table writes the README's table from that file.
 """
@@ -32,7 +33,7 @@ BEGIN, END = "<!-- quantization -->", "<!-- /quantization -->"
 
 
 def rank(session: onnxruntime.InferenceSession, data: PreparedData, exclude_seen: bool) -> tuple[float, float, float]:
-    """HR@10, NDCG@10 and milliseconds per history over all test targets; an unknown target counts as missed."""
+    """HR@10, NDCG@10 and CPU milliseconds per history over all test targets; an unknown target counts as missed."""
     targets = data.targets("test")
     targets = targets[np.argsort(targets[:, 1], kind="stable")]  # like lengths side by side: less padding
     gains, hits, seconds = 0.0, 0, 0.0
@@ -40,9 +41,9 @@ def rank(session: onnxruntime.InferenceSession, data: PreparedData, exclude_seen
         rows = targets[start : start + BATCH].tolist()
         answers = np.array([data.items(history, position + 1, position)[0] for history, position in rows])
         inputs = feed([data.items(history, position) for history, position in rows], exclude_seen)
-        begin = time.perf_counter()
+        begin = time.process_time()
         (items,) = session.run(["items"], inputs)
-        seconds += time.perf_counter() - begin
+        seconds += time.process_time() - begin
         found, place = np.nonzero((items == answers[:, None]) & (answers != UNK_ID)[:, None])
         hits += len(found)
         gains += float((1 / np.log2(place + 2)).sum())
@@ -62,7 +63,7 @@ def feed(histories: list[np.ndarray], exclude_seen: bool) -> dict[str, np.ndarra
 def table() -> str:
     """Markdown: a row per kind of weights."""
     lines = [
-        "| weights | HR@10 | NDCG@10 | MB | ms per history, batches of 32 | ms, alone |",
+        "| weights | HR@10 | NDCG@10 | MB | CPU ms per history, batches of 32 | CPU ms, alone |",
         "|---|---|---|---|---|---|",
     ]
     for row in json.loads(RESULTS.read_text())["rows"]:
@@ -104,10 +105,10 @@ def main() -> None:
             session = onnxruntime.InferenceSession(str(path), session_options)
             hit_rate, ndcg, batched = rank(session, data, exclude_seen)
             singles = [feed([data.items(*row)], exclude_seen) for row in data.targets("test", 0, SINGLE).tolist()]
-            begin = time.perf_counter()
+            begin = time.process_time()
             for single in singles:
                 session.run(["items"], single)
-            alone = 1000 * (time.perf_counter() - begin) / len(singles)
+            alone = 1000 * (time.process_time() - begin) / len(singles)
         row = {"weights": weights, "hr@10": hit_rate, "ndcg@10": ndcg, "bytes": size}
         rows.append({**row, "ms_per_history_in_batches": round(batched, 3), "ms_per_history_alone": round(alone, 3)})
         print(rows[-1], flush=True)

@@ -42,7 +42,7 @@ def test_every_command_of_ours_is_one():
             words = shlex.split(line, comments=True)
             if words and words[0] == "sr-transformers":
                 options, rest = parser.parse_known_args(words[1:])
-                assert not rest or options.command == "train", line
+                assert not rest or options.command in ("train", "finetune"), line
                 seen += 1
     assert seen >= 6
 

@@ -58,13 +58,13 @@ def page(browser, url):
         assert server.poll() is None, log.read_text()
         return "Running on local URL" in log.read_text()
 
-    wait(browser, answers, 180)
+    wait(browser, answers, 300)
     browser.get(address)
     wait(browser, lambda one: element(one, "#history textarea"))
     return browser
 
 
-def wait(browser, condition, seconds=60):
+def wait(browser, condition, seconds=120):
     return waiting.WebDriverWait(browser, seconds, 0.3, [LookupError]).until(condition)
 
 
