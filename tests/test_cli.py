@@ -59,6 +59,20 @@ def test_recommend_prints_items(walked, capsys):
     assert lines[0].split()[0] == "1"
 
 
+def test_finetune_carries_a_checkpoint_over(walked, capsys):
+    log = synthetic.generate(num_users=80, num_items=20, num_successors=2, mean_length=10, seed=2)
+    log.with_columns(log["item_id"] + 5).write_csv(walked / "later.csv")  # items 5 .. 24, so 15 known and 5 new
+    assert main(["prepare", str(walked / "later.csv"), "--output", str(walked / "later")]) == 0
+    arguments = ["--model", str(walked / "run"), "--data", str(walked / "later"), "--output", str(walked / "finetuned")]
+    options = ["--freeze", "body", "--init", "mean", "--num-train-epochs", "1"]
+    assert main(["finetune", str(walked / "tiny.yaml"), *arguments, *options]) == 0
+    out = capsys.readouterr().out
+    assert "items: 15 known, 5 new, 5 dropped" in out
+    assert "| lsrm tiny |" in out
+    origin = json.loads((walked / "finetuned" / "run.json").read_text())["recipe"]["origin"]
+    assert (origin["freeze"], origin["init"], origin["old_items"]) == ("body", "mean", "drop")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -42,7 +42,7 @@ def test_every_command_of_ours_is_one():
             words = shlex.split(line, comments=True)
             if words and words[0] == "sr-transformers":
                 options, rest = parser.parse_known_args(words[1:])
-                assert not rest or options.command == "train", line
+                assert not rest or options.command in ("train", "finetune"), line
                 seen += 1
     assert seen >= 6
 
@@ -60,13 +60,33 @@ def test_every_path_in_the_readme_exists():
         assert (ROOT / target).exists(), target
 
 
+def script(path: str):
+    """A script of this repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_results_table_is_what_the_records_say():
-    spec = importlib.util.spec_from_file_location("results", ROOT / "recipes" / "results.py")
-    results = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(results)
+    results = script("recipes/results.py")
     shown = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", README, flags=re.DOTALL)
     assert shown
     assert shown[1].strip() == results.table()
+
+
+def test_the_transfer_tables_are_what_the_records_say():
+    transfer = script("recipes/transfer.py")
+    for name in transfer.EXPERIMENTS:
+        shown = re.search(f"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", README, flags=re.DOTALL)
+        assert shown[1] == transfer.table(name)
+
+
+def test_the_quantization_table_is_what_was_measured():
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    quantization = script("benchmarks/quantization.py")
+    shown = re.search(f"{quantization.BEGIN}\n(.*?)\n{quantization.END}", README, flags=re.DOTALL)
+    assert shown[1] == quantization.table()
 
 
 def test_ci_runs_what_the_readme_says():

@@ -20,7 +20,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.run import leave_processes, train
 
-    recipe = Recipe.load(options.recipe, _overrides(rest))
+    recipe = Recipe.load(options.recipe, overrides(rest))
     callbacks = None
     if options.profile:
         from sr_transformers.training.profiling import StepProfiler
@@ -32,7 +32,12 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     leave_processes()
 
 
-def _overrides(rest: list[str]) -> dict[str, object]:
+def overrides(rest: list[str]) -> dict[str, object]:
+    """Values of recipe keys from the words `--key value` and `--key=value`.
+
+    Raises:
+        ValueError: if they do not come in pairs.
+    """
     from sr_transformers.training.recipe import parse_value
 
     words = [part for word in rest for part in (word.split("=", 1) if word.startswith("--") else [word])]

@@ -26,12 +26,18 @@ from sr_transformers.records import RunRecord, source_commit
 from sr_transformers.training.arguments import LSRMTrainingArguments
 
 
-def run_settings(model: PreTrainedModel, arguments: LSRMTrainingArguments, data: PreparedData) -> dict[str, Any]:
-    """All that moves a number of a run: its model, training and data, in plain values."""
+def run_settings(
+    model: PreTrainedModel,
+    arguments: LSRMTrainingArguments,
+    data: PreparedData,
+    origin: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All that moves a number of a run: its model, training, data and where its first weights came from."""
     return {
         "model": {**model.config.to_diff_dict(), "attn_implementation": model.config._attn_implementation},
         "training": {**_plain(arguments), "processes": arguments.world_size},
         "data": data.manifest,
+        **({"origin": origin} if origin is not None else {}),
     }
 
 
@@ -87,7 +93,7 @@ def _record(
         started=started,
         seed=arguments.seed,
         data=data.manifest,
-        recipe={"model": settings["model"], "training": settings["training"]},
+        recipe={name: section for name, section in settings.items() if name != "data"},
         versions=_versions(),
         commit=source_commit(),
         hardware=_hardware(arguments.world_size),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
@@ -25,6 +25,8 @@ def train(
     output_dir: str | Path,
     callbacks: list | None = None,
     attn_implementation: str | None = None,
+    model: PreTrainedModel | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> RunRecord:
     """Trains, keeps the weights that validated best, evaluates them on the test targets beside the baselines.
 
@@ -37,20 +39,28 @@ def train(
         output_dir: made if missing. Afterwards it holds the model, its vocabulary, run.json and the checkpoints.
         callbacks: further Trainer callbacks.
         attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None lets transformers choose.
+        model: weights to start from instead of fresh ones; it is trained in place, parameters that need no gradient
+            stay. The recipe's `model` section is not looked at then.
+        origin: where `model` comes from, in plain values: part of the settings and of the record.
 
     With `push_to_hub` and `hub_model_id` in the recipe the finished run is published (`LSRMTrainer.push_to_hub`).
 
     Raises:
+        ValueError: if only one of `model` and `origin` is given: weights of unknown origin cannot be resumed.
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
     """
     data = data if isinstance(data, PreparedData) else PreparedData(data)
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
-    config = recipe.config(data.vocab_size)
+    if (model is None) != (origin is None):
+        raise ValueError("model and origin belong together: give both to start from given weights, or neither.")
     set_seed(arguments.seed)
-    extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    model = LSRMForCausalLM._from_config(config, **extra)
-    settings = run_settings(model, arguments, data)
+    if model is None:
+        extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+        model = LSRMForCausalLM._from_config(recipe.config(data.vocab_size), **extra)
+    elif attn_implementation:
+        model.set_attn_implementation(attn_implementation)
+    settings = run_settings(model, arguments, data, origin)
     with arguments.main_process_first(local=False):
         checkpoint = _check_output(output_dir, settings, arguments.process_index)
     trainer = LSRMTrainer(model, arguments, data, callbacks)

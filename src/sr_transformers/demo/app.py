@@ -1,0 +1,111 @@
+"""The demo's page: a history in, the next items out, trajectories, two checkpoints side by side, figures of a study.
+
+Gradio is imported where the page is built; nothing else of this library needs it. No usage statistics are sent.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles
+
+HELP = (
+    "A history is item ids, one a line, oldest first. Choose items from the list (the most popular ones are there) or "
+    "type any id. Probabilities are the model's over all items, seen or not."
+)
+
+
+def build_app(
+    model: str | Path, compare: str | Path | None = None, titles: str | Path | None = None,
+    study: str | Path | None = None,
+) -> Any:  # fmt: skip
+    """The page, as a `gradio.Blocks` that is ready to be launched.
+
+    Args:
+        model: folder or Hub id of a checkpoint.
+        compare: a second one, shown beside it.
+        titles: file of titles, see `session.read_titles`.
+        study: folder with figures.
+
+    Raises:
+        ValueError: if gradio is not installed, or as `read_titles` and `find_figures`.
+    """
+    try:
+        import gradio
+    except ImportError as error:
+        raise ValueError("the demo needs the package gradio: pip install 'sr-transformers[demo]'.") from error
+    names = read_titles(titles) if titles else {}
+    figures = find_figures(study) if study else []
+    sessions = [DemoSession.load(one, names) for one in (model, compare) if one is not None]
+    columns = ["item", *(["title"] if names else []), "probability"]
+    with gradio.Blocks(title=f"Next items: {sessions[0].name}", analytics_enabled=False) as app:
+        gradio.Markdown(f"# What comes next?\n{HELP}")
+        with gradio.Row():
+            choice = gradio.Dropdown(
+                sessions[0].choices(), value=None, label="Choose an item", elem_id="choice", scale=4
+            )
+            add = gradio.Button("Add to the history", elem_id="add", scale=1)
+            clear = gradio.Button("Clear", elem_id="clear", scale=1)
+        history = gradio.Textbox(lines=5, label="History, one item id a line, oldest first", elem_id="history")
+        exclude_seen = gradio.Checkbox(True, label="Leave out items of the history", elem_id="exclude-seen")
+        with gradio.Tab("Next items"):
+            count = gradio.Slider(1, 50, 10, step=1, label="How many")
+            recommend = gradio.Button("Recommend", variant="primary", elem_id="recommend")
+            message = gradio.Markdown(elem_id="message")
+            next_tables = _tables(gradio, sessions, ["place", *columns], "next")
+        with gradio.Tab("Trajectory"):
+            gradio.Markdown("Each step takes the most likely item to be the next one, and goes on from there.")
+            steps = gradio.Slider(1, 50, 10, step=1, label="Steps")
+            follow = gradio.Button("Follow", variant="primary", elem_id="follow")
+            step_message = gradio.Markdown(elem_id="step-message")
+            step_tables = _tables(gradio, sessions, ["step", *columns], "steps")
+        if figures:
+            with gradio.Tab("Study"):
+                gradio.Gallery(figures, label="Figures", columns=2, object_fit="contain", elem_id="figures")
+
+        def show_next(text: str, k: int, without_seen: bool) -> list[Any]:
+            return _answer(sessions, text, lambda one, items: one.next_items(items, int(k), without_seen), True)
+
+        def show_steps(text: str, num_steps: int, without_seen: bool) -> list[Any]:
+            return _answer(
+                sessions, text, lambda one, items: one.trajectory(items, int(num_steps), without_seen), False
+            )
+
+        add.click(_append, [history, choice], [history])
+        clear.click(lambda: "", outputs=[history])
+        recommend.click(show_next, [history, count, exclude_seen], [message, *next_tables])
+        follow.click(show_steps, [history, steps, exclude_seen], [step_message, *step_tables])
+    return app
+
+
+def _tables(gradio: Any, sessions: list[DemoSession], columns: list[str], name: str) -> list[Any]:
+    """A table per model, side by side."""
+    with gradio.Row():
+        return [
+            gradio.Dataframe(headers=columns, label=one.name, interactive=False, elem_id=f"{name}-{index}", wrap=True)
+            for index, one in enumerate(sessions)
+        ]
+
+
+def _append(text: str, item: str | None) -> str:
+    """The history with one more item at its end."""
+    lines = [text.rstrip("\n")] if text.strip() else []
+    return "\n".join([*lines, item]) if item else text
+
+
+def _answer(sessions: list[DemoSession], text: str, ask: Any, compare: bool) -> list[Any]:
+    """A message and a table per model; a request that cannot be answered is said in the message."""
+    try:
+        items = parse_history(text)
+    except ValueError as error:
+        return [str(error), *([] for _ in sessions)]
+    notes = []
+    for one in sessions:
+        unknown = one.unknown(items)
+        if len(unknown) == len(items):
+            notes.append(f"{one.name} knows no item of this history; it shows the most popular items.")
+        elif unknown:
+            notes.append(f"{one.name} does not know {', '.join(unknown)}: skipped.")
+    tables = [ask(one, items) for one in sessions]
+    if compare and len(tables) == 2:
+        notes.append(agreement(*tables))
+    return ["\n\n".join(notes), *tables]

@@ -1,0 +1,150 @@
+"""What the demo computes, without any page: histories as text, tables of next items, trajectories, titles, figures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, encode_items
+from sr_transformers.recommender import ItemId, Recommender
+
+FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".webp")
+NUM_CHOICES = 500
+Row = list[str | int]
+
+
+def read_titles(path: str | Path) -> dict[str, str]:
+    """Titles by raw item id, both as text.
+
+    Args:
+        path: a `.csv`, `.tsv` or `.parquet` file with the columns item_id and title.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for another suffix, a missing column, or an item that is listed twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of titles.")
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        raise ValueError(f"{path}: titles are read from .csv, .tsv or .parquet; convert it or rename it.")
+    if suffix == ".parquet":
+        frame = pl.read_parquet(path)
+    else:
+        frame = pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
+    missing = {"item_id", "title"} - set(frame.columns)
+    if missing:
+        raise ValueError(f"{path}: column {', '.join(sorted(missing))} is missing; there are {frame.columns}.")
+    frame = frame.select(pl.col("item_id").cast(pl.String), pl.col("title").cast(pl.String).fill_null(""))
+    twice = frame.filter(frame["item_id"].is_duplicated())
+    if len(twice):
+        raise ValueError(f"{path}: item {twice['item_id'][0]!r} has more than one title.")
+    return dict(frame.iter_rows())
+
+
+def find_figures(folder: str | Path) -> list[tuple[str, str]]:
+    """(path, caption) of all figures in a folder and below it, in the order of their names.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if it holds no figure.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of figures.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FIGURE_SUFFIXES)
+    if not found:
+        raise ValueError(f"{folder} holds no figure ({', '.join(FIGURE_SUFFIXES)}).")
+    return [(str(path), path.relative_to(folder).with_suffix("").as_posix()) for path in found]
+
+
+@dataclass
+class DemoSession:
+    """A model as the page sees it.
+
+    Attributes:
+        name: what the page calls it.
+        recommender: the model with its vocabulary.
+        titles: by raw item id as text; items without one show their id only.
+    """
+
+    name: str
+    recommender: Recommender
+    titles: dict[str, str]
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, titles: dict[str, str] | None = None) -> "DemoSession":
+        """Loads a folder or a Hub id."""
+        name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else str(name_or_path)
+        return cls(name, Recommender.from_pretrained(name_or_path), titles or {})
+
+    def choices(self) -> list[tuple[str, str]]:
+        """(label, raw id) of the `NUM_CHOICES` items most popular in training, most popular first."""
+        tokenizer = self.recommender.tokenizer
+        last = min(NUM_SPECIAL + NUM_CHOICES, len(tokenizer))
+        return [(self.label(item), str(item)) for item in decode_items(tokenizer, range(NUM_SPECIAL, last))]
+
+    def label(self, item: ItemId) -> str:
+        """Title and id of an item."""
+        title = self.title(item)
+        return f"{title} ({item})" if title else str(item)
+
+    def title(self, item: ItemId) -> str:
+        """Title of an item, or nothing."""
+        return self.titles.get(str(item), "")
+
+    def unknown(self, history: list[str]) -> list[str]:
+        """Items of a history that the model does not know."""
+        tokens = encode_items(self.recommender.tokenizer, history)
+        return [item for item, token in zip(history, tokens, strict=True) if token < NUM_SPECIAL]
+
+    def next_items(self, history: list[str], k: int, exclude_seen: bool) -> list[Row]:
+        """Rows of place, item, title (if there are titles), probability.
+
+        A history without any known item gives the most popular items.
+        """
+        found = self.recommender.recommend(history, k, exclude_seen, fallback="popularity")
+        rows: list[Row] = []
+        for place, one in enumerate(found, 1):
+            title = [self.title(one.item)] if self.titles else []
+            rows.append([place, str(one.item), *title, _percent(one.probability)])
+        return rows
+
+    def trajectory(self, history: list[str], steps: int, exclude_seen: bool) -> list[Row]:
+        """Rows of step, item, title (if there are titles), probability.
+
+        Each time the most likely next item is taken to be the next one. It ends early when no item is left.
+        """
+        history = list(history)
+        rows: list[Row] = []
+        for step in range(1, steps + 1):
+            best = self.next_items(history, 1, exclude_seen)
+            if not best:
+                break
+            rows.append([step, *best[0][1:]])
+            history.append(str(best[0][1]))
+        return rows
+
+
+def parse_history(text: str) -> list[str]:
+    """Raw item ids from text, one a line: ids may hold spaces and commas.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    history = [line.strip() for line in text.splitlines() if line.strip()]
+    if not history:
+        raise ValueError("The history is empty: type item ids, one a line, oldest first, or choose an item.")
+    return history
+
+
+def agreement(one: list[Row], two: list[Row]) -> str:
+    """How many items two tables of next items share, in words."""
+    shared = {row[1] for row in one} & {row[1] for row in two}
+    first = "the same" if one and two and one[0][1] == two[0][1] else "different"
+    return f"{len(shared)} of {max(len(one), len(two))} items in both lists; {first} first item."
+
+
+def _percent(probability: float) -> str:
+    return "–" if probability != probability else f"{100 * probability:.2f} %"

@@ -1,0 +1,1 @@
+"""Checkpoints in the forms that are deployed: ONNX graphs and quantized weights."""

@@ -1,0 +1,170 @@
+"""A checkpoint as one ONNX graph: token histories in, the best next items and their probabilities out.
+
+The graph does what `Recommender` does between encoding and decoding: it takes the window, masks padding, scores, takes
+special tokens and (if asked) seen items out, and picks the k best. Batch and length are dynamic. Export goes through
+`transformers.exporters`, transformers' own ONNX path (on torch.export); optimum-onnx does not take transformers 5.
+
+Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantizer: the matrices and the item table in 8
+bits (the table once, although it serves twice), what is multiplied with them quantized at run time. "int4" is ONNX
+Runtime's blockwise quantizer: 4 bits with a scale per 32 weights, computed in float; the head gets a table of its own.
+
+It refuses a k that the vocabulary does not have, and a folder that has something in it.
+"""
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+
+from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
+from sr_transformers.evaluation.model_scorer import load_model
+
+DEFAULT_K = 100
+WEIGHTS = ("float32", "int8", "int4")
+INT4_BLOCK = 32
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+class NextItems(nn.Module):
+    """The function that is exported.
+
+    Args:
+        model: an `LSRMForCausalLM`.
+        k: items to return, at most the number of items.
+
+    Raises:
+        ValueError: for a k that is not in [1, number of items].
+    """
+
+    def __init__(self, model: PreTrainedModel, k: int = DEFAULT_K):
+        super().__init__()
+        num_items = model.config.vocab_size - NUM_SPECIAL
+        if not 1 <= k <= num_items:
+            raise ValueError(f"k is {k}; this vocabulary has {num_items} items, choose from 1 to {num_items}.")
+        self.model, self.k = model, k
+        self.window = model.config.max_position_embeddings
+
+    def forward(self, input_ids: torch.Tensor, exclude_seen: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The next items.
+
+        Args:
+            input_ids: `(B, T)` int64 tokens, oldest first, padded on the left with 0. T may exceed the window: the
+                most recent items are read, all of them count as seen. Unknown items (token 1) are masked where they
+                stand; leave them out to get more known items into the window.
+            exclude_seen: `(B,)` bool, whether to take the items of this history out.
+
+        Returns:
+            items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
+            probabilities: `(B, k)` float32, the model's, over all items whether seen or not; 0 there.
+        """
+        # The window is always full, on the left with padding: so its width is fixed and T is free.
+        recent = nn.functional.pad(input_ids, (self.window, 0), value=PAD_ID)[:, -self.window :]
+        mask = (recent >= NUM_SPECIAL).long()
+        logits = self.model(
+            input_ids=recent,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        scores = logits.float()
+        tokens = torch.arange(scores.shape[1], device=scores.device)
+        scores = scores.masked_fill(tokens < NUM_SPECIAL, -torch.inf)
+        log_z = scores.logsumexp(1, keepdim=True)
+        seen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids, True)
+        allowed = scores.masked_fill(seen & exclude_seen[:, None], -torch.inf)
+        best = allowed.topk(self.k, dim=1)
+        left = best.values > -torch.inf
+        items = torch.where(left, best.indices, torch.full_like(best.indices, PAD_ID))
+        probabilities = torch.where(left, (best.values - log_z).exp(), torch.zeros_like(best.values))
+        return {"items": items, "probabilities": probabilities}
+
+
+def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K, weights: str = "float32") -> Path:
+    """Writes `model.onnx` (weights in `model.onnx.data`), its description and the item vocabulary.
+
+    Args:
+        name_or_path: folder or Hub id of a checkpoint.
+        output: folder to make; it must not exist or be empty.
+        k: items that the graph returns.
+        weights: "float32", "int8" or "int4"; the head of this file tells them apart.
+
+    Returns:
+        The graph's file.
+
+    Raises:
+        FileExistsError: if `output` has something in it.
+        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, or as `NextItems`.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights is {weights!r}; choose from {', '.join(WEIGHTS)}.")
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'sr-transformers[onnx]'.")
+    output = new_folder(output)
+    model = load_model(name_or_path, dtype=torch.float32, device_map="cpu").eval()
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    # Two rows, three items: sizes of 1 would be taken for constants.
+    sample = {
+        "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),
+        "exclude_seen": torch.tensor([True, False]),
+    }
+    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
+    shapes = {"input_ids": {0: batch, 1: length}, "exclude_seen": {0: batch}}
+    config = OnnxConfig(dynamic_shapes=shapes)
+    if weights == "int8":
+        # Transpose: the tied head is the transposed table.
+        operations = OnnxRuntimeDynamicConfig(op_types_to_quantize=["MatMul", "Gather", "Transpose"])
+        config.quantizer = OnnxRuntimeQuantizer(operations)
+    elif weights == "int4":
+        config.opset_version = 21  # the first with 4-bit integers
+        model = _untied(model)
+    exported = OnnxExporter().export(NextItems(model, k), sample, config)
+    if weights == "int4":
+        component = exported.components["model"]
+        component.program = _in_four_bits(component.program)
+    exported.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    return output / "model.onnx"
+
+
+def _untied(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy whose head has a table of its own: the blockwise quantizer takes constants, not a transposed table."""
+    model = copy.deepcopy(model)
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().clone())
+    return model
+
+
+def _in_four_bits(program: Any) -> Any:
+    """An ONNX graph with its matrices and tables in 4 bits."""
+    import onnx_ir
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    config = DefaultWeightOnlyQuantConfig(
+        block_size=INT4_BLOCK,
+        is_symmetric=True,
+        bits=4,
+        op_types_to_quantize=("MatMul", "Gather"),
+        quant_axes=(("MatMul", 0), ("Gather", 1)),
+    )
+    quantizer = MatMulNBitsQuantizer(onnx_ir.to_proto(program), algo_config=config)
+    quantizer.process()
+    return onnx_ir.from_proto(quantizer.model.model)
+
+
+def new_folder(path: str | Path) -> Path:
+    """The folder, which does not exist or is empty.
+
+    Raises:
+        FileExistsError: if it has something in it.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not an empty folder; choose another output or remove it.")
+    return path

@@ -1,0 +1,1 @@
+"""From a trained checkpoint to another item vocabulary, and on with training there."""

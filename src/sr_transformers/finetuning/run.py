@@ -1,0 +1,178 @@
+"""Fine-tuning: a checkpoint, carried over to the item vocabulary of another log and trained on there.
+
+The architecture is the checkpoint's; of a recipe's `model` section only the dropout rates apply, and a key that
+contradicts the checkpoint is an error. What may change is chosen by `freeze` and `lora_rank`. The result is a standard
+run folder: low-rank adapters are merged into the weights they adapt.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    set_seed,
+)
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.finetuning.vocabulary import item_list, one_type, with_vocabulary
+from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.records import RunRecord
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.run import train
+
+OLD_ITEMS = ("drop", "keep")
+FREEZE = ("nothing", "body", "table")
+_DROPOUTS = ("embedding_dropout", "attention_dropout", "residual_dropout")
+_ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+
+
+def finetune(
+    name_or_path: str | Path,
+    data: PreparedData | str | Path,
+    recipe: Recipe,
+    output_dir: str | Path,
+    init: str = "nearest",
+    old_items: str = "drop",
+    freeze: str = "nothing",
+    lora_rank: int = 0,
+    callbacks: list | None = None,
+    attn_implementation: str | None = None,
+) -> RunRecord:
+    """Trains a checkpoint on a log with another item vocabulary; everything else is as in `training.run.train`.
+
+    Args:
+        name_or_path: folder or Hub id of the checkpoint and its vocabulary.
+        data: a prepared log.
+        recipe: its `training` section and its dropout rates.
+        output_dir: made if missing; an interrupted run goes on if the checkpoint and all settings are the same.
+        init: how rows of new items begin, see `finetuning.vocabulary`.
+        old_items: "drop": the model names the log's items only. "keep": it goes on to name the items of the
+            checkpoint too; they follow the log's items, and rankings run over all of them. An item that occurs in the
+            log's held-out part only is unknown to a prepared log, so it counts as unknown here whatever the
+            checkpoint knew.
+        freeze: "nothing", "body" (only item rows learn) or "table" (item rows stay, new ones too).
+        lora_rank: > 0: the matrices of the body stay and get low-rank adapters of this rank (package peft), merged at
+            the end. Item rows are trained in full unless the table is frozen: adapters cannot teach new items.
+
+    Raises:
+        ValueError: for an unknown choice, a frozen body together with adapters, adapters without the package peft, a
+            checkpoint that is no LSRM, or a recipe that contradicts its architecture.
+    """
+    for name, value, choices in (("old_items", old_items, OLD_ITEMS), ("freeze", freeze, FREEZE)):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; choose from {', '.join(choices)}.")
+    if lora_rank < 0 or (lora_rank and freeze == "body"):
+        raise ValueError(
+            f"lora_rank is {lora_rank} with freeze {freeze!r}: adapters of rank 1 or more change the body, so it "
+            "cannot be frozen; give one of the two."
+        )
+    data = data if isinstance(data, PreparedData) else PreparedData(data)
+    base = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    changes = _config_changes(base.config, recipe, str(name_or_path))
+    if old_items == "keep":
+        data = DataWithOldItems(data.path, tokenizer)
+    seed = recipe.arguments(output_dir).seed
+    item_ids = item_list(data.tokenizer)
+    model, _, change = with_vocabulary(base, tokenizer, item_ids, init, data, seed, changes)
+    callbacks = list(callbacks or [])
+    if lora_rank:
+        set_seed(seed)
+        callbacks.append(_adapt(model, lora_rank))
+    elif freeze == "body":
+        model.requires_grad_(False)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        table.requires_grad_(freeze != "table")
+    origin = {
+        "model": str(name_or_path),
+        "weights_sha256": weights_sha256(base),
+        "init": init,
+        "old_items": old_items,
+        "freeze": freeze,
+        "lora_rank": lora_rank,
+        "items": change.as_dict(),
+    }
+    return train(recipe, data, output_dir, callbacks, attn_implementation, model, origin)
+
+
+def weights_sha256(model: PreTrainedModel) -> str:
+    """Digest of all weights, whatever files they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class DataWithOldItems(PreparedData):
+    """A prepared log whose vocabulary goes on with those items of a checkpoint that it lacks; none of them is a target.
+
+    Args:
+        path: the prepared folder.
+        old: the checkpoint's vocabulary.
+    """
+
+    def __init__(self, path: str | Path, old: PreTrainedTokenizerBase):
+        super().__init__(path)
+        own = item_list(super().tokenizer)
+        present = {str(item) for item in own}
+        added = [item for item in item_list(old) if str(item) not in present]
+        self._num_added = len(added)
+        self._tokenizer = build_tokenizer(one_type([*own, *added]))
+
+    @property
+    def vocab_size(self) -> int:
+        """V: the log's items, the checkpoint's other items, and special tokens."""
+        return super().vocab_size + self._num_added
+
+    @property
+    def item_counts(self) -> np.ndarray:  # type: ignore[override]
+        """`(V,)` int64, training interactions of every token; 0 for the special and for the added ones."""
+        return np.concatenate([super().item_counts, np.zeros(self._num_added, np.int64)])
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:  # type: ignore[override]
+        """The item vocabulary."""
+        return self._tokenizer
+
+
+def _config_changes(config: Any, recipe: Recipe, name: str) -> dict[str, Any]:
+    """The recipe's dropout rates, after making sure that the rest of its model section is the checkpoint's."""
+    if not isinstance(config, LSRMConfig):
+        raise ValueError(f"{name} is a {config.model_type} model; only lsrm checkpoints can be fine-tuned.")
+    wanted = recipe.config(config.vocab_size)
+    other = [key for key in recipe.model if key not in _DROPOUTS and getattr(wanted, key) != getattr(config, key)]
+    if other:
+        shown = ", ".join(f"{key} {getattr(wanted, key)} instead of {getattr(config, key)}" for key in other)
+        options = " ".join(f"--{key} {getattr(config, key)}" for key in other)
+        raise ValueError(f"recipe {recipe.name} contradicts {name}: {shown}; set {options}.")
+    return {key: getattr(wanted, key) for key in _DROPOUTS if key in recipe.model}
+
+
+class _MergeAtTheEnd(TrainerCallback):
+    """Merges adapters once the best weights are back in place, before the model is ranked on test and saved."""
+
+    def __init__(self, adapted: Any):
+        self.adapted = adapted
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.adapted.merge_and_unload()
+
+
+def _adapt(model: PreTrainedModel, rank: int) -> TrainerCallback:
+    """Freezes a model and puts low-rank adapters into the matrices of its body, in place."""
+    try:
+        import peft
+    except ImportError as error:
+        raise ValueError("lora_rank needs the package peft: pip install 'sr-transformers[lora]'.") from error
+    # alpha = 2 r: adapters act with the weight 2, a common default; B starts at zero, so training starts from `model`.
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_ADAPTED, lora_dropout=0.0)
+    return _MergeAtTheEnd(peft.get_peft_model(model, config))

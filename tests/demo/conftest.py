@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM
+from sr_transformers.data.vocabulary import build_tokenizer
+
+ITEMS = [f"item {n}" for n in range(30)]
+
+
+def make_checkpoint(folder, seed):
+    torch.manual_seed(seed)
+    config = LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=8, max_position_embeddings=6, initializer_range=0.5)
+    LSRMForCausalLM(config).save_pretrained(folder)
+    build_tokenizer(ITEMS).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """Two models over "item 0" .. "item 29"."""
+    folder = tmp_path_factory.mktemp("demo")
+    return make_checkpoint(folder / "one", 1), make_checkpoint(folder / "two", 2)
+
+
+@pytest.fixture(scope="session")
+def titles(tmp_path_factory):
+    """Titles of the items with even numbers."""
+    path = tmp_path_factory.mktemp("titles") / "titles.csv"
+    path.write_text("item_id,title\n" + "".join(f"item {n},Title {n}\n" for n in range(0, 30, 2)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory):
+    """A folder with one figure (an SVG needs no library) and something else."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "fits").mkdir()
+    (folder / "fits" / "law.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="300" height="200">'
+        '<line x1="20" y1="20" x2="280" y2="180" stroke="blue" stroke-width="4"/></svg>'
+    )
+    (folder / "fit.json").write_text("{}")
+    return folder

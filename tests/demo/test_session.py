@@ -1,0 +1,109 @@
+import polars as pl
+import pytest
+
+from sr_transformers import Recommender
+from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles
+
+
+@pytest.fixture(scope="module")
+def session(checkpoints, titles):
+    return DemoSession.load(checkpoints[0], read_titles(titles))
+
+
+def test_it_shows_what_the_recommender_says(session, checkpoints):
+    rows = session.next_items(["item 3", "item 4"], 5, True)
+    wanted = Recommender.from_pretrained(checkpoints[0]).recommend(["item 3", "item 4"], 5)
+    assert [row[0] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row[1] for row in rows] == [one.item for one in wanted]
+    assert [row[3] for row in rows] == [f"{100 * one.probability:.2f} %" for one in wanted]
+    for row in rows:
+        number = int(row[1].split()[1])
+        assert row[2] == ("" if number % 2 else f"Title {number}")
+
+
+def test_seen_items_can_be_shown(session):
+    history = [f"item {n}" for n in range(6)]
+    assert not {row[1] for row in session.next_items(history, 30, True)} & set(history)
+    assert {row[1] for row in session.next_items(history, 30, False)} >= set(history)
+
+
+def test_without_titles_there_is_no_column_for_them(checkpoints):
+    session = DemoSession.load(checkpoints[0])
+    assert all(len(row) == 3 for row in session.next_items(["item 1"], 3, True))
+    assert session.label("item 1") == "item 1"
+    assert session.name == "one"
+
+
+def test_a_trajectory_follows_the_first_item_each_time(session):
+    rows = session.trajectory(["item 3"], 4, True)
+    history = ["item 3"]
+    for step, row in enumerate(rows, 1):
+        assert row == [step, *session.next_items(history, 1, True)[0][1:]]
+        history.append(row[1])
+    assert len(set(history)) == 5
+
+
+def test_a_trajectory_ends_when_no_item_is_left(session):
+    assert len(session.trajectory([f"item {n}" for n in range(28)], 10, True)) == 2
+
+
+def test_choices_are_the_most_popular_with_titles(session):
+    assert session.choices()[:3] == [
+        ("Title 0 (item 0)", "item 0"),
+        ("item 1", "item 1"),
+        ("Title 2 (item 2)", "item 2"),
+    ]
+    assert len(session.choices()) == 30
+
+
+def test_unknown_items_are_told_and_popularity_steps_in(session):
+    assert session.unknown(["item 1", "[UNK]", "nothing"]) == ["[UNK]", "nothing"]
+    assert session.next_items(["nothing"], 2, True) == [[1, "item 0", "Title 0", "–"], [2, "item 1", "", "–"]]
+
+
+def test_a_history_is_one_item_a_line():
+    assert parse_history(" a b \n\n c, d\n") == ["a b", "c, d"]
+    with pytest.raises(ValueError, match="history is empty"):
+        parse_history(" \n ")
+
+
+def test_agreement_is_counted():
+    one = [[1, "a", "1 %"], [2, "b", "1 %"], [3, "c", "1 %"]]
+    assert (
+        agreement(one, [[1, "a", ""], [2, "c", ""], [3, "x", ""]]) == "2 of 3 items in both lists; the same first item."
+    )
+    assert agreement(one, [[1, "b", ""]]) == "1 of 3 items in both lists; different first item."
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_titles_are_read(tmp_path, suffix):
+    frame, path = pl.DataFrame({"item_id": [1, 2], "title": ["A, B", None]}), tmp_path / f"titles.{suffix}"
+    if suffix == "parquet":
+        frame.write_parquet(path)
+    else:
+        frame.write_csv(path, separator="\t" if suffix == "tsv" else ",")
+    assert read_titles(path) == {"1": "A, B", "2": ""}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("none.csv", None, FileNotFoundError, "no such file of titles"),
+        ("titles.json", "{}", ValueError, "titles are read from .csv, .tsv or .parquet"),
+        ("titles.csv", "item_id,name\n1,a\n", ValueError, "column title is missing"),
+        ("twice.csv", "item_id,title\n7,a\n7,b\n", ValueError, "item '7' has more than one title"),
+    ],
+)
+def test_bad_titles_are_refused(tmp_path, name, content, error, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=message):
+        read_titles(tmp_path / name)
+
+
+def test_figures_are_found_below_the_folder(study, tmp_path):
+    assert find_figures(study) == [(str(study / "fits" / "law.svg"), "fits/law")]
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        find_figures(tmp_path / "none")
+    with pytest.raises(ValueError, match="holds no figure"):
+        find_figures(tmp_path)

@@ -1,0 +1,140 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
+from sr_transformers.cli import main
+from sr_transformers.data.vocabulary import build_tokenizer, encode_items
+from sr_transformers.export.onnx import NextItems, export_onnx
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+pytest.importorskip("onnxscript", reason="needs the extra onnx")
+
+ITEMS = [f"i{n}" for n in range(60)]
+WINDOW = 8
+# Of all kinds: one item, full window, longer than the window, with repeats.
+HISTORIES = [
+    ["i3"],
+    ["i1", "i2", "i3"],
+    [f"i{n}" for n in range(8)],
+    [f"i{n}" for n in range(20, 40)],
+    ["i5", "i5", "i6", "i5"],
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    config = LSRMConfig(
+        vocab_size=len(ITEMS) + 2, hidden_size=32, max_position_embeddings=WINDOW, initializer_range=0.2
+    )
+    folder = tmp_path_factory.mktemp("model")
+    LSRMForCausalLM(config).save_pretrained(folder)
+    build_tokenizer(ITEMS).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    return export_onnx(checkpoint, tmp_path_factory.mktemp("onnx") / "float32", k=20)
+
+
+def encode(histories, tokenizer):
+    tokens = [encode_items(tokenizer, history) for history in histories]
+    width = max(map(len, tokens))
+    return np.array([[0] * (width - len(row)) + row for row in tokens], np.int64)
+
+
+def run(path, histories, exclude_seen):
+    """Items and probabilities by onnxruntime alone, a list of pairs per history."""
+    session = onnxruntime.InferenceSession(str(path))
+    tokenizer = AutoTokenizer.from_pretrained(path.parent)
+    inputs = {"input_ids": encode(histories, tokenizer), "exclude_seen": np.full(len(histories), exclude_seen)}
+    items, probabilities = session.run(["items", "probabilities"], inputs)
+    return [
+        list(zip(tokenizer.convert_ids_to_tokens(row), found, strict=True))
+        for row, found in zip(items.tolist(), probabilities.tolist(), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("exclude_seen", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_graph_gives_what_the_recommender_gives(exported, checkpoint, exclude_seen, count):
+    recommender = Recommender.from_pretrained(checkpoint)
+    expected = recommender.recommend_batch(HISTORIES[:count], k=20, exclude_seen=exclude_seen)
+    for found, wanted in zip(run(exported, HISTORIES[:count], exclude_seen), expected, strict=True):
+        assert [item for item, _ in found] == [one.item for one in wanted]
+        assert [p for _, p in found] == pytest.approx([one.probability for one in wanted], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 31])
+def test_any_length_and_any_padding_will_do(exported, length):
+    history = [f"i{n % 60}" for n in range(length)]
+    (alone,) = run(exported, [history], True)
+    beside_a_longer_one, _ = run(exported, [history, [f"i{n}" for n in range(45)]], True)
+    assert [item for item, _ in alone] == [item for item, _ in beside_a_longer_one]
+    assert [p for _, p in alone] == pytest.approx([p for _, p in beside_a_longer_one], rel=1e-4, abs=1e-6)
+
+
+def test_unknown_items_are_masked(exported):
+    (one,), (two,) = run(exported, [["i1", "never heard of", "i2"]], False), run(exported, [["i1", "i2"]], False)
+    assert [item for item, _ in one] == [item for item, _ in two]
+
+
+def test_when_too_few_items_are_left_the_rest_is_padding(exported):
+    (found,) = run(exported, [ITEMS[:55]], True)
+    assert {item for item, _ in found[:5]} == set(ITEMS[55:])
+    assert all(item == "[PAD]" and p == 0 for item, p in found[5:])
+
+
+def test_transformers_own_runner_loads_it(exported, checkpoint):
+    from transformers.exporters import ExportedModel
+
+    model = ExportedModel.from_pretrained(exported.parent)
+    tokens = torch.tensor([encode_items(AutoTokenizer.from_pretrained(checkpoint), HISTORIES[1])])
+    output = model(input_ids=tokens, exclude_seen=torch.tensor([True]))
+    wanted = Recommender.from_pretrained(checkpoint).recommend(HISTORIES[1], k=20)
+    assert output["probabilities"][0].tolist() == pytest.approx([one.probability for one in wanted], rel=1e-4)
+    assert json.loads((exported.parent / "export.json").read_text())["export_format"] == "onnx"
+
+
+@pytest.mark.parametrize(("weights", "factor", "tolerance"), [("int8", 0.45, 0.05), ("int4", 0.45, 0.5)])
+def test_quantized_weights_are_smaller_and_near(exported, checkpoint, tmp_path, capsys, weights, factor, tolerance):
+    logging.disable(logging.WARNING)
+    try:
+        arguments = ["--model", str(checkpoint), "--output", str(tmp_path / weights), "-k", "60", "--weights", weights]
+        assert main(["export", *arguments]) == 0
+    finally:
+        logging.disable(logging.NOTSET)
+    path = tmp_path / weights / "model.onnx"
+    assert f"bytes, {weights}, the best 60 items" in capsys.readouterr().out
+    whole = exported.with_name("model.onnx.data").stat().st_size
+    assert path.with_name("model.onnx.data").stat().st_size < factor * whole
+    expected = Recommender.from_pretrained(checkpoint).recommend_batch(HISTORIES, k=60, exclude_seen=False)
+    for found, wanted in zip(run(path, HISTORIES, False), expected, strict=True):
+        near, truth = dict(found), {one.item: one.probability for one in wanted}
+        assert set(near) == set(ITEMS)
+        distance = sum(abs(near[item] - truth[item]) for item in ITEMS) / 2  # total variation
+        assert 0 < distance < tolerance
+
+
+@pytest.mark.parametrize("k", [0, 61])
+def test_a_k_that_is_not_there_is_refused(checkpoint, k):
+    with pytest.raises(ValueError, match=f"k is {k}; this vocabulary has 60 items"):
+        NextItems(Recommender.from_pretrained(checkpoint).model, k)
+
+
+def test_wrong_requests_are_refused(checkpoint, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="weights is 'int2'; choose from float32, int8, int4"):
+        export_onnx(checkpoint, tmp_path / "new", weights="int2")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        export_onnx(checkpoint, tmp_path / "full")
+    monkeypatch.setattr("sr_transformers.export.onnx.PACKAGES", ("onnx", "no_such_package"))
+    with pytest.raises(ValueError, match=r"needs no_such_package: pip install 'sr-transformers\[onnx\]'"):
+        export_onnx(checkpoint, tmp_path / "new")
