@@ -38,6 +38,7 @@ def train(
     output_dir: str | Path,
     callbacks: list | None = None,
     attn_implementation: str | None = None,
+    with_baselines: bool = True,
 ) -> RunRecord:
     """Trains, keeps the weights that validated best, evaluates them on the test targets beside the baselines.
 
@@ -50,6 +51,7 @@ def train(
         output_dir: made if missing. Afterwards it holds the model, its vocabulary, run.json and the checkpoints.
         callbacks: further Trainer callbacks.
         attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None lets transformers choose.
+        with_baselines: evaluate the baselines too; studies of many runs on one log need them once only.
 
     Raises:
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
@@ -82,7 +84,7 @@ def train(
     model.config.use_cache = True  # the Trainer turned it off for training
     data.tokenizer.model_max_length = config.max_position_embeddings
     trainer.save_model(str(output_dir))
-    if trainer.is_world_process_zero():
+    if with_baselines and trainer.is_world_process_zero():
         reports += [
             evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
             for scorer in baselines(data)
