@@ -165,7 +165,7 @@ def bounds_of(bound: BoundLaw, log_loss: np.ndarray) -> list[tuple[float, float]
     """Limits of theta: floors and powers from e^-16 of the smallest loss on, exponents from 0.001 to 5."""
     k = bound.num_powers
     low, high = float(log_loss.min()), float(log_loss.max())
-    limits = [(low - 16.0, high)] + [(low - 16.0, high + 3.0)] * k + [_EXPONENTS] * k
+    limits = [(low - 16.0, high)] * bound.first + [(low - 16.0, high + 3.0)] * k + [_EXPONENTS] * k
     return limits + [_LOG_REPEATS] * (bound.law.num_parameters - len(limits))
 
 
@@ -176,7 +176,7 @@ def grid_starts(bound: BoundLaw, log_loss: np.ndarray, keep: int = 3) -> list[np
     grid = np.array([0.03, 0.08, 0.15, 0.3, 0.5, 0.9, 1.5])
     found: list[tuple[float, np.ndarray]] = []
     for exponents in np.stack(np.meshgrid(*[grid] * k), -1).reshape(-1, k):
-        basis = np.concatenate([np.ones((1, len(loss))), np.exp(-exponents[:, None] * bound.x)]).T
+        basis = np.concatenate([np.ones((bound.first, len(loss))), np.exp(-exponents[:, None] * bound.x)]).T
         solution = np.linalg.lstsq(basis / loss[:, None], np.ones(len(loss)), rcond=None)[0]
         solution = np.maximum(solution, 1e-4 * loss.min())
         error = float(np.abs(np.log(basis @ solution) - log_loss).sum())
@@ -191,7 +191,7 @@ def random_starts(bound: BoundLaw, log_loss: np.ndarray, count: int, rng: np.ran
     top = float(log_loss.mean())
     return [
         _with_repeats(
-            np.concatenate([top + rng.uniform(-3.0, 0.0, 1 + k), np.exp(rng.uniform(np.log(0.02), np.log(2.0), k))]),
+            np.concatenate([top + rng.uniform(-3.0, 0.0, bound.first + k), np.exp(rng.uniform(np.log(0.02), np.log(2.0), k))]),
             bound,
             rng.uniform(0.0, 4.0),
         )
@@ -220,28 +220,29 @@ def _judge(
             f"{points.num_distinct(law)} distinct points for {law.num_parameters} parameters: the law passes through "
             "them whatever they are; measure more sizes or amounts of data."
         )
-    k = bound.num_powers
-    names = [law.names[0], *law.names[1:]]
+    k, first, names = bound.num_powers, bound.first, law.names
     for index, variable in enumerate(law.powers):
-        if law.name != "repeated" and points.num_values(variable) < 3:
-            return UNDER_DETERMINED, f"{variable} has 2 distinct values: no curve can be told from a line; measure more."
-        share = jacobian[:, 1 + index]
-        if float(share.max()) < _VANISHED:
-            return DEGENERATE, f"the loss does not depend on {variable}: the term {names[1 + index]} vanished."
-    hit = []
-    for name, value, (low, high) in zip(names, theta, bounds_of(bound, log_loss), strict=True):
-        if value <= low + 1e-9 or value >= high - 1e-9:
-            hit.append(f"{name} at its {'lower' if value <= low + 1e-9 else 'upper'} bound")
-    if float(jacobian[:, 0].max()) < _VANISHED:
-        hit.append(f"{names[0]} at its bound: no floor is visible in these points")
+        if law.has_floor and law.name != "repeated" and points.num_values(variable) < 3:
+            return UNDER_DETERMINED, (
+                f"{variable} has 2 distinct values: no curve can be told from a line; measure a third."
+            )
+        if float(jacobian[:, first + index].max()) < _VANISHED:
+            return DEGENERATE, f"the loss does not depend on {variable}: the term {names[first + index]} vanished."
+    hit = [
+        f"{name} at its {'lower' if value <= low + 1e-9 else 'upper'} bound"
+        for name, value, (low, high) in zip(names, theta, bounds_of(bound, log_loss), strict=True)
+        if value <= low + 1e-9 or value >= high - 1e-9
+    ]
+    if first and float(jacobian[:, 0].max()) < _VANISHED:
+        hit = [f"{names[0]} at its bound: no floor is visible in these points", *hit]
     if hit:
-        return BOUND_HIT, "; ".join(dict.fromkeys(hit)) + "."
+        return BOUND_HIT, "; ".join(hit) + "."
     scaled = jacobian / np.linalg.norm(jacobian, axis=0)
     condition = float(np.linalg.cond(scaled))
     if condition > _CONDITION:
         return DEGENERATE, (
             f"the parameters cannot be told apart (condition {condition:.1e}): {' and '.join(law.variables)} move "
-            f"together, or {' and '.join(names[1 + k : 1 + 2 * k])} too small for these points to bend."
+            f"together, or {' and '.join(names[first + k : first + 2 * k])} too small for these points to bend."
         )
     if not settled:
         return NOT_CONVERGED, "the gradient does not vanish at the best point found; try more starts."

@@ -4,6 +4,7 @@
     d           L(D)    = E + B / D^beta
     joint       L(N, D) = E + A / N^alpha + B / D^beta
     repeated    the joint law of effective parameters N' and effective data D', when data repeat
+    power       L(N)    = A / N^alpha, no floor: what n is compared with
     saturating  M(N)    = M_inf - A / N^alpha, for a metric M such as HR@10: the form n for the misses 1 - M
 
 With N_c = A^(1/alpha) the form n is the paper's E + (N_c / N)^alpha. A law computes log L by log-sum-exp and its exact
@@ -44,6 +45,10 @@ class Law:
         return tuple(name for name in self.variables if name != UNIQUE)
 
     @property
+    def has_floor(self) -> bool:
+        return self.names[0] in ("E", "M_inf")
+
+    @property
     def num_parameters(self) -> int:
         return len(self.names)
 
@@ -70,6 +75,7 @@ LAWS = {
             ("E", "A", "B", "alpha", "beta", "R_D", "R_N"),
             "L = E + A / N'^alpha + B / D'^beta, D' = U + U R_D (1 - exp(-(D / U - 1) / R_D)), N' alike",
         ),
+        Law("power", (N,), ("A", "alpha"), "L = A / N^alpha"),
         Law("saturating", (N,), ("M_inf", "A", "alpha"), "M = M_inf - A / N^alpha"),
     )
 }
@@ -89,9 +95,9 @@ def law_named(name: str) -> Law:
 class BoundLaw:
     """A law on P points: log L and its Jacobian in internal coordinates theta.
 
-    theta = (e, c_1 .. c_K, p_1 .. p_K): e = log E, p_k the exponent of variable k, c_k the logarithm of its power at
-    the mean m_k of log x_k, so that power k is exp(c_k - p_k (log x_k - m_k)). Centred so, coefficients and exponents
-    hardly correlate and every start runs downhill to the same place.
+    theta = (e, c_1 .. c_K, p_1 .. p_K): e = log E (absent without a floor), p_k the exponent of variable k, c_k the
+    logarithm of its power at the mean m_k of log x_k, so that power k is exp(c_k - p_k (log x_k - m_k)). Centred so,
+    coefficients and exponents hardly correlate and every start runs downhill to the same place.
     """
 
     def __init__(self, law: Law, columns: Mapping[str, np.ndarray]):
@@ -100,33 +106,33 @@ class BoundLaw:
         self.centres = np.array([one.mean() for one in logs])
         self.x = np.stack(logs) - self.centres[:, None]  # (K, P)
         self.num_powers = len(logs)
+        self.first = int(law.has_floor)  # place of the first coefficient in theta
 
     def log_loss(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`(P,)` log L and its Jacobian `(P, Q)`, by log-sum-exp: nothing overflows."""
-        k = self.num_powers
-        powers = theta[1 : 1 + k, None] - theta[1 + k : 1 + 2 * k, None] * self.x
-        terms = np.concatenate([np.full((1, self.x.shape[1]), theta[0]), powers])
-        value, weights = log_sum_exp(terms)
-        return value, np.concatenate([weights, -weights[1:] * self.x]).T
+        k, first = self.num_powers, self.first
+        powers = theta[first : first + k, None] - theta[first + k : first + 2 * k, None] * self.x
+        floor = np.full((first, self.x.shape[1]), theta[0])
+        value, weights = log_sum_exp(np.concatenate([floor, powers]))
+        return value, np.concatenate([weights, -weights[first:] * self.x]).T
 
     def encode(self, params: Mapping[str, float]) -> np.ndarray:
         """Internal coordinates of parameters by name; E of 0 becomes a floor far below any loss."""
-        k = self.num_powers
-        names = self.law.names
-        floor = 1.0 - params["M_inf"] if names[0] == "M_inf" else params["E"]
-        exponents = np.array([params[name] for name in names[1 + k : 1 + 2 * k]])
-        coefficients = np.array([params[name] for name in names[1 : 1 + k]])
-        logs = np.log(np.maximum(np.concatenate([[floor], coefficients]), 1e-300))
-        return np.concatenate([logs[:1], logs[1:] - exponents * self.centres, exponents])
+        k, first, names = self.num_powers, self.first, self.law.names
+        floor = [1.0 - params["M_inf"] if names[0] == "M_inf" else params["E"]] if first else []
+        exponents = np.array([params[name] for name in names[first + k : first + 2 * k]])
+        coefficients = [params[name] for name in names[first : first + k]]
+        logs = np.log(np.maximum(np.array([*floor, *coefficients]), 1e-300))
+        return np.concatenate([logs[:first], logs[first:] - exponents * self.centres, exponents])
 
     def decode(self, theta: np.ndarray) -> dict[str, float]:
         """Parameters by name."""
-        k = self.num_powers
-        exponents = theta[1 + k : 1 + 2 * k]
-        floor = float(np.exp(theta[0]))
-        coefficients = np.exp(theta[1 : 1 + k] + exponents * self.centres)
-        values = [1.0 - floor if self.law.names[0] == "M_inf" else floor, *coefficients.tolist(), *exponents.tolist()]
-        return dict(zip(self.law.names, values, strict=False))
+        k, first = self.num_powers, self.first
+        exponents = theta[first + k : first + 2 * k]
+        coefficients = np.exp(theta[first : first + k] + exponents * self.centres)
+        floor = np.exp(theta[:first])
+        values = [*(1.0 - floor if self.law.names[0] == "M_inf" else floor), *coefficients, *exponents]
+        return {name: float(value) for name, value in zip(self.law.names, values, strict=False)}
 
 
 class BoundRepeatedLaw(BoundLaw):
@@ -146,6 +152,7 @@ class BoundRepeatedLaw(BoundLaw):
     def log_loss(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As for `BoundLaw`, by the chain rule through N' and D'."""
         e, c_n, c_d, alpha, beta, log_rd, log_rn = theta
+        alpha, beta = max(alpha, 1e-4), max(beta, 1e-4)  # an optimizer without bounds may look at less
         m_n, m_d = self.centres
         # Effective data; with g(r, s) = log(1 + e^s (1 - exp(-r e^-s))), s = log R.
         g_d, _, g_d_s = _discount(self.repeats, log_rd)
