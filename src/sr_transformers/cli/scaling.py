@@ -44,6 +44,45 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.add_argument("--json", metavar="FILE")
     predict.set_defaults(run=_predict)
 
+    run = parts.add_parser("run", help="do the runs of a study file; goes on where it was stopped")
+    run.add_argument("study", help="a YAML of recipes/studies/")
+    run.add_argument("--output", required=True, help="folder of the study")
+    run.add_argument("--data", help="prepared folder; the study's own if left out")
+    run.add_argument("--budget", type=_minutes, metavar="TIME", help="60, 60m or 2h: the runs worth most in that time")
+    run.add_argument("--dry-run", action="store_true", help="estimate only")
+    run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
+    run.set_defaults(run=_run)
+
+    report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
+    report.add_argument("study", help="folder of a study")
+    report.add_argument("--output", required=True, help="folder to write")
+    report.add_argument("--bootstrap", type=int, default=200, metavar="K")
+    report.set_defaults(run=_report)
+
+    advise = parts.add_parser("advise", help="what larger models would bring on your log, from a small study of it")
+    advise.add_argument("--data", required=True, help="prepared folder")
+    advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="60, 60m or 2h")
+    advise.add_argument("--output", help="folder of the study; DATA-advice beside the data if left out")
+    advise.add_argument("--recipe", default="recipes/lsrm/98k.yaml", help="gives all that the study does not set")
+    advise.add_argument("--epochs", type=float, default=5)
+    advise.add_argument("--gpu-flops", type=float, default=312e12, help="peak FLOP/s of the accelerator to price")
+    advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
+    advise.add_argument("--price", type=float, default=2.0, help="of an hour")
+    advise.add_argument("--json", metavar="FILE", help="write the numbers here")
+    advise.set_defaults(run=_advise)
+
+
+def _minutes(value: str) -> float:
+    """Minutes from 60, 60m or 1.5h."""
+    number, unit = (value[:-1], value[-1]) if value[-1:] in ("m", "h") else (value, "m")
+    try:
+        minutes = float(number) * (60.0 if unit == "h" else 1.0)
+    except ValueError:
+        minutes = -1.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is no time; write 90, 90m or 1.5h.")
+    return minutes
+
 
 def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
     parser.add_argument("points", nargs=nargs, help="a CSV or TSV table, or run.json files and folders of them")
@@ -150,3 +189,46 @@ def _from_fit(options: argparse.Namespace) -> dict:
             for flops in options.flops
         ]
     return answers
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.study.plan import Study
+    from sr_transformers.study.runner import run_study
+    from sr_transformers.training.run import leave_processes
+
+    _quiet()
+    study = Study.load(options.study)
+    run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights)
+    leave_processes()
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.study.report import write_report
+    from sr_transformers.study.words import sentences
+
+    found = write_report(options.study, options.output, options.bootstrap)
+    print("\n".join(sentences(found.document)))
+    print(f"written: {Path(options.output) / 'report.html'} and README.md")
+
+
+def _advise(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.scaling.documents import plain
+    from sr_transformers.study.advise import Hardware, advise
+
+    _quiet()
+    hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
+    output = options.output or f"{options.data.rstrip('/')}-advice"
+    answer, numbers = advise(options.data, output, options.budget, options.recipe, options.epochs, hardware)
+    print(answer)
+    if options.json:
+        Path(options.json).write_text(json.dumps(plain(numbers), indent=2) + "\n")
+
+
+def _quiet() -> None:
+    """No bars of single runs: a study has a line for each."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()

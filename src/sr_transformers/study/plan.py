@@ -11,8 +11,8 @@
       main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: [3], seeds: [1, 2, 3]}
       no-dropout: {sizes: [3k], fractions: [1.0], epochs: [3], seeds: [1], settings: {residual_dropout: 0.0}}
 
-A block whose `settings` differ is a variant: it has its own name in the runs and never enters the fit of the law.
-`must: true` marks a block that a budget must not leave out.
+A block whose `settings` differ is a variant: it has its own name in the runs and never enters the fit of the law; nor
+does a block with `law: false`, for example other shapes. `must: true` marks a block that a budget must not leave out.
 """
 
 import itertools
@@ -62,6 +62,7 @@ class PlannedRun:
         of, fraction: what part of the data, see `data.fractions`.
         settings: keys of the recipe that only this run's block sets, as sorted pairs.
         must: whether a budget must keep it.
+        in_law: whether its result is a point of the law.
         learning_rate: set by tuning, None before.
     """
 
@@ -73,6 +74,7 @@ class PlannedRun:
     seed: int
     settings: tuple[tuple[str, Any], ...] = ()
     must: bool = False
+    in_law: bool = True
     learning_rate: float | None = None
 
     @property
@@ -85,6 +87,21 @@ class PlannedRun:
     @property
     def is_variant(self) -> bool:
         return bool(self.settings)
+
+    def describe(self) -> dict[str, Any]:
+        """For plan.json."""
+        return {
+            "block": self.block,
+            "size": self.size.name,
+            "layers": self.size.layers,
+            "width": self.size.width,
+            "of": self.of,
+            "fraction": self.fraction,
+            "epochs": self.epochs,
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "in_law": self.in_law,
+        }
 
 
 @dataclass
@@ -165,6 +182,7 @@ class Study:
                 one.seed,
                 (("learning_rate", rate),),
                 must=True,
+                in_law=False,
                 learning_rate=rate,
             )
             for size in one.sizes
@@ -181,7 +199,7 @@ def _block(
     block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str
 ) -> Iterator[PlannedRun]:
     where = f"{where}: block {block}"
-    _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must"}, where)
+    _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
     for name in ("sizes", "epochs", "seeds"):
         if not isinstance(spec[name], list) or not spec[name]:
             raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be a list with something in it.")
@@ -197,7 +215,9 @@ def _block(
     fractions = [_fraction(one, where) for one in spec.get("fractions", [1.0])]
     pairs = tuple(sorted((key, _hashable(value)) for key, value in settings.items()))
     for size, (of, part), epochs, seed in itertools.product(spec["sizes"], fractions, spec["epochs"], spec["seeds"]):
-        yield PlannedRun(block, sizes[str(size)], of, part, float(epochs), int(seed), pairs, bool(spec.get("must")))
+        in_law = bool(spec.get("law", True)) and not pairs
+        must = bool(spec.get("must"))
+        yield PlannedRun(block, sizes[str(size)], of, part, float(epochs), int(seed), pairs, must, in_law)
 
 
 def _fraction(value: Any, where: str) -> tuple[str, float]:

@@ -1,7 +1,7 @@
 """Does the runs of a study, one after the other, into a folder; goes on where it was stopped.
 
     STUDY/study.yaml        the study as it was started
-    STUDY/plan.json         costs, speeds, the tuned learning rates, what the budget left out
+    STUDY/plan.json         the runs, costs, speeds, the tuned learning rates, what the budget left out
     STUDY/runs/NAME/run.json    one record per run, nothing else unless weights are kept
     STUDY/tuning/NAME/run.json  the runs that tried learning rates
 
@@ -90,6 +90,7 @@ def run_study(
     left_out = [run.name for run in study.runs if run not in chosen and run not in done]
     if left_out:
         tell(f"left out by the budget of {budget_minutes:g} minutes: {', '.join(left_out)}")
+    plan["runs"] = {run.name: run.describe() for run in study.runs}
     plan.update(costs={name: dataclasses.asdict(one) for name, one in costs.items()}, left_out=left_out)
     _save_plan(output, plan)
     if dry_run:
