@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from test_laws import PARAMS
 
 from sr_transformers.scaling.fitting import (
     BOUND_HIT,
@@ -15,7 +16,6 @@ from sr_transformers.scaling.fitting import (
 )
 from sr_transformers.scaling.laws import LAWS
 from sr_transformers.scaling.points import points_from
-from test_laws import PARAMS
 
 
 def grid(sizes, data, epochs=(1,)):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+
 from sr_transformers.records import RunRecord
 from sr_transformers.scaling.laws import LAWS
 

@@ -71,7 +71,8 @@ def test_hardware_must_make_sense(values):
 
 
 def test_the_study_of_an_advice_is_a_study(markov_prepared, tmp_path):
-    (tmp_path / "r.yaml").write_text("model: {}\ntraining: {}\n")
-    study = advice_study(markov_prepared, tmp_path / "r.yaml", epochs=2)
+    (tmp_path / "r.yaml").write_text("training: {weight_decay: 0.5}\n")
+    assert advice_study(markov_prepared, 2, tmp_path / "r.yaml").recipe.training["weight_decay"] == 0.5
+    study = advice_study(markov_prepared, epochs=2)
     assert len(study.runs) == 7 * 3 + 4 * 3
     assert {run.epochs for run in study.runs} == {2.0}

@@ -40,7 +40,7 @@ def test_another_size_is_worth_more_than_another_seed_at_the_same_price():
 def test_what_must_be_done_comes_first_and_must_fit():
     runs = [run("3k"), run("1.5m", must=True)]
     assert choose(runs, costs(runs), 60.5)[0].size.name == "1.5m"
-    with pytest.raises(ValueError, match="marked `must` take about 1.0 minutes, the budget is 0.8"):
+    with pytest.raises(ValueError, match=r"marked `must` take about 1\.0 minutes, the budget is 0\.8"):
         choose(runs, costs(runs), 50.0)
 
 

@@ -38,6 +38,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.add_argument("--bootstrap", type=int, default=200, metavar="K")
     predict.add_argument("--n", type=float, nargs="+", metavar="N", help="with --fit: sizes to predict")
     predict.add_argument("--d", type=float, metavar="D", help="with --fit: interactions")
+    predict.add_argument("--unique", type=float, metavar="U", help="with --fit of law repeated: distinct interactions")
     predict.add_argument("--flops", type=float, nargs="+", metavar="C", help="with --fit: compute-optimal N and D")
     predict.add_argument("--vocab-size", type=int, default=0, metavar="V", help="count the head's FLOPs too")
     predict.add_argument("--seed", type=int, default=0)
@@ -63,7 +64,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--data", required=True, help="prepared folder")
     advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="60, 60m or 2h")
     advise.add_argument("--output", help="folder of the study; DATA-advice beside the data if left out")
-    advise.add_argument("--recipe", default="recipes/lsrm/98k.yaml", help="gives all that the study does not set")
+    advise.add_argument("--recipe", help="a YAML that gives what the study does not set; defaults if left out")
     advise.add_argument("--epochs", type=float, default=5)
     advise.add_argument("--gpu-flops", type=float, default=312e12, help="peak FLOP/s of the accelerator to price")
     advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
@@ -177,10 +178,11 @@ def _from_fit(options: argparse.Namespace) -> dict:
     if options.n:
         sizes = np.array(options.n)
         columns = {"N": sizes}
-        if "D" in law.variables:
-            if options.d is None or "unique" in law.variables:
-                raise ValueError(f"law {law.name} needs --d D with --n, and laws of repeated data cannot be asked here.")
-            columns["D"] = np.full(len(sizes), options.d)
+        for name, flag in (("D", "d"), ("unique", "unique")):
+            if name in law.variables:
+                if getattr(options, flag) is None:
+                    raise ValueError(f"law {law.name} needs --{flag} with --n.")
+                columns[name] = np.full(len(sizes), getattr(options, flag))
         values = law.predict(document["params"], columns).tolist()
         answers["predicted"] = [{"N": n, "value": value} for n, value in zip(options.n, values, strict=True)]
     if options.flops:
@@ -218,7 +220,7 @@ def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     _quiet()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
-    answer, numbers = advise(options.data, output, options.budget, options.recipe, options.epochs, hardware)
+    answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
     print(answer)
     if options.json:
         Path(options.json).write_text(json.dumps(plain(numbers), indent=2) + "\n")

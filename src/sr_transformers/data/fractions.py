@@ -5,8 +5,8 @@
     context       every target stays, but is predicted from a shorter window (the released code's "less data")
 
 Vocabulary, validation and test targets and the histories behind them stay those of the whole log, so that losses of
-different fractions are comparable. `PreparedData.manifest["fraction"]` records what was done; D, `num_train_interactions`,
-counts what is left (for `context` that is everything: no interaction is removed, only context).
+different fractions are comparable. `PreparedData.manifest["fraction"]` records what was done; D
+(`num_train_interactions`) counts what is left (for `context` that is everything: only context is removed).
 """
 
 from functools import cached_property

@@ -51,13 +51,20 @@ def save(figure: Any, folder: str | Path, name: str) -> list[Path]:
     return paths
 
 
-def law_figure(points: Points, fitted: Fit, resampled: Bootstrap, title: str, held: HeldOut | None = None) -> Any:
+def law_figure(
+    points: Points,
+    fitted: Fit,
+    resampled: Bootstrap,
+    title: str,
+    held: HeldOut | None = None,
+    value: str = "test loss, nats",
+) -> Any:
     """Measured values against N or D with the fitted curve; with `held`, the runs that the fit had not seen hollow."""
     law = law_named(fitted.law)
     variable = law.powers[0]
     values = points.columns[METRIC if law.name == "saturating" else LOSS]
     x = points.columns[variable]
-    figure, axes = _new(title, _LABELS[variable], "metric" if law.name == "saturating" else "test loss, nats")
+    figure, axes = _new(title, _LABELS[variable], value)
     unseen = x >= min(float(row[N] or 0) for row in held.rows) if held else np.zeros(len(x), dtype=bool)
     axes.plot(x[~unseen], values[~unseen], "o", color=COLOURS[0], label="measured" + (", fitted to" if held else ""))
     if held:
@@ -91,7 +98,7 @@ def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
 
 
 def data_figure(points: Points, fitted: Fit, title: str) -> Any:
-    """Loss against distinct data, a series for every N that was trained on several amounts, with the joint law's curves."""
+    """Loss against distinct data, a series for every N trained on several amounts, with the joint law's curves."""
     law = law_named("joint")
     figure, axes = _new(title, _LABELS[D], "test loss, nats")
     sizes = [n for n in _values(points.columns[N]) if len(_values(points.columns[D][points.columns[N] == n])) > 1]
@@ -107,7 +114,7 @@ def data_figure(points: Points, fitted: Fit, title: str) -> Any:
 
 
 def repetition_figure(points: Points, title: str, fitted: Fit | None = None) -> Any:
-    """Loss against epochs at fixed distinct data, a series for every N; with the data-constrained law if it is given."""
+    """Loss against epochs at fixed distinct data, a series for every N; with the data-constrained law if given."""
     figure, axes = _new(title, "epochs", "test loss, nats")
     epochs = points.columns[D] / points.columns[UNIQUE]
     for index, n in enumerate(_values(points.columns[N])):

@@ -132,9 +132,7 @@ def minimum(
     start = np.clip(start, low, high)
     # SLSQP keeps the bounds, BFGS then goes to the bottom. L-BFGS-B would do both, but its small factorizations wake
     # all threads of the BLAS: 100 times slower where other programs use the cores.
-    found = minimize(
-        objective, start, jac=True, method="SLSQP", bounds=limits, options={"ftol": 1e-10, "maxiter": 500}
-    )
+    found = minimize(objective, start, jac=True, method="SLSQP", bounds=limits, options={"ftol": 1e-10, "maxiter": 500})
     theta = np.clip(found.x, low, high)
     inside = bool(np.all((theta > low) & (theta < high)))
     if inside:
@@ -191,7 +189,9 @@ def random_starts(bound: BoundLaw, log_loss: np.ndarray, count: int, rng: np.ran
     top = float(log_loss.mean())
     return [
         _with_repeats(
-            np.concatenate([top + rng.uniform(-3.0, 0.0, bound.first + k), np.exp(rng.uniform(np.log(0.02), np.log(2.0), k))]),
+            np.concatenate(
+                [top + rng.uniform(-3.0, 0.0, bound.first + k), np.exp(rng.uniform(np.log(0.02), np.log(2.0), k))]
+            ),
             bound,
             rng.uniform(0.0, 4.0),
         )

@@ -114,7 +114,9 @@ class Points:
         """
         for name in (*law.variables, METRIC if law.name == "saturating" else LOSS):
             if name not in self.columns:
-                raise ValueError(f"law {law.name} needs the column {name}; these points have {', '.join(self.columns)}.")
+                raise ValueError(
+                    f"law {law.name} needs the column {name}; these points have {', '.join(self.columns)}."
+                )
         for name in law.powers:
             if self.num_values(name) == 1:
                 raise ValueError(
@@ -218,18 +220,20 @@ def _odd(points: Points, compute: np.ndarray | None) -> list[str]:
         )
     if D in points.columns and float(np.median(points.columns[D])) < 1000:
         found.append(
-            f"units: the median D is {np.median(points.columns[D]):g}; D counts interactions, not thousands or millions "
-            "(and C counts FLOPs, if D comes from C)."
+            f"units: the median D is {np.median(points.columns[D]):g}; D counts interactions, not thousands or "
+            "millions (and C counts FLOPs, if D comes from C)."
         )
     if LOSS in points.columns and float(points.columns[LOSS].max()) > 30:
         found.append(
-            f"units: the largest loss is {points.columns[LOSS].max():g}; losses are nats per interaction (exp(30) items "
-            "would be a large catalogue), not sums and not perplexities."
+            f"units: the largest loss is {points.columns[LOSS].max():g}; losses are nats per interaction (exp(30) "
+            "items would be a large catalogue), not sums and not perplexities."
         )
     if compute is not None and {N, D} <= set(points.columns):
         ratio = float(np.median(compute / (6.0 * points.columns[N] * points.columns[D])))
         if not math.isclose(ratio, 1.0, rel_tol=0.5):
-            found.append(f"units: C is {ratio:.3g} times 6 N D at the median; check which of the three is in other units.")
+            found.append(
+                f"units: C is {ratio:.3g} times 6 N D at the median; check which of the three is in other units."
+            )
     if UNIQUE in points.columns and D in points.columns:
         more = points.columns[UNIQUE] > points.columns[D] * (1 + 1e-9)
         if more.any():

@@ -85,7 +85,9 @@ def width_of(num_parameters: float, width_per_layer: float = 25.0) -> float:
     return (num_parameters * width_per_layer / 12.0) ** (1.0 / 3.0)
 
 
-def training_flops(num_parameters: float, interactions: float, vocab_size: int = 0, width_per_layer: float = 25.0) -> float:
+def training_flops(
+    num_parameters: float, interactions: float, vocab_size: int = 0, width_per_layer: float = 25.0
+) -> float:
     """C = 6 N D, and the head's 6 V d D if V is given."""
     head = vocab_size * width_of(num_parameters, width_per_layer) if vocab_size else 0.0
     return 6.0 * (num_parameters + head) * interactions
@@ -130,7 +132,9 @@ def bottleneck(params: Mapping[str, float], n: float, d: float, factor: float = 
     columns = {N: np.array([n, n * factor, n]), D: np.array([d, d, d * factor])}
     now, larger, more = law.predict(params, columns).tolist()
     gains = {"gain_from_size": now - larger, "gain_from_data": now - more}
-    name = "neither" if max(gains.values()) < 0.002 else max(gains, key=lambda key: gains[key]).removeprefix("gain_from_")
+    name = (
+        "neither" if max(gains.values()) < 0.002 else max(gains, key=lambda key: gains[key]).removeprefix("gain_from_")
+    )
     return {
         "loss": now,
         **gains,

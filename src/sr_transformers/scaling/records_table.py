@@ -1,4 +1,4 @@
-"""Run records as points of a law: N, D, losses and a metric, a point per run; refuses to mix what cannot be compared."""
+"""Run records as points of a law: N, D, loss and a metric per run; refuses to mix what cannot be compared."""
 
 import json
 from collections.abc import Sequence
@@ -43,7 +43,9 @@ def points_of(
     """
     if not records:
         raise ValueError("there are no run records.")
-    names = list(rows) if rows is not None else [f"record {index + 1} ({one.name})" for index, one in enumerate(records)]
+    names = (
+        list(rows) if rows is not None else [f"record {index + 1} ({one.name})" for index, one in enumerate(records)]
+    )
     reports = [_report(record, metric, name) for record, name in zip(records, names, strict=True)]
     for report, name in zip(reports, names, strict=True):
         if report["protocol"] != reports[0]["protocol"]:

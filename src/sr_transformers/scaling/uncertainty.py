@@ -47,11 +47,11 @@ class Bootstrap:
         return {name: _interval(self.params[name], level) for name in names}
 
     def of_law(self, columns: Mapping[str, np.ndarray], level: float = LEVEL) -> np.ndarray:
-        """`(P, 2)` interval of the law's own value at new points: where the mean of many runs would lie; nan if none."""
+        """`(P, 2)` interval of the law's own value at new points, the mean of many runs; nan if there is none."""
         return self._bounds(self._curves(columns), columns, level)
 
     def of_new_run(self, columns: Mapping[str, np.ndarray], level: float = LEVEL) -> np.ndarray:
-        """`(P, 2)` interval of what one new run measures there: the law's interval and a run's own scatter; nan if none."""
+        """`(P, 2)` interval of what one new run measures there: the law's and a run's own scatter; nan if none."""
         curves = self._curves(columns)
         if curves is not None:
             rng = np.random.default_rng([self.seed, 1])

@@ -49,8 +49,8 @@ class Hardware:
     def __post_init__(self) -> None:
         if not (self.flops > 0 and 0 < self.utilisation <= 1 and self.price >= 0):
             raise ValueError(
-                f"hardware is {self.flops} FLOP/s at a utilisation of {self.utilisation} for {self.price} an hour; give "
-                "FLOP/s above 0, a utilisation in (0, 1] and a price of 0 or more."
+                f"hardware is {self.flops} FLOP/s at a utilisation of {self.utilisation} for {self.price} an hour; "
+                "give FLOP/s above 0, a utilisation in (0, 1] and a price of 0 or more."
             )
 
     def hours(self, flops: float) -> float:
@@ -58,12 +58,16 @@ class Hardware:
         return flops / (self.flops * self.utilisation * 3600)
 
 
-def advice_study(data: PreparedData, recipe: str | Path, epochs: float = 5) -> Study:
-    """The study that `advise` runs: seven sizes, three fractions of the users, two seeds of the smaller sizes."""
+def advice_study(data: PreparedData, epochs: float = 5, recipe: str | Path | None = None) -> Study:
+    """The study that `advise` runs: seven sizes, three fractions of the users, two seeds of the smaller sizes.
+
+    Args:
+        recipe: gives what the study does not set; None: the defaults of model and training.
+    """
     content: dict[str, Any] = {
         "name": f"advice-{data.path.name}",
         "data": str(data.path),
-        "recipe": str(Path(recipe).resolve()),
+        **({"recipe": str(Path(recipe).resolve())} if recipe else {}),
         "settings": {
             "switch_optimizer": False,
             "lr_scheduler_type": "linear",
@@ -91,8 +95,8 @@ def advise(
     data: PreparedData | str | Path,
     output: str | Path,
     budget_minutes: float,
-    recipe: str | Path,
     epochs: float = 5,
+    recipe: str | Path | None = None,
     hardware: Hardware | None = None,
     draws: int = 200,
 ) -> tuple[str, dict[str, Any]]:
@@ -105,7 +109,7 @@ def advise(
         ValueError: if the budget does not even pay for tuning.
     """
     data = data if isinstance(data, PreparedData) else PreparedData(data)
-    study = advice_study(data, recipe, epochs)
+    study = advice_study(data, epochs, recipe)
     run_study(study, output, data, budget_minutes)
     found = analyse(output, draws)
     answer = numbers(found, data, hardware or Hardware())
@@ -158,7 +162,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     lines = [f"{data.path.name}: {answer['interactions']:,.0f} training interactions, {len(found.runs)} runs.", ""]
     choice = answer["bottleneck"]
     if choice:
-        gains = f"{choice['gain_from_data']:.3f} nats from twice the data, {choice['gain_from_size']:.3f} from twice the size"
+        data_gain, size_gain = choice["gain_from_data"], choice["gain_from_size"]
+        gains = f"{data_gain:.3f} nats from twice the data, {size_gain:.3f} from twice the size"
         sure = choice["agreeing_draws"]
         lines.append(
             f"Bottleneck at N = {answer['largest_measured']:,}: {choice['bottleneck']} ({gains}"
@@ -170,8 +175,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
         lines.append("No loss is predicted: neither law of size converged on these runs. More budget, or more sizes.")
     lines += [
         "",
-        f"Expected on all of the data after {answer['epochs']:g} epochs with 95 % intervals of the law; hours and cost of "
-        f"training on one accelerator of {hardware['flops'] / 1e12:g} TFLOP/s at {hardware['utilisation']:.0%} for "
+        f"Expected on all of the data after {answer['epochs']:g} epochs with 95 % intervals of the law; hours and cost "
+        f"on one accelerator of {hardware['flops'] / 1e12:g} TFLOP/s at {hardware['utilisation']:.0%} for "
         f"{hardware['price']:g} an hour:",
         "",
         "| size | N | loss | HR@10 | NDCG@10 | hours | cost | |",
@@ -187,7 +192,9 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
         )
     lines += ["", "How sure:"]
     if found.fraction < 1:
-        lines.append(f"- HR@10 and NDCG@10 are those of {found.fraction:.0%} of the users: no more sizes were affordable.")
+        lines.append(
+            f"- HR@10 and NDCG@10 are those of {found.fraction:.0%} of the users: no more sizes were affordable."
+        )
     lines += [f"- {sentence}" for sentence in sentences(found.document)]
     lines += [f"- Not answered: {note}" for note in found.notes]
     return "\n".join(lines)

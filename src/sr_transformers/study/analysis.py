@@ -1,4 +1,4 @@
-"""What a study found: laws, held-out predictions, ablations, shapes, from its folder; every number has its source there.
+"""What a study found: laws, held-out predictions, ablations, shapes, computed from its folder.
 
 The law's points are the finished runs that the plan marks so, at the study's main number of epochs and with fractions
 of users. What cannot be answered from the runs that are there is missing, with the reason in `notes`.
@@ -18,8 +18,9 @@ from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.comparison import compare
 from sr_transformers.scaling.documents import describe_fit, plain
 from sr_transformers.scaling.fitting import Fit, fit
+from sr_transformers.scaling.laws import UNIQUE, D, N
 from sr_transformers.scaling.points import Points
-from sr_transformers.scaling.prediction import HeldOut, hold_out_largest
+from sr_transformers.scaling.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
 from sr_transformers.scaling.records_table import points_of
 from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap
 from sr_transformers.study.runner import PLAN_FILE
@@ -84,7 +85,9 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
     folder = Path(folder)
     plan_file = folder / PLAN_FILE
     if not plan_file.is_file():
-        raise FileNotFoundError(f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one.")
+        raise FileNotFoundError(
+            f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
+        )
     plans = json.loads(plan_file.read_text())["runs"]
     found = [
         StudyRun(name, plan, RunRecord.load(folder / "runs" / name))
@@ -154,6 +157,9 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             }
             for name, one in held.items()
         },
+        "compute_optimal": _compute_optimal(laws.get("joint"), runs),
+        "bottleneck": _bottleneck(laws.get("joint")),
+        "epochs_worth": _epochs_worth(laws.get("repeated")),
         "agreement": agreement(series),
         "ablations": ablations(runs),
         "shapes": shapes(runs),
@@ -161,6 +167,37 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "notes": notes,
     }
     return Analysis(runs, epochs, fraction, laws, held, plain(document), notes)
+
+
+def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, float]]:
+    """N and D for the compute of the costliest run, for ten and a hundred times it; of distinct data, so one epoch."""
+    if joint is None or not joint.fitted.usable:
+        return []
+    most = max(run.record.training_flops + run.record.head_flops for run in runs)
+    vocabulary = int(runs[0].record.recipe["model"]["vocab_size"])
+    return [
+        {"flops": factor * most, **compute_optimal(joint.fitted.params, factor * most, vocabulary)}
+        for factor in (1.0, 10.0, 100.0)
+    ]
+
+
+def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
+    """At the largest size and all of the data: what would gain more, twice the size or twice the data."""
+    if joint is None or not joint.fitted.usable:
+        return None
+    n, d = (float(joint.points.columns[name].max()) for name in (N, D))
+    return {"N": n, "D": d, **bottleneck(joint.fitted.params, n, d)}
+
+
+def _epochs_worth(repeated: Fitted | None) -> list[dict[str, float]]:
+    """For every size on the largest amount of distinct data: from which epoch on doubling gains less than 0.01 nats."""
+    if repeated is None or not repeated.fitted.usable:
+        return []
+    unique = float(repeated.points.columns[UNIQUE].max())
+    return [
+        {"N": n, "unique": unique, **epochs_worth(repeated.fitted.params, n, unique)}
+        for n in np.unique(repeated.points.columns[N]).tolist()
+    ]
 
 
 def agreement(runs: list[StudyRun]) -> dict[str, float | int]:
@@ -237,5 +274,3 @@ def _row(run: StudyRun) -> dict[str, Any]:
         "loss": run.loss,
         **{name: run.metric(name) for name in METRICS},
     }
-
-

@@ -2,8 +2,8 @@
 
 The worth of a run is what it adds to the information about the parameters of the joint law (D-optimal design): with
 Jacobian rows j of log L at a guess of the law and equal relative noise, a run adds log(1 + j' M^-1 j) to log det M, M
-the information of the runs already chosen. Each variant (another dropout, another optimizer) counts its information by
-itself, against the plain runs as if they were known. Runs marked `must` come first.
+the information of the runs already chosen. A variant (another dropout, another optimizer) is worth what another plain
+run at its place would be, and less once the variant was run near there. Runs marked `must` come first.
 
 Source: D-optimal design, for example Atkinson, Donev and Tobias 2007; the guess is the paper's alpha (.121).
 """
@@ -18,6 +18,7 @@ from sr_transformers.study.plan import PlannedRun
 
 GUESS = {"E": 4.5, "A": 4.0, "B": 150.0, "alpha": 0.121, "beta": 0.4}
 _NOISE = 0.003  # relative, of one run's test loss between seeds
+_PLAIN = ""  # key of the information of all runs that are no variant
 _PRIOR = 1.0  # weak knowledge, so that the first run has a finite worth
 
 
@@ -53,9 +54,7 @@ def choose(
     for only_must in (True, False):
         while True:
             fitting = [
-                run
-                for run in left.values()
-                if (run.must or not only_must) and costs[run.name].seconds <= remaining
+                run for run in left.values() if (run.must or not only_must) and costs[run.name].seconds <= remaining
             ]
             if not fitting:
                 break
@@ -77,12 +76,11 @@ def _rows(runs: Sequence[PlannedRun], costs: Mapping[str, Cost]) -> dict[str, np
     return {run.name: row / _NOISE for run, row in zip(runs, jacobian, strict=True)}
 
 
-def _key(run: PlannedRun) -> str:
-    return run.block if run.is_variant else ""
-
-
 def _matrix(information: dict[str, np.ndarray], run: PlannedRun, size: int) -> np.ndarray:
-    return information.get(_key(run), np.eye(size) * _PRIOR)
+    """What is known about the law where this run is made: the plain runs, and for a variant its own runs too."""
+    nothing = np.zeros((size, size))
+    own = information.get(run.block, nothing) if run.is_variant else nothing
+    return np.eye(size) * _PRIOR + information.get(_PLAIN, nothing) + own
 
 
 def _worth(information: dict[str, np.ndarray], run: PlannedRun, row: np.ndarray) -> float:
@@ -90,4 +88,5 @@ def _worth(information: dict[str, np.ndarray], run: PlannedRun, row: np.ndarray)
 
 
 def _add(information: dict[str, np.ndarray], run: PlannedRun, row: np.ndarray) -> None:
-    information[_key(run)] = _matrix(information, run, len(row)) + np.outer(row, row)
+    key = run.block if run.is_variant else _PLAIN
+    information[key] = information.get(key, np.zeros((len(row), len(row)))) + np.outer(row, row)

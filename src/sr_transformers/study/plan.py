@@ -2,7 +2,7 @@
 
     name: ml-1m
     data: prepared/ml-1m                 # from where the command runs; --data wins
-    recipe: ../lsrm/98k.yaml             # from the study file; gives all that the study does not set
+    recipe: ../lsrm/98k.yaml             # from the study file; gives what the study does not set; left out: defaults
     settings: {warmup_steps: 0.05}       # keys of the recipe, for every run
     validation_targets: 1000             # random targets that pick the best epoch; left out: all
     sizes: {3k: [1, 16, 1], 98k: [2, 64, 2]}           # layers, width, heads
@@ -149,9 +149,11 @@ class Study:
     def build(cls, content: dict[str, Any], path: Path) -> "Study":
         """A study from the content of its file; the recipe's path counts from the file's folder."""
         where = str(path)
-        _keys(content, {"name", "data", "recipe", "sizes", "blocks"},
-              {"settings", "tuning", "validation_targets"}, where)  # fmt: skip
-        recipe = Recipe.load(path.parent / content["recipe"], content.get("settings"))
+        _keys(content, {"name", "data", "sizes", "blocks"},
+              {"recipe", "settings", "tuning", "validation_targets"}, where)  # fmt: skip
+        recipe = Recipe.load(path.parent / content["recipe"]) if content.get("recipe") else Recipe("defaults")
+        for key, value in (content.get("settings") or {}).items():
+            recipe.set(key, value)
         sizes = {str(name): _size(str(name), shape, where) for name, shape in content["sizes"].items()}
         runs: dict[str, PlannedRun] = {}
         for block, spec in content["blocks"].items():
@@ -195,9 +197,7 @@ def dump(content: dict[str, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def _block(
-    block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str
-) -> Iterator[PlannedRun]:
+def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
     where = f"{where}: block {block}"
     _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
     for name in ("sizes", "epochs", "seeds"):

@@ -75,8 +75,8 @@ def _what(found: Analysis) -> str:
     seen = "seen items removed" if protocol["filter_seen"] else "seen items kept"
     hardware = records[0].hardware
     return (
-        f"{len(found.runs)} runs on {data['counts']['users']:,} users, {data['counts']['items_in_vocabulary']:,} items, "
-        f"{data['counts']['train_interactions']:,} training interactions ({data['split']}); N from "
+        f"{len(found.runs)} runs on {data['counts']['users']:,} users, {data['counts']['items_in_vocabulary']:,} "
+        f"items, {data['counts']['train_interactions']:,} training interactions ({data['split']}); N from "
         f"{min(r.num_non_embedding_parameters for r in records):,} to "
         f"{max(r.num_non_embedding_parameters for r in records):,}; test targets by full ranking, {seen}. Begun "
         f"{first[:10]}, {found.document['training_hours']:.1f} hours of training on {hardware['device']} with "
@@ -88,17 +88,10 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
     part = f"{found.fraction:.0%} of users, {found.epochs:g} epochs"
     made: list[tuple[str, Callable[[], Any]]] = []
     for law, label in (("n", "loss"), *METRIC_NAMES.items()):
-        one, held = found.laws.get(law), found.held.get(law)
-        if one:
-            made.append((f"{label.lower().replace('@', '')}-size", lambda one=one, label=label: figures.law_figure(
-                one.points, one.fitted, one.resampled, f"{name}: {label} against size ({part})")))  # fmt: skip
-        if one and held:
-            made.append((f"{label.lower().replace('@', '')}-held-out", lambda one=one, held=held, label=label:
-                         figures.law_figure(one.points, held.fitted, held.resampled,
-                                            f"{name}: {label} of the two largest sizes, predicted", held)))  # fmt: skip
+        made += _of_size(found, name, law, label, part)
     if "n" in found.held:
-        made.append(("predicted-measured", lambda: figures.predicted_figure(
-            found.held["n"], f"{name}: held-out sizes, predicted against measured loss")))  # fmt: skip
+        title = f"{name}: held-out sizes, predicted against measured loss"
+        made.append(("predicted-measured", lambda: figures.predicted_figure(found.held["n"], title)))
     if "joint" in found.laws:
         joint = found.laws["joint"]
         made.append(("size-and-data", lambda: figures.joint_figure(
@@ -126,11 +119,36 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
     return made
 
 
+def _of_size(found: Analysis, name: str, law: str, label: str, part: str) -> list[tuple[str, Callable[[], Any]]]:
+    """Loss or a metric against size: the law on all sizes, and on all but the largest two."""
+    one, held = found.laws.get(law), found.held.get(law)
+    if one is None:
+        return []
+    value = "test loss, nats" if law == "n" else label
+    file = label.lower().replace("@", "")
+    title = f"{name}: {label} against size ({part})"
+    made: list[tuple[str, Callable[[], Any]]] = [
+        (f"{file}-size", lambda: figures.law_figure(one.points, one.fitted, one.resampled, title, value=value))
+    ]
+    if held:
+        other = f"{name}: {label} of the two largest sizes, predicted"
+        made.append(
+            (
+                f"{file}-held-out",
+                lambda: figures.law_figure(one.points, held.fitted, held.resampled, other, held, value),
+            )
+        )
+    return made
+
+
 def _tables_of(found: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
     document, tables = found.document, []
     for law, label in (("n", "Loss"), *METRIC_NAMES.items()):
         if law in document["held_out"]:
             tables.append((f"{label} of the largest sizes, held out", document["held_out"][law]["rows"]))
+    for key, label in (("compute_optimal", "Compute-optimal"), ("epochs_worth", "When more epochs stop paying")):
+        if document[key]:
+            tables.append((label, document[key]))
     if document["ablations"]:
         tables.append(("Ablations", document["ablations"]))
     if document["shapes"]:
@@ -160,7 +178,9 @@ def _tables(found: Analysis, output: Path) -> None:
     rows = [
         {
             **_run_row(run),
-            **{key: run.plan[key] for key in ("block", "layers", "width", "of", "fraction", "epochs", "seed", "in_law")},
+            **{
+                key: run.plan[key] for key in ("block", "layers", "width", "of", "fraction", "epochs", "seed", "in_law")
+            },
             "training_flops": run.record.training_flops,
             "head_flops": run.record.head_flops,
             "started": run.record.started,
@@ -222,7 +242,8 @@ def _html(found: Analysis, name: str, drawn: list[tuple[str, Path]]) -> str:
     for title, table in _tables_of(found):
         head = "".join(f"<th>{html.escape(key)}</th>" for key in table[0])
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>" for row in table
+            "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row.values()) + "</tr>"
+            for row in table
         )
         body.append(f"<h2>{html.escape(title)}</h2><table><tr>{head}</tr>{rows}</table>")
     style = (

@@ -21,7 +21,9 @@ def sentences(document: dict[str, Any]) -> list[str]:
         one = laws["n"]
         law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {document['epochs']:g} epochs"
         if one["status"] == "converged":
-            found.append(f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}.")
+            found.append(
+                f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}."
+            )
             bounds = one["intervals"]["alpha"]
             if bounds:
                 inside = bounds[0] <= 0.121 <= bounds[1]
@@ -41,10 +43,27 @@ def sentences(document: dict[str, Any]) -> list[str]:
                          f"E {parameter(one, 'E')}.")  # fmt: skip
         else:
             found.append(f"The joint law of size and data is not determined by these runs: {one['reason']}")
+    choice = document["bottleneck"]
+    if choice:
+        found.append(
+            f"At N = {choice['N']:,.0f} and D = {choice['D']:,.0f} twice the data would gain "
+            f"{choice['gain_from_data']:.3f} nats, twice the size {choice['gain_from_size']:.3f}: the bottleneck is {choice['bottleneck']}."
+        )
+    if document["compute_optimal"]:
+        best = document["compute_optimal"][-1]
+        found.append(
+            f"A hundred times the compute of the costliest run ({best['flops']:.1e} FLOPs, {best['head_share']:.0%} of "
+            f"them for the head) would be best spent on N = {best['N']:,.0f} and D = {best['D']:,.0f}."
+        )
     if "repeated" in laws:
         one = laws["repeated"]
         if one["status"] == "converged":
-            found.append(f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language).")
+            rows = document["epochs_worth"]
+            few, many = min(row["epochs"] for row in rows), max(row["epochs"] for row in rows)
+            found.append(
+                f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language); on all of the data doubling the "
+                f"epochs gains less than 0.01 nats from epoch {few:g} to {many:g} on, by size."
+            )
         else:
             found.append(f"The law of repeated data is not determined by these runs: {one['reason']}")
     agreement = document["agreement"]
