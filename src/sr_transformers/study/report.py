@@ -159,6 +159,31 @@ def _tables_of(found: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
     return tables
 
 
+def held_out_table(found: Analysis) -> str:
+    """The two largest sizes against what the smaller ones predict, for loss and metrics; empty if there is none."""
+    rows = [
+        {
+            "predicted": label,
+            "N": int(row["N"]),
+            "measured value": row["measured"],
+            "predicted value": row["predicted"],
+            "95 % interval": "–" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}",
+            "inside": row["inside"],
+        }
+        for law, label in (("n", "loss"), *METRIC_NAMES.items())
+        if law in found.document["held_out"]
+        for row in found.document["held_out"][law]["rows"]
+    ]
+    return _markdown_table(rows) if rows else ""
+
+
+def ablation_table(found: Analysis) -> str:
+    """Variants and what they change; empty if there is none."""
+    keys = ("variant", "N", "fraction", "epochs", "seeds", "loss", "loss_minus_plain", "pairs")
+    rows = [{key: row[key] for key in keys} for row in found.document["ablations"]]
+    return _markdown_table(rows) if rows else ""
+
+
 def _run_row(run: StudyRun) -> dict[str, Any]:
     record = run.record
     return {

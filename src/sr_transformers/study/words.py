@@ -47,7 +47,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
     if choice:
         found.append(
             f"At N = {choice['N']:,.0f} and D = {choice['D']:,.0f} twice the data would gain "
-            f"{choice['gain_from_data']:.3f} nats, twice the size {choice['gain_from_size']:.3f}: the bottleneck is {choice['bottleneck']}."
+            f"{choice['gain_from_data']:.3f} nats, twice the size {choice['gain_from_size']:.3f}: "
+            f"the bottleneck is {choice['bottleneck']}."
         )
     if document["compute_optimal"]:
         best = document["compute_optimal"][-1]
