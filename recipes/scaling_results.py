@@ -53,9 +53,10 @@ def text(results: Path = RESULTS) -> str:
         found = analyse(folder)
         records = [run.record for run in found.runs]
         sizes = [record.num_non_embedding_parameters for record in records]
+        started, hours = min(record.started for record in records)[:10], found.document["training_hours"]
         parts += [
-            f"**{folder.name}** ({min(record.started for record in records)[:10]}, {len(records)} runs, N from "
-            f"{min(sizes):,} to {max(sizes):,}, {found.document['training_hours']:.1f} hours on one thread of a shared CPU):",
+            f"**{folder.name}** ({started}, {len(records)} runs, N from {min(sizes):,} to {max(sizes):,}, {hours:.1f} hours "
+            "of training on one CPU thread):",
             "",
             *(f"- {sentence}" for sentence in sentences(found.document)),
             *(f"- Not answered: {note}" for note in found.notes),
