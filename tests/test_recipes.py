@@ -8,11 +8,13 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from sr_transformers import LSRMConfig, Recipe
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.study.plan import Study
 from sr_transformers.training.run import train
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SCALES = [RECIPES / "lsrm" / f"{size}.yaml" for size in LSRM_SIZES]
 REGIMES = sorted((RECIPES / "regimes").glob("*.yaml"))
+STUDIES = sorted((RECIPES / "studies").glob("*.yaml"))
 
 
 def keys(path: Path) -> list[str]:
@@ -55,6 +57,14 @@ def test_a_recipe_trains(path, prepared, tmp_path):
     assert train(recipe, prepared, tmp_path / "run").steps == 1
 
 
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_can_be_run_and_enough_of_it_is_the_law(path):
+    study = Study.load(path)
+    sizes = {run.size.num_non_embedding_parameters for run in study.runs if run.in_law and run.fraction == 1}
+    assert len(sizes) >= 7
+    assert {run.fraction for run in study.runs if run.in_law} >= {0.1, 0.3, 1.0}
+
+
 @pytest.mark.parametrize("path", sorted((RECIPES / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_its_configurations(path):
     config = load_config_from_file(str(path))
@@ -63,5 +73,5 @@ def test_accelerate_reads_its_configurations(path):
 
 def test_every_recipe_has_a_row_in_the_readme():
     text = (RECIPES / "README.md").read_text()
-    for path in [*SCALES, *REGIMES, *RECIPES.glob("*.py"), *(RECIPES / "accelerate").glob("*.yaml")]:
+    for path in [*SCALES, *REGIMES, *RECIPES.glob("*.py"), *(RECIPES / "accelerate").glob("*.yaml"), *STUDIES]:
         assert str(path.relative_to(RECIPES)) in text, path

@@ -36,7 +36,9 @@ class WindowDataset(Dataset):
         return self.num_rows
 
     def __getitem__(self, windows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        return windows, [self.data.items(history, start + size + 1, start) for history, start, size in windows.tolist()]
+        return windows, [
+            self.data.train_items(history, start + size + 1, start) for history, start, size in windows.tolist()
+        ]
 
 
 class EpochBatchSampler(Sampler[list[np.ndarray]]):

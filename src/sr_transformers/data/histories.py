@@ -91,6 +91,10 @@ class PreparedData:
         """Tokens `start .. stop - 1` of a history, int32, oldest first; a view of the file."""
         return self._items.slice(history, start, stop)
 
+    def train_items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Tokens `start .. stop - 1` of the part of a history that may be trained on (here: its beginning)."""
+        return self.items(history, stop, start)
+
     def targets(self, split: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """`(M, 2)` int64 rows (history, position of the target) of `"validation"` or `"test"`, or some of them."""
         table = self._target_table(split).slice(start, None if stop is None else stop - start)

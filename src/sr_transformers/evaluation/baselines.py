@@ -93,7 +93,8 @@ def _transition_counts(data: PreparedData, block: int = 1 << 12) -> scipy.sparse
     lengths = data.train_lengths
     for start in range(0, len(lengths), block):
         histories = [
-            data.items(history, int(lengths[history])) for history in range(start, min(start + block, len(lengths)))
+            data.train_items(history, int(lengths[history]))
+            for history in range(start, min(start + block, len(lengths)))
         ]
         current = np.concatenate([items[:-1] for items in histories])
         following = np.concatenate([items[1:] for items in histories])

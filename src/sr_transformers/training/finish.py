@@ -41,7 +41,9 @@ def run_settings(
     }
 
 
-def finish(trainer: Any, name: str, settings: dict[str, Any], started: str, seconds: float) -> RunRecord:
+def finish(
+    trainer: Any, name: str, settings: dict[str, Any], started: str, seconds: float, with_baselines: bool = True
+) -> RunRecord:
     """Ranks the test targets, evaluates the baselines, and writes model, vocabulary and run.json.
 
     To be called by all processes.
@@ -51,6 +53,7 @@ def finish(trainer: Any, name: str, settings: dict[str, Any], started: str, seco
         name: of the recipe.
         settings: see `run_settings`, as they were before training.
         started: UTC, ISO 8601; seconds: wall time of training.
+        with_baselines: evaluate the baselines too.
     """
     arguments, data, model = trainer.args, trainer.prepared, trainer.model
     start = time.perf_counter()
@@ -61,7 +64,7 @@ def finish(trainer: Any, name: str, settings: dict[str, Any], started: str, seco
     model.config.use_cache = True  # the Trainer turned it off for training
     data.tokenizer.model_max_length = model.config.max_position_embeddings
     trainer.save_model(arguments.output_dir, _internal_call=True)  # a push now would lack the record
-    if trainer.is_world_process_zero():
+    if with_baselines and trainer.is_world_process_zero():
         reports += [
             evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
             for scorer in baselines(data)

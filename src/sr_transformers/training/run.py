@@ -27,6 +27,7 @@ def train(
     attn_implementation: str | None = None,
     model: PreTrainedModel | None = None,
     origin: dict[str, Any] | None = None,
+    with_baselines: bool = True,
 ) -> RunRecord:
     """Trains, keeps the weights that validated best, evaluates them on the test targets beside the baselines.
 
@@ -42,6 +43,7 @@ def train(
         model: weights to start from instead of fresh ones; it is trained in place, parameters that need no gradient
             stay. The recipe's `model` section is not looked at then.
         origin: where `model` comes from, in plain values: part of the settings and of the record.
+        with_baselines: evaluate the baselines too; studies of many runs on one log need them once only.
 
     With `push_to_hub` and `hub_model_id` in the recipe the finished run is published (`LSRMTrainer.push_to_hub`).
 
@@ -68,7 +70,7 @@ def train(
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - start
-    record = finish(trainer, recipe.name, settings, started, seconds)
+    record = finish(trainer, recipe.name, settings, started, seconds, with_baselines)
     if arguments.push_to_hub:
         trainer.push_to_hub()
     return record

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, ProgressCallback, Trainer
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 from transformers.optimization import get_scheduler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -126,6 +126,7 @@ class LSRMTrainer(Trainer):
             )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TrainingProgress())
+        self.pop_callback(PrinterCallback)  # without bars nothing is printed: run.json has every number
 
     # Data
 

@@ -1,0 +1,236 @@
+"""`sr-transformers scaling run | fit | predict | advise | report`: scaling laws from measured runs.
+
+`fit` and `predict` read tables and records and load neither torch nor transformers.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sr_transformers.scaling.points import Points
+
+LAWS = ("n", "d", "joint", "repeated", "power", "saturating")
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the command, its parts and their options."""
+    group = commands.add_parser("scaling", help="measure, fit and use scaling laws")
+    parts = group.add_subparsers(dest="part", required=True, metavar="PART")
+
+    fit = parts.add_parser("fit", help="fit a law to a table of points or to run records")
+    _add_points(fit)
+    fit.add_argument("--law", choices=LAWS, default="joint")
+    fit.add_argument("--starts", type=int, default=24, metavar="K", help="random starting points")
+    fit.add_argument("--bootstrap", type=int, default=200, metavar="K", help="resamples for the intervals; 0: none")
+    fit.add_argument("--compare", nargs="*", choices=LAWS, metavar="LAW", help="other forms to compare with")
+    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--json", metavar="FILE", help="write the fit here")
+    fit.set_defaults(run=_fit)
+
+    predict = parts.add_parser("predict", help="hold out the largest sizes and predict them, or use a fit")
+    predict.add_argument("--fit", metavar="FILE", help="a fit as JSON, in place of points")
+    _add_points(predict, nargs="*")
+    predict.add_argument("--law", choices=LAWS, default="n")
+    predict.add_argument("--hold-out", type=int, default=2, metavar="K", help="largest sizes that the fit must not see")
+    predict.add_argument("--bootstrap", type=int, default=200, metavar="K")
+    predict.add_argument("--n", type=float, nargs="+", metavar="N", help="with --fit: sizes to predict")
+    predict.add_argument("--d", type=float, metavar="D", help="with --fit: interactions")
+    predict.add_argument("--unique", type=float, metavar="U", help="with --fit of law repeated: distinct interactions")
+    predict.add_argument("--flops", type=float, nargs="+", metavar="C", help="with --fit: compute-optimal N and D")
+    predict.add_argument("--vocab-size", type=int, default=0, metavar="V", help="count the head's FLOPs too")
+    predict.add_argument("--seed", type=int, default=0)
+    predict.add_argument("--json", metavar="FILE")
+    predict.set_defaults(run=_predict)
+
+    run = parts.add_parser("run", help="do the runs of a study file; goes on where it was stopped")
+    run.add_argument("study", help="a YAML of recipes/studies/")
+    run.add_argument("--output", required=True, help="folder of the study")
+    run.add_argument("--data", help="prepared folder; the study's own if left out")
+    run.add_argument("--budget", type=_minutes, metavar="TIME", help="60, 60m or 2h: the runs worth most in that time")
+    run.add_argument("--dry-run", action="store_true", help="estimate only")
+    run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
+    run.set_defaults(run=_run)
+
+    report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
+    report.add_argument("study", help="folder of a study")
+    report.add_argument("--output", required=True, help="folder to write")
+    report.add_argument("--bootstrap", type=int, default=200, metavar="K")
+    report.set_defaults(run=_report)
+
+    advise = parts.add_parser("advise", help="what larger models would bring on your log, from a small study of it")
+    advise.add_argument("--data", required=True, help="prepared folder")
+    advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="60, 60m or 2h")
+    advise.add_argument("--output", help="folder of the study; DATA-advice beside the data if left out")
+    advise.add_argument("--recipe", help="a YAML that gives what the study does not set; defaults if left out")
+    advise.add_argument("--epochs", type=float, default=5)
+    advise.add_argument("--gpu-flops", type=float, default=312e12, help="peak FLOP/s of the accelerator to price")
+    advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
+    advise.add_argument("--price", type=float, default=2.0, help="of an hour")
+    advise.add_argument("--json", metavar="FILE", help="write the numbers here")
+    advise.set_defaults(run=_advise)
+
+
+def _minutes(value: str) -> float:
+    """Minutes from 60, 60m or 1.5h."""
+    number, unit = (value[:-1], value[-1]) if value[-1:] in ("m", "h") else (value, "m")
+    try:
+        minutes = float(number) * (60.0 if unit == "h" else 1.0)
+    except ValueError:
+        minutes = -1.0
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r} is no time; write 90, 90m or 1.5h.")
+    return minutes
+
+
+def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
+    parser.add_argument("points", nargs=nargs, help="a CSV or TSV table, or run.json files and folders of them")
+    for flag, what in (
+        ("n", "parameters in the blocks"),
+        ("d", "training interactions"),
+        ("c", "training FLOPs, in place of D: D = C / (6 N)"),
+        ("unique", "distinct interactions behind D"),
+        ("loss", "test loss, nats"),
+        ("metric", "HR or NDCG, a fraction"),
+    ):
+        parser.add_argument(f"--{flag}-column", metavar="NAME", help=f"the table's column of {what}")
+    parser.add_argument("--metric", default="ndcg@10", help="metric of run records for --law saturating")
+    parser.add_argument("--drop-largest-losses", type=int, default=0, metavar="K", help="leave out the K worst points")
+
+
+def _read(options: argparse.Namespace) -> "Points":
+    # The BLAS behind numpy starts a thread a core for matrices of five rows; this must be said before it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from sr_transformers.scaling.points import read_table
+    from sr_transformers.scaling.records_table import read_records
+
+    paths = [Path(path) for path in options.points]
+    if not paths:
+        raise ValueError("give a table of points or run records, or --fit FILE.")
+    if any(path.is_dir() or path.suffix == ".json" for path in paths):
+        points = read_records(paths, options.metric, seen=options.law == "repeated")
+    else:
+        if len(paths) > 1:
+            raise ValueError(f"give one table, or run records; these are {len(paths)} tables.")
+        names = {"N": options.n_column, "D": options.d_column, "C": options.c_column, "unique": options.unique_column,
+                 "loss": options.loss_column, "metric": options.metric_column}  # fmt: skip
+        points = read_table(paths[0], names)
+    return points.drop_largest_losses(options.drop_largest_losses)
+
+
+def _fit(options: argparse.Namespace, rest: list[str]) -> None:
+    points = _read(options)
+    from sr_transformers.scaling.comparison import compare
+    from sr_transformers.scaling.documents import describe_fit, fit_text
+    from sr_transformers.scaling.fitting import fit
+    from sr_transformers.scaling.uncertainty import bootstrap
+
+    fitted = fit(options.law, points, options.starts, options.seed)
+    resampled = bootstrap(fitted, points, options.bootstrap, options.seed)
+    comparison = compare(points, [options.law, *options.compare], seed=options.seed) if options.compare else None
+    document = describe_fit(fitted, points, resampled, comparison)
+    print(fit_text(document))
+    if options.json:
+        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _predict(options: argparse.Namespace, rest: list[str]) -> None:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if options.fit:
+        answers = _from_fit(options)
+    else:
+        points = _read(options)
+        from sr_transformers.scaling.documents import plain
+        from sr_transformers.scaling.prediction import hold_out_largest
+
+        held = hold_out_largest(points, options.law, options.hold_out, options.bootstrap, options.seed)
+        answers = plain(
+            {
+                "law": held.fitted.law,
+                "status": held.fitted.status,
+                "params": held.fitted.params,
+                "no_intervals": held.resampled.reason or None,
+                "reach": held.reach,
+                "rows": held.rows,
+            }
+        )
+    print(json.dumps(answers, indent=2))
+    if options.json:
+        Path(options.json).write_text(json.dumps(answers, indent=2) + "\n")
+
+
+def _from_fit(options: argparse.Namespace) -> dict:
+    import numpy as np
+
+    from sr_transformers.scaling.documents import read_fit
+    from sr_transformers.scaling.laws import law_named
+    from sr_transformers.scaling.prediction import compute_optimal
+
+    document = read_fit(options.fit)
+    law = law_named(document["law"])
+    if options.points:
+        raise ValueError("give points or --fit, not both.")
+    if not (options.n or options.flops):
+        raise ValueError("--fit answers --n N ... (with --d D where the law needs it) or --flops C ...")
+    answers: dict = {"law": law.name, "status": document["status"], "params": document["params"]}
+    if options.n:
+        sizes = np.array(options.n)
+        columns = {"N": sizes}
+        for name, flag in (("D", "d"), ("unique", "unique")):
+            if name in law.variables:
+                if getattr(options, flag) is None:
+                    raise ValueError(f"law {law.name} needs --{flag} with --n.")
+                columns[name] = np.full(len(sizes), getattr(options, flag))
+        values = law.predict(document["params"], columns).tolist()
+        answers["predicted"] = [{"N": n, "value": value} for n, value in zip(options.n, values, strict=True)]
+    if options.flops:
+        answers["compute_optimal"] = [
+            {"flops": flops, **compute_optimal(document["params"], flops, options.vocab_size)}
+            for flops in options.flops
+        ]
+    return answers
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.study.plan import Study
+    from sr_transformers.study.runner import run_study
+    from sr_transformers.training.run import leave_processes
+
+    _quiet()
+    study = Study.load(options.study)
+    run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights)
+    leave_processes()
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.study.report import write_report
+    from sr_transformers.study.words import sentences
+
+    found = write_report(options.study, options.output, options.bootstrap)
+    print("\n".join(sentences(found.document)))
+    print(f"written: {Path(options.output) / 'report.html'} and README.md")
+
+
+def _advise(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.scaling.documents import plain
+    from sr_transformers.study.advise import Hardware, advise
+
+    _quiet()
+    hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
+    output = options.output or f"{options.data.rstrip('/')}-advice"
+    answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
+    print(answer)
+    if options.json:
+        Path(options.json).write_text(json.dumps(plain(numbers), indent=2) + "\n")
+
+
+def _quiet() -> None:
+    """No bars of single runs: a study has a line for each."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()

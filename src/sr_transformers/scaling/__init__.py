@@ -1,0 +1,1 @@
+"""Scaling laws: forms, fits, intervals, comparison, prediction, figures. numpy and scipy only, no torch."""

@@ -1,0 +1,1 @@
+"""Scaling studies: plan a grid of runs, estimate, train, fit, advise, report. Built on training and scaling."""

@@ -1,0 +1,84 @@
+"""Run records and study folders made from a known law: what an analysis must find is known."""
+
+import json
+
+import numpy as np
+
+from sr_transformers.records import RunRecord
+from sr_transformers.scaling.laws import LAWS
+
+TRUTH = {"E": 4.5, "A": 6.0, "B": 900.0, "alpha": 0.25, "beta": 0.5}
+SHAPES = {"3k": (1, 16), "12k": (1, 32), "49k": (1, 64), "98k": (2, 64), "197k": (4, 64), "786k": (4, 128)}
+SHAPES |= {"1.5m": (8, 128), "98k-deep": (8, 32)}
+USERS, INTERACTIONS = 5000, 400_000
+
+
+def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
+    """A run record whose loss is the joint law's with 0.1 % noise."""
+    layers, width = SHAPES[size]
+    n, d = 12 * layers * width**2, round(INTERACTIONS * fraction)
+    loss = LAWS["joint"].predict(TRUTH, {"N": np.array([n]), "D": np.array([d])})[0]
+    loss *= np.exp(0.001 * np.random.default_rng([n, d, seed]).standard_normal())
+    loss += extra
+    ndcg = 0.9 - 0.13 * loss
+    protocol = {"data": "shop.csv", "filter_seen": True}
+    values = {
+        "name": size,
+        "command": "x",
+        "started": "2026-01-02T03:04:05+00:00",
+        "seed": seed,
+        "data": {
+            "source": {"name": "shop.csv"},
+            "split": "leave_one_out",
+            "counts": {"users": USERS, "items_in_vocabulary": 1000, "train_interactions": INTERACTIONS},
+            "fraction": {"of": "users", "fraction": fraction},
+        },
+        "recipe": {
+            "model": {"vocab_size": 1002, "hidden_size": width, "num_hidden_layers": layers},
+            "training": {"learning_rate": 0.01, "seed": seed, "num_train_epochs": epochs},
+        },
+        "versions": {},
+        "commit": None,
+        "hardware": {"device": "cpu", "threads": 1},
+        "num_non_embedding_parameters": n,
+        "parameters": {},
+        "num_train_interactions": d,
+        "num_interactions_seen": round(d * epochs),
+        "training_flops": 6.0 * n * d * epochs,
+        "head_flops": 6.0 * 1002 * width * d * epochs,
+        "steps": 100,
+        "epochs": epochs,
+        "best_step": 100,
+        "switched_at": None,
+        "seconds": 60.0,
+        "peak_memory_bytes": 1,
+        "history": [{"loss": 1.0, "step": 1}],
+        "validation": {"loss": loss},
+        "reports": [
+            {"model": size, "protocol": protocol, "metrics": {"loss": loss, "ndcg@10": ndcg, "hr@10": 1.9 * ndcg}}
+        ],
+    }
+    return RunRecord(**{**values, **changes})
+
+
+def add_run(folder, size, fraction=1.0, epochs=3.0, seed=1, block="main", settings=None, in_law=True, extra=0.0):
+    """Adds a finished run to a study folder."""
+    name = f"{size}-users{fraction:g}-e{epochs:g}-{block}-s{seed}"
+    (folder / "runs" / name).mkdir(parents=True)
+    record(size, fraction, epochs, seed, extra).save(folder / "runs" / name)
+    path = folder / "plan.json"
+    plan = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    layers, width = SHAPES[size]
+    plan["runs"][name] = {
+        "block": block,
+        "size": size,
+        "layers": layers,
+        "width": width,
+        "of": "users",
+        "fraction": fraction,
+        "epochs": epochs,
+        "seed": seed,
+        "settings": settings or {},
+        "in_law": in_law,
+    }
+    path.write_text(json.dumps(plan))

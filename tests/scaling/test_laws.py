@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from sr_transformers.scaling.laws import LAWS, law_named, log_sum_exp
+
+PARAMS = {
+    "n": {"E": 4.9, "A": 5.0, "alpha": 0.121},
+    "d": {"E": 4.9, "B": 50.0, "beta": 0.3},
+    "joint": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37},
+    "repeated": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "R_D": 15.0, "R_N": 5.0},
+    "power": {"A": 9.0, "alpha": 0.05},
+    "saturating": {"M_inf": 0.4, "A": 3.0, "alpha": 0.3},
+}
+COLUMNS = {
+    "N": np.array([1e4, 1e6, 1e8, 1e9]),
+    "D": np.array([1e6, 1e7, 3e7, 1e8]),
+    "unique": np.array([1e6, 2e6, 1e6, 1e8]),
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_law_is_its_formula(name):
+    p, n, d = PARAMS[name], COLUMNS["N"], COLUMNS["D"]
+    if name == "repeated":
+        u = COLUMNS["unique"]
+        effective_d = u + u * p["R_D"] * (1 - np.exp(-(d / u - 1) / p["R_D"]))
+        # U_N balances the two powers: alpha A / U_N^alpha = beta B / U^beta.
+        feed = (p["alpha"] * p["A"] * u ** p["beta"] / (p["beta"] * p["B"])) ** (1 / p["alpha"])
+        u_n = np.minimum(n, feed)
+        effective_n = u_n + u_n * p["R_N"] * (1 - np.exp(-(n / u_n - 1) / p["R_N"]))
+        expected = p["E"] + p["A"] / effective_n ** p["alpha"] + p["B"] / effective_d ** p["beta"]
+        assert (u_n < n).any()
+        assert (u_n == n).any()
+    else:
+        expected = {
+            "n": lambda: p["E"] + p["A"] / n ** p["alpha"],
+            "d": lambda: p["E"] + p["B"] / d ** p["beta"],
+            "joint": lambda: p["E"] + p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"],
+            "power": lambda: p["A"] / n ** p["alpha"],
+            "saturating": lambda: p["M_inf"] - p["A"] / n ** p["alpha"],
+        }[name]()
+    assert LAWS[name].predict(p, COLUMNS) == pytest.approx(expected, rel=1e-12)
+
+
+def test_data_that_do_not_repeat_are_worth_what_they_are():
+    once = {"N": np.array([1e3]), "D": np.array([1e7]), "unique": np.array([1e7])}
+    assert LAWS["repeated"].predict(PARAMS["repeated"], once) == pytest.approx(
+        LAWS["joint"].predict(PARAMS["joint"], once), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_coordinates_go_there_and_back(name):
+    bound = LAWS[name].bind(COLUMNS)
+    assert bound.decode(bound.encode(PARAMS[name])) == pytest.approx(PARAMS[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_the_jacobian_is_the_derivative(name):
+    bound = LAWS[name].bind(COLUMNS)
+    theta = bound.encode(PARAMS[name])
+    _, jacobian = bound.log_loss(theta)
+    for index in range(len(theta)):
+        step = np.zeros_like(theta)
+        step[index] = 1e-6
+        slope = (bound.log_loss(theta + step)[0] - bound.log_loss(theta - step)[0]) / 2e-6
+        assert jacobian[:, index] == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_nothing_overflows():
+    value, shares = log_sum_exp(np.array([[2000.0], [1999.0]]))
+    assert value[0] == pytest.approx(2000 + np.log1p(np.exp(-1)))
+    assert shares.sum() == pytest.approx(1)
+
+
+def test_an_unknown_law_is_named():
+    with pytest.raises(ValueError, match="law 'cubic' is not known; choose from n, d, joint"):
+        law_named("cubic")

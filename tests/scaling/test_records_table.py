@@ -1,0 +1,59 @@
+import dataclasses
+
+import pytest
+from made_studies import record
+
+from sr_transformers.scaling.records_table import points_of, read_records
+
+
+def test_a_record_is_a_point():
+    points = points_of([record("3k", 0.3), record("98k")], metric="hr@10")
+    assert points.columns["N"].tolist() == [3072, 98304]
+    assert points.columns["D"].tolist() == [120_000, 400_000]
+    assert points.columns["loss"][0] == record("3k", 0.3).reports[0]["metrics"]["loss"]
+    assert points.columns["metric"][1] == record("98k").reports[0]["metrics"]["hr@10"]
+
+
+def test_data_seen_count_up_to_the_weights_that_were_kept():
+    whole = record("3k", epochs=10.0)
+    early = record("3k", epochs=10.0, best_step=30)
+    points = points_of([whole, early], seen=True)
+    assert points.columns["D"].tolist() == [4_000_000, 1_200_000]
+    assert points.columns["unique"].tolist() == [400_000, 400_000]
+    begun = record("3k", epochs=1.0, best_step=50)
+    assert points_of([begun], seen=True).columns["D"].tolist() == [400_000]
+
+
+def test_seeds_of_a_configuration_are_a_group():
+    points = points_of([record("3k", seed=1), record("3k", seed=2), record("3k", 0.3), record("12k")])
+    assert points.groups[0] == points.groups[1]
+    assert len(set(points.groups)) == 3
+
+
+def test_files_and_folders_of_records_are_read(tmp_path):
+    for size in ("3k", "12k"):
+        (tmp_path / "runs" / size).mkdir(parents=True)
+        record(size).save(tmp_path / "runs" / size)
+    assert len(read_records([tmp_path])) == 2
+    assert len(read_records([tmp_path / "runs" / "3k" / "run.json"])) == 1
+    with pytest.raises(FileNotFoundError, match="no run record"):
+        read_records([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no run record"):
+        read_records([tmp_path / "empty"])
+
+
+def test_records_of_different_logs_are_not_mixed():
+    other = record("12k")
+    report = {**other.reports[0], "protocol": {"data": "other.csv", "filter_seen": True}}
+    with pytest.raises(ValueError, match=r"record 2 \(12k\) was evaluated by another protocol or on another log"):
+        points_of([record("3k"), dataclasses.replace(other, reports=[report])])
+
+
+def test_records_without_what_is_asked_for_are_named():
+    with pytest.raises(ValueError, match="has no ndcg@7 on the test targets; it has loss, ndcg@10, hr@10"):
+        points_of([record("3k")], metric="ndcg@7")
+    with pytest.raises(ValueError, match="has no loss"):
+        points_of([dataclasses.replace(record("3k"), reports=[])])
+    with pytest.raises(ValueError, match="there are no run records"):
+        points_of([])

@@ -1,0 +1,78 @@
+import pytest
+from made_studies import INTERACTIONS, TRUTH, add_run
+
+from sr_transformers.scaling.laws import LAWS
+from sr_transformers.study.advise import Hardware, advice_study, numbers, text
+from sr_transformers.study.analysis import analyse
+
+
+class Log:
+    """As much of a prepared log as advice looks at."""
+
+    class path:  # noqa: N801
+        name = "shop"
+
+    num_train_interactions = INTERACTIONS
+    vocab_size = 1002
+
+
+@pytest.fixture(scope="module")
+def found(study_folder):
+    return analyse(study_folder, draws=30)
+
+
+def test_every_size_of_the_paper_has_a_loss_an_interval_and_a_price(found):
+    answer = numbers(found, Log, Hardware(flops=1e12, utilisation=0.5, price=3.0))
+    assert [row["size"] for row in answer["sizes"]] == ["98k", "786k", "1.5m", "9m", "75m", "800m"]
+    columns = {"N": [98_304.0], "D": [float(INTERACTIONS)]}
+    assert answer["sizes"][0]["loss"] == pytest.approx(LAWS["joint"].predict(TRUTH, columns)[0], rel=0.005)
+    for row in answer["sizes"]:
+        low, high = row["loss_interval"]
+        assert low <= row["loss"] <= high
+    first = answer["sizes"][0]
+    hours = 6 * (98_304 + 1002 * 64) * INTERACTIONS * 3 / (0.5e12 * 3600)
+    assert first["hours"] == pytest.approx(hours)
+    assert first["cost"] == pytest.approx(3 * hours)
+
+
+def test_the_bottleneck_is_named_with_how_sure(found):
+    choice = numbers(found, Log, Hardware())["bottleneck"]
+    assert choice["bottleneck"] == "data"
+    assert choice["agreeing_draws"] >= 0.9
+
+
+def test_the_answer_is_in_plain_words(found):
+    answer = numbers(found, Log, Hardware())
+    said = text(answer, found, Log)
+    assert "Bottleneck at N = 1,572,864: data (" in said
+    assert "of the resampled fits agree" in said
+    assert "| 800m | 829,440,000 |" in said
+    assert "527 x beyond what was measured, a guess |" in said
+    assert "How sure:" in said
+
+
+def test_a_law_that_is_not_determined_gives_no_number(tmp_path):
+    for size in ("3k", "12k"):
+        add_run(tmp_path, size)
+    found = analyse(tmp_path, draws=5)
+    answer = numbers(found, Log, Hardware())
+    assert answer["law"] is None
+    assert answer["bottleneck"] is None
+    assert all("loss" not in row for row in answer["sizes"])
+    said = text(answer, found, Log)
+    assert "No loss is predicted" in said
+    assert "these runs do not say" in said
+
+
+@pytest.mark.parametrize("values", [{"flops": 0}, {"utilisation": 1.5}, {"price": -1}])
+def test_hardware_must_make_sense(values):
+    with pytest.raises(ValueError, match="hardware is"):
+        Hardware(**values)
+
+
+def test_the_study_of_an_advice_is_a_study(markov_prepared, tmp_path):
+    (tmp_path / "r.yaml").write_text("training: {weight_decay: 0.5}\n")
+    assert advice_study(markov_prepared, 2, tmp_path / "r.yaml").recipe.training["weight_decay"] == 0.5
+    study = advice_study(markov_prepared, epochs=2)
+    assert len(study.runs) == 7 * 3 + 4 * 3
+    assert {run.epochs for run in study.runs} == {2.0}

@@ -1,0 +1,69 @@
+import json
+
+import polars as pl
+import pytest
+from made_studies import add_run
+
+from sr_transformers.study.report import write_report
+
+pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
+
+
+@pytest.fixture(scope="module")
+def written(study_folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("report") / "out"
+    return write_report(study_folder, output, draws=20), output
+
+
+def test_the_folder_is_what_the_hub_shows(written):
+    _, output = written
+    text = (output / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: sr_transformers\n")
+    assert "data_files: runs.parquet" in text
+    assert pl.read_parquet(output / "runs.parquet").height == 46
+    lines = (output / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 46
+    assert json.loads(lines[0])["history"] == []
+    assert (output / "study.yaml").exists()
+
+
+def test_every_figure_is_there_twice_and_linked(written):
+    _, output = written
+    text = (output / "README.md").read_text()
+    names = {path.stem for path in (output / "figures").glob("*.png")}
+    assert names == {path.stem for path in (output / "figures").glob("*.svg")}
+    assert names >= {"loss-size", "loss-held-out", "predicted-measured", "size-and-data", "data", "isoflop", "shape"}
+    assert "repetition" in names
+    assert all(f"![{name}](figures/{name}.png)" in text for name in names)
+
+
+def test_the_html_needs_nothing_beside_it(written):
+    _, output = written
+    text = (output / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == len(list((output / "figures").glob("*.png")))
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "<h2>Ablations</h2>" in text
+
+
+def test_the_numbers_in_the_text_are_those_of_the_analysis(written):
+    found, output = written
+    stored = json.loads((output / "analysis.json").read_text())
+    assert stored == found.document
+    alpha = stored["laws"]["n"]["params"]["alpha"]
+    assert f"alpha {alpha:.3g} [" in (output / "README.md").read_text()
+
+
+def test_it_writes_over_its_own_report_only(written, study_folder, tmp_path):
+    _, output = written
+    write_report(study_folder, output, draws=5)
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(FileExistsError, match="holds no report"):
+        write_report(study_folder, tmp_path)
+
+
+def test_a_study_that_determines_nothing_still_has_a_report(tmp_path):
+    for size in ("3k", "12k"):
+        add_run(tmp_path / "study", size)
+    write_report(tmp_path / "study", tmp_path / "out", draws=5)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Not answered: n: 2 points for 3 parameters" in text

@@ -1,0 +1,56 @@
+"""The kept studies can be analysed again, and the README says what they say."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+KEPT = sorted((ROOT / "recipes" / "results" / "scaling").glob("*/plan.json"))
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("scaling_results", ROOT / "recipes" / "scaling_results.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scaling_results"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_readme_says_what_the_kept_studies_say(script):
+    shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert shown
+    assert shown[1].strip() == script.text()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)
+def test_kept_records_are_small_and_whole(path):
+    plan = json.loads(path.read_text())
+    records = sorted((path.parent / "runs").glob("*/run.json"))
+    assert records
+    assert {record.parent.name for record in records} <= set(plan["runs"])
+    assert sum(record.stat().st_size for record in path.parent.rglob("run.json")) < 1.5e6
+
+
+def test_a_study_is_kept_without_its_histories(script, tmp_path):
+    study = tmp_path / "study"
+    (study / "runs" / "a").mkdir(parents=True)
+    (study / "plan.json").write_text("{}")
+    (study / "study.yaml").write_text("name: x\n")
+    source = json.loads((KEPT[0].parent / "runs" / sorted(json.loads(KEPT[0].read_text())["runs"])[0] / "run.json")
+                        .read_text()) if KEPT else None  # fmt: skip
+    if source is None:
+        pytest.skip("no study is kept yet")
+    source["history"] = [{"loss": 1.0, "step": 5}, {"eval_loss": 2.0, "step": 9, "epoch": 1.0, "eval_hr@10": 0.5}]
+    (study / "runs" / "a" / "run.json").write_text(json.dumps(source))
+    kept = script.keep(study, "x", tmp_path / "results")
+    stored = json.loads((kept / "runs" / "a" / "run.json").read_text())
+    assert stored["history"] == [{"step": 9, "epoch": 1.0, "eval_loss": 2.0}]
+    assert stored["reports"] == source["reports"]
+    with pytest.raises(FileExistsError, match="exists; remove it first"):
+        script.keep(study, "x", tmp_path / "results")
