@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from sr_transformers import __version__
 from sr_transformers.cli import demo, evaluate, export, finetune, plan, prepare, publish, recommend, scaling, train
 
-COMMANDS = (prepare, plan, train, evaluate, scaling, finetune, recommend, export, demo, publish)  # in the order of --help
+# In the order of --help.
+COMMANDS = (prepare, plan, train, evaluate, scaling, finetune, recommend, export, demo, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

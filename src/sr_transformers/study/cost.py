@@ -119,8 +119,9 @@ def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> f
     width = int(recipe.training.get("row_width") or window)
     rows = int(recipe.training.get("per_device_train_batch_size", 32))
     generator = torch.Generator().manual_seed(0)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    model = LSRMForCausalLM(config).to(device).train()
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    device = accelerator or torch.device("cpu")
+    model = LSRMForCausalLM(config).to(device).train()  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     inputs = torch.randint(NUM_SPECIAL, vocab_size, (rows, width), generator=generator).to(device)
     positions = (torch.arange(width) % window).repeat(rows, 1).to(device)
@@ -133,7 +134,8 @@ def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> f
         return float(loss.detach())  # waits for an accelerator
 
     step()
-    begin, taken = time.perf_counter(), []
+    taken: list[float] = []
+    begin = time.perf_counter()
     while len(taken) < 3 or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         step()

@@ -44,12 +44,12 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Ana
     found = analyse(study, draws)
     name = found.runs[0].record.data["source"]["name"].rsplit(".", 1)[0]
     (output / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = [(label, *figures.save(make(), output / "figures", label)) for label, make in _figures(found, name)]
+    drawn = [(label, figures.save(make(), output / "figures", label)) for label, make in _figures(found, name)]
     write_whole(output / "analysis.json", json.dumps(found.document, indent=2) + "\n")
     _tables(found, output)
-    text = markdown(found, name, [label for label, *_ in drawn])
+    text = markdown(found, name, [label for label, _ in drawn])
     write_whole(output / "README.md", _card(name) + text)
-    write_whole(output / "report.html", _html(found, name, [(label, png) for label, png, _ in drawn]))
+    write_whole(output / "report.html", _html(found, name, [(label, files[0]) for label, files in drawn]))
     if (study / STUDY_FILE).is_file() and study.resolve() != output.resolve():
         write_whole(output / STUDY_FILE, (study / STUDY_FILE).read_text())
     return found
