@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from sr_transformers import __version__
-from sr_transformers.cli import evaluate, prepare, recommend, train
+from sr_transformers.cli import evaluate, prepare, recommend, tasks, train
 
-COMMANDS = (prepare, train, evaluate, recommend)  # in the order of --help
+COMMANDS = (prepare, train, evaluate, tasks, recommend)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -82,6 +82,7 @@ class PreparedData:
         self.histories = datasets.Dataset.from_file(str(self.path / "histories.arrow"))
         table = self.histories.data.table
         self._items = FlatColumn(table["item_ids"])
+        self._timestamps = FlatColumn(table["timestamps"])
         self._domains = FlatColumn(table["domains"]) if "domains" in table.column_names else None
         self.lengths = self._items.lengths()
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
@@ -92,6 +93,10 @@ class PreparedData:
     def items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
         """Tokens `start .. stop - 1` of a history, int32, oldest first; a view of the file."""
         return self._items.slice(history, start, stop)
+
+    def timestamps(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Moments of the interactions `start .. stop - 1` of a history, int64 in the log's unit of time; a view."""
+        return self._timestamps.slice(history, start, stop)
 
     def domains(self, history: int, stop: int, start: int = 0) -> np.ndarray:
         """Domains of the interactions `start .. stop - 1` of a history, int16 places in `domain_names`; a view.
