@@ -28,7 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
     one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
-                     help="seen items in the ranking; auto keeps them where users repeat items, the paper always")  # fmt: skip
+                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
     one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
     one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
     one.add_argument("--tail-groups", type=int, metavar="N")

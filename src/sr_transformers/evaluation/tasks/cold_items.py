@@ -16,10 +16,7 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan:
     edges = options.cold_item_edges
     lows = (0, 1, *(edge + 1 for edge in edges))
     highs = (0, *edges, int(data.item_counts.max()))
-    names = [
-        "never" if high == 0 else f"more than {edges[-1]}" if low > edges[-1] else f"{low} to {high}"
-        for low, high in zip(lows, highs, strict=True)
-    ]
+    names = [_name(low, high, edges[-1]) for low, high in zip(lows, highs, strict=True)]
     groups = []
     for name, low, high in zip(names, lows, highs, strict=True):
         inside = (data.item_counts >= max(low, 1)) & (data.item_counts <= high)
@@ -32,3 +29,11 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan:
         tuple(groups),
         options.headlines,
     )
+
+
+def _name(low: int, high: int, last_edge: int) -> str:
+    if high == 0:
+        return "never"
+    if low > last_edge:
+        return f"more than {last_edge}"
+    return f"{low}" if low == high else f"{low} to {high}"

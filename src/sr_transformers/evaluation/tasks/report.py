@@ -37,9 +37,9 @@ def protocol_line(report: dict[str, Any]) -> str:
     one = report["protocol"]
     seen = "removed" if one["filter_seen"] else "kept"
     return (
-        f"{one['data']['name']}, split {one['split']}: full ranking over {one['num_items_ranked']:,} items, seen items "
-        f"{seen}, ties against the model; {100 * one['confidence']:g} % intervals from {one['draws']:,} bootstrap draws "
-        f"over users (seed {one['seed']})."
+        f"{one['data']['name']}, split {one['split']}: full ranking over {one['num_items_ranked']:,} items, seen "
+        f"items {seen}, ties against the model; {100 * one['confidence']:g} % intervals from {one['draws']:,} "
+        f"bootstrap draws over users (seed {one['seed']})."
     )
 
 

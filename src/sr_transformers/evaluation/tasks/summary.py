@@ -25,11 +25,15 @@ def summarise(
             the reference.
 
     Returns:
-        `headlines`: the metrics that are compared. `groups`: what is known of each, with `num_users`. `results`: a row per group and model, with means of the
-        `metrics`, `relative_change` of the headlines from the group's base, and, for models other than the
-        reference, `difference`, `relative_gain` and `gain_over_base` (relative gain here less that in the base group),
-        `change_over_reference` (relative change less the reference's). All are {value, low, high}; `difference` has
-        `p` too. `exposure`: coverage and Gini index of the recommended lists.
+        `headlines`: the metrics that are compared. `groups`: what is known of each, with `num_users`. `results`: a row
+        per model and group with anybody in it. Of all metrics the mean (`metrics`); of the headlines also
+            relative_change         here / in the base group - 1
+            difference              from the reference, with the p-value of a paired test (`p`)
+            relative_gain           model / reference - 1
+            gain_over_base          relative_gain here - relative_gain in the base group
+            change_over_reference   relative_change - relative_change of the reference
+        each {value, low, high}, where there is a base or a reference; `exposure`: coverage and Gini index of the
+        recommended lists.
     """
     estimates: Estimates = {}
     groups, results = [], []

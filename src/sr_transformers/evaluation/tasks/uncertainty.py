@@ -28,7 +28,8 @@ class Estimate:
     draws: np.ndarray
 
     def __sub__(self, other: "Estimate") -> "Estimate":
-        return Estimate(self.point - other.point, self.draws - other.draws)
+        with np.errstate(invalid="ignore"):  # between two infinite ratios
+            return Estimate(self.point - other.point, self.draws - other.draws)
 
     def relative_to(self, base: "Estimate") -> "Estimate":
         """self / base - 1; NaN or infinite where the base is 0."""
