@@ -75,7 +75,7 @@ def test_a_figure_shows_every_value(report, tmp_path, monkeypatch):
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.append(self))
     draw({**report, "tasks": {"robustness": report["tasks"]["robustness"]}}, tmp_path)
     first, second = drawn[0].axes
-    shown = [line for line in first.containers if line.get_label() == "large"][0].lines[0].get_ydata()
+    shown = next(line for line in first.containers if line.get_label() == "large").lines[0].get_ydata()
     rows = [row for row in report["tasks"]["robustness"]["results"] if row["model"] == "large"]
     assert list(shown) == pytest.approx([row["metrics"]["hr@10"]["value"] for row in rows])
     shown = second.containers[1].lines[0].get_ydata()

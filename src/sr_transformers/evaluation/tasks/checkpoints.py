@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
@@ -27,12 +27,13 @@ def model_contestant(
         window: most recent items read; None: all that the model can read.
 
     Raises:
+        FileNotFoundError: if there is no such checkpoint.
         ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
             says so: its training may have seen what this log holds out), or checkpoints of different sizes.
     """
     sizes = {}
     for path in paths:
-        config = AutoConfig.from_pretrained(path)
+        config = _config(path)
         check_vocabulary(str(path), config.vocab_size, data)
         _check_training(path, data)
         with torch.device("meta"):  # shapes without memory
@@ -50,6 +51,14 @@ def count_block_parameters(model: PreTrainedModel) -> int:
     if head is not None:
         left_out.add(id(head.weight))
     return sum(one.numel() for one in model.parameters() if one.ndim == 2 and id(one) not in left_out)
+
+
+def _config(path: str | Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(path)
+    except OSError as error:
+        what = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{path} is no folder with a model, and none came from the Hub: {what}") from error
 
 
 def _open(path: str | Path, name: str, window: int | None) -> Scorer:
