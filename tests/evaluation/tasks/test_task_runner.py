@@ -95,7 +95,8 @@ def test_outcomes_stand_in_the_order_of_the_targets(markov_prepared):
     )
     back = np.argsort(mixed.users)
     assert np.array_equal(mixed.users[back], ordered.users)
-    assert np.array_equal(mixed.values["mrr"][back], ordered.values["mrr"])
+    assert np.array_equal(mixed.ranks[back], ordered.ranks)
+    assert np.array_equal(mixed.top[back], ordered.top)
 
 
 def test_user_frequency_stands_beside_where_seen_items_stay(markov_prepared):
@@ -143,3 +144,15 @@ def test_options_out_of_range_are_refused(settings, message):
 def test_headlines_follow_the_cut_offs():
     assert TaskOptions().headlines == ("hr@10", "ndcg@10")
     assert TaskOptions(ks=(3, 7)).headlines == ("hr@3", "ndcg@3")
+
+
+def test_what_is_held_per_user_is_small(paper_log):
+    options = TaskOptions(draws=1, horizon=4)
+    sizes = {}
+    for name, plan in TASKS.items():
+        task = plan(paper_log, options)
+        for one in getattr(task, "passes", ()):
+            for key, outcome in one.run(Markov(paper_log)).items():
+                held = [outcome.top, outcome.ranks, *outcome.values.values()]
+                sizes[name, key] = sum(part.itemsize * part[0].size for part in held if part is not None)
+    assert max(sizes.values()) <= 4 * (10 + 3)  # bytes: a list of ten, a rank, a loss, its popularity

@@ -16,7 +16,7 @@ PLAN = Plan("A test.", (), GROUPS, ("hr@10", "recall"), {"left_out": 3})
 
 def outcome(values, **more):
     values = {"hr@10": np.asarray(values, float), **{name: np.asarray(one, float) for name, one in more.items()}}
-    return {("p", "c"): Outcome(USERS, values, np.array([[2, 3]] * 4 + [[2, 4]] * 4, np.int32))}
+    return {("p", "c"): Outcome(USERS, np.array([[2, 3]] * 4 + [[2, 4]] * 4, np.int32), values)}
 
 
 @pytest.fixture(scope="module")

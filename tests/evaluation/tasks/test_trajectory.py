@@ -68,8 +68,8 @@ def test_the_batch_size_changes_nothing(log, options, monkeypatch):
     monkeypatch.setattr(ranking, "_SCORES", 28 * 3)
     for condition, outcome in one.run(Markov(log)).items():
         assert np.array_equal(outcome.top, whole[condition].top)
-        for metric, values in outcome.values.items():
-            assert np.array_equal(values, whole[condition].values[metric])
+        for metric, values in outcome.metrics((1, 10)).items():
+            assert np.array_equal(values, whole[condition].metrics((1, 10))[metric])
 
 
 def test_a_seen_item_is_never_chosen_because_it_is_true(log_of, lookup, options):

@@ -62,14 +62,16 @@ def _config(path: str | Path) -> PreTrainedConfig:
 
 
 def _open(path: str | Path, name: str, window: int | None) -> Scorer:
-    return ModelScorer(load_model(path), window, name)
+    return ModelScorer(load_model(path), window, name, reuse_memory=True)
 
 
 def _check_training(path: str | Path, data: PreparedData) -> None:
     record = Path(path) / RUN_FILE
     if not record.is_file():
         return
-    trained = json.loads(record.read_text())["data"]
+    trained = json.loads(record.read_text()).get("data")
+    if trained is None:  # a run.json of somebody else's
+        return
     for key in ("split", "split_parameters", "min_interactions"):
         _refuse_if_different(path, data, key, trained.get(key), data.manifest.get(key))
     for key in ("users", "interactions", "train_interactions", "items_in_vocabulary"):

@@ -11,7 +11,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL
 
 
 def list_popularity(top: np.ndarray, item_counts: np.ndarray) -> np.ndarray:
-    """`(M,)` float64 mean training count of the items in each list; NaN for an empty list.
+    """`(M,)` float32 mean training count of the items in each list; NaN for an empty list.
 
     Args:
         top: `(M, k)` int tokens, -1 is none.
@@ -19,7 +19,7 @@ def list_popularity(top: np.ndarray, item_counts: np.ndarray) -> np.ndarray:
     """
     there = top >= 0
     counts = np.where(there, item_counts[top], 0).sum(1)
-    return np.divide(counts, there.sum(1), out=np.full(len(top), np.nan), where=there.any(1))
+    return np.divide(counts, there.sum(1), out=np.full(len(top), np.nan, np.float32), where=there.any(1))
 
 
 def exposure(top: np.ndarray, vocab_size: int) -> dict[str, float | None]:

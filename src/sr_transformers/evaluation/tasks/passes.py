@@ -7,7 +7,6 @@ import numpy as np
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import known_items, rank_histories, target_tokens
-from sr_transformers.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.evaluation.tasks.exposure import list_popularity
 from sr_transformers.evaluation.tasks.task import Outcome, Pass, TaskOptions
@@ -41,8 +40,8 @@ def _rank(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpt
     cut_offs = (options.list_length,)
     filter_seen = data.filters_seen(options.filter_seen)
     targets = target_tokens(data, rows)
-    ranks = np.zeros(len(rows), np.int64)
-    losses = np.full(len(rows), np.nan) if scorer.gives_log_probabilities else None
+    ranks = np.zeros(len(rows), np.int32)
+    values = {"loss": np.full(len(rows), np.nan, np.float32)} if scorer.gives_log_probabilities else {}
     top = np.full((len(rows), options.list_length), -1, np.int32)
     order = np.argsort(rows[:, 1], kind="stable")  # users of like length side by side: a model pads less
     size = rows_of_scores(data.vocab_size)
@@ -55,19 +54,7 @@ def _rank(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpt
         ranking, loss = rank_histories(scorer, read, targets[index], seen if filter_seen else None, cut_offs)
         ranks[index] = ranking.ranks
         top[index, : ranking.top.shape[1]] = ranking.top
-        if losses is not None:
-            losses[index] = loss
-    values = ranking_values(ranks, losses, options)
+        if loss is not None:
+            values["loss"][index] = loss
     values[f"popularity@{options.list_length}"] = list_popularity(top, data.item_counts)
-    return Outcome(rows[:, 0], values, top)
-
-
-def ranking_values(ranks: np.ndarray, losses: np.ndarray | None, options: TaskOptions) -> dict[str, np.ndarray]:
-    """Per-user metrics from ranks."""
-    values = {}
-    for k in options.ks:
-        values[f"hr@{k}"], values[f"ndcg@{k}"] = hit_rate(ranks, k), ndcg(ranks, k)
-    values["mrr"] = reciprocal_rank(ranks)
-    if losses is not None:
-        values["loss"] = losses
-    return values
+    return Outcome(rows[:, 0], top, values, ranks)

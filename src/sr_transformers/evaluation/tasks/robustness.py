@@ -2,7 +2,7 @@
 
 Each item of a history is hit with a probability (0.3 in arXiv 2311.11351); half of those are replaced by an item drawn
 uniformly from the vocabulary, half are deleted. A deletion shortens the history ("deleted"), or, as in the released
-code, leaves padding in place of the item ("padded").
+code, leaves padding in place of the item ("padded"), which the model reads like an item of its own.
 """
 
 from functools import partial

@@ -39,7 +39,7 @@ def summarise(
     groups, results = [], []
     for group in plan.groups:
         parts = {
-            name: [_cut(one[group.pass_key, group.condition], group) for one in runs] for name, runs in found.items()
+            name: [one[group.pass_key, group.condition].of(group.rows) for one in runs] for name, runs in found.items()
         }
         num_users = len(next(iter(parts.values()))[0].users)
         groups.append({"name": group.name, "base": group.base, "num_users": num_users, **group.facts})
@@ -49,7 +49,7 @@ def summarise(
         for place, (name, runs) in enumerate(found.items()):
             if group.name not in estimates:
                 continue
-            top = [_cut(one[group.pass_key, group.condition], group).top for one in runs]
+            top = [one[group.pass_key, group.condition].of(group.rows).top for one in runs]
             results.append(
                 {
                     "group": group.name,
@@ -68,20 +68,13 @@ def summarise(
     }
 
 
-def _cut(outcome: Outcome, group: Group) -> Outcome:
-    if group.rows is None:
-        return outcome
-    values = {name: value[group.rows] for name, value in outcome.values.items()}
-    return Outcome(outcome.users[group.rows], values, outcome.top[group.rows])
-
-
 def _estimate(parts: Mapping[str, Sequence[Outcome]], options: TaskOptions) -> dict[str, dict[str, Estimate]]:
     """Every metric of every model on one group, from common draws of its users."""
     columns = [
         (name, metric, value)
         for name, runs in parts.items()
         for one in runs
-        for metric, value in one.values.items()
+        for metric, value in one.metrics(options.ks).items()
         if not np.isnan(value).all()
     ]
     users = next(iter(parts.values()))[0].users

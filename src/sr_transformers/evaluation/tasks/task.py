@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sr_transformers.evaluation.baselines import Scorer
+from sr_transformers.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 
 
 @dataclass(frozen=True)
@@ -88,17 +89,35 @@ def _strictly(values: Sequence[int]) -> bool:
 
 @dataclass
 class Outcome:
-    """What a scorer did for M users under one condition: a few numbers per user.
+    """What a scorer did for M users under one condition, in a few numbers per user: these are held for all users.
 
     Attributes:
         users: `(M,)` int64 rows of the prepared log, each once.
-        values: by metric, `(M,)` float64; NaN where a user has no value.
         top: `(M, k)` int32 recommended tokens, best first; -1 is none.
+        values: `(M,)` float32 by metric; NaN where a user has no value.
+        ranks: `(M,)` int32 of the targets, where there is one target per user.
     """
 
     users: np.ndarray
-    values: dict[str, np.ndarray]
     top: np.ndarray
+    values: dict[str, np.ndarray]
+    ranks: np.ndarray | None = None
+
+    def metrics(self, ks: Sequence[int]) -> dict[str, np.ndarray]:
+        """All metrics, `(M,)` float64 each: those that follow from the ranks, then the values."""
+        found = {}
+        if self.ranks is not None:
+            for k in ks:
+                found[f"hr@{k}"], found[f"ndcg@{k}"] = hit_rate(self.ranks, k), ndcg(self.ranks, k)
+            found["mrr"] = reciprocal_rank(self.ranks)
+        return found | {name: value.astype(np.float64) for name, value in self.values.items()}
+
+    def of(self, rows: np.ndarray | None) -> "Outcome":
+        """Some of the users, by index; None: all."""
+        if rows is None:
+            return self
+        values = {name: value[rows] for name, value in self.values.items()}
+        return Outcome(self.users[rows], self.top[rows], values, None if self.ranks is None else self.ranks[rows])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import known_items, rank_histories
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.evaluation.tasks.exposure import list_popularity
-from sr_transformers.evaluation.tasks.passes import ranking_values
 from sr_transformers.evaluation.tasks.task import Group, NotRun, Outcome, Pass, Plan, TaskOptions
 
 OWN, ONE_PASS, STEP = "autoregressive", "one pass", "step"
@@ -54,14 +53,12 @@ def _run(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpti
     shape = (len(rows), horizon)
     truth = np.zeros(shape, np.int64)
     own, one_pass = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
-    ranks, losses = np.zeros(shape, np.int64), np.full(shape, np.nan)
+    ranks, losses = np.zeros(shape, np.int32), np.full(shape, np.nan, np.float32)
     order = np.argsort(rows[:, 1], kind="stable")
     size = rows_of_scores(data.vocab_size)
     for start in range(0, len(rows), size):
         index = order[start : start + size]
-        histories = []
-        for user, position in rows[index].tolist():
-            histories.append(known_items(data, user, position + 1))
+        histories = [known_items(data, user, position + 1) for user, position in rows[index].tolist()]
         for row, (user, position) in zip(index, rows[index].tolist(), strict=True):
             truth[row] = data.items(user, position + 1 + horizon, position + 1)
         for step in range(horizon):
@@ -86,10 +83,10 @@ def _run(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpti
         for n in range(1, horizon + 1):
             values = set_values(lists[:, :n], truth[:, :n])
             values[f"popularity@{n}"] = list_popularity(lists[:, :n], data.item_counts)
-            found[f"{way} {n}"] = Outcome(users, values, lists[:, :n])
-    for n in range(1, horizon + 1):
-        loss = losses[:, n - 1] if scorer.gives_log_probabilities else None
-        found[f"{STEP} {n}"] = Outcome(users, ranking_values(ranks[:, n - 1], loss, options), own[:, n - 1 : n])
+            found[f"{way} {n}"] = Outcome(users, lists[:, :n], values)
+    for n in range(horizon):
+        values = {"loss": losses[:, n]} if scorer.gives_log_probabilities else {}
+        found[f"{STEP} {n + 1}"] = Outcome(users, own[:, n : n + 1], values, ranks[:, n])
     return found
 
 
@@ -109,7 +106,7 @@ def unseen_first(top: np.ndarray, seen: list[np.ndarray]) -> np.ndarray:
 
 
 def set_values(lists: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Per-user metrics of lists as sets.
+    """Per-user metrics of lists as sets, float32.
 
     Args:
         lists: `(M, n)` chosen tokens, -1 is none.
@@ -120,8 +117,8 @@ def set_values(lists: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
         often as it is true. `set_ndcg`: sum over matched places p of 1 / log2(p + 1), over its maximum.
 
     >>> values = set_values(np.array([[5, 4, 5]]), np.array([[4, 5, 6]]))
-    >>> values["recall"].round(4).tolist()
-    [0.6667]
+    >>> float(values["recall"][0]).__round__(4)
+    0.6667
     """
     n = lists.shape[1]
     same = lists[:, :, None] == lists[:, None, :]
@@ -129,4 +126,5 @@ def set_values(lists: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     available = ((lists[:, :, None] == truth[:, None, :]) & (lists >= NUM_SPECIAL)[:, :, None]).sum(2)
     matched = occurrence <= available
     gains = 1 / np.log2(np.arange(n) + 2)
-    return {"recall": matched.mean(1), "set_ndcg": matched @ gains / gains.sum()}
+    found = {"recall": matched.mean(1), "set_ndcg": matched @ gains / gains.sum()}
+    return {name: value.astype(np.float32) for name, value in found.items()}
