@@ -159,7 +159,7 @@ def test_an_output_with_something_in_it_is_refused_and_left_alone(readable_log, 
 
 
 def test_an_unknown_split_names_those_that_exist(readable_log, tmp_path):
-    with pytest.raises(ValueError, match="split 'random' is not known; choose from leave_one_out, temporal"):
+    with pytest.raises(ValueError, match="split 'random' is not known; choose from leave_one_out, temporal, paper"):
         prepare(readable_log, tmp_path / "data", split="random")
 
 
@@ -187,3 +187,65 @@ def test_the_tables_open_as_plain_datasets(prepared):
     table = datasets.Dataset.from_file(str(prepared.path / "test.arrow"))
     assert table.column_names == ["history", "position"]
     assert len(table) == 12
+
+
+def test_domains_are_kept_beside_the_items_under_their_sorted_names(tmp_path):
+    rows = [("a", "x", 2, "shoes"), ("a", "y", 1, "books"), ("a", "z", 3, "shoes"), ("b", "x", 1, "games")]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "shelf"], orient="row")
+    data = prepare(log, tmp_path / "data", columns={"domain": "shelf"})
+    assert data.domain_names == data.manifest["domains"] == ["books", "games", "shoes"]
+    assert data.domains(0, 3).tolist() == [0, 2, 2]
+    assert data.domains(0, 3, 1).tolist() == [2, 2]
+    assert data.domains(1, 1).tolist() == [1]
+    assert data.domains(0, 3).dtype == np.int16
+    named = prepare(log.rename({"shelf": "domain"}), tmp_path / "named")  # found under our name
+    assert named.domains(0, 3).tolist() == [0, 2, 2]
+    numbers = log.with_columns(domain=pl.Series([10, 9, 10, 11]))
+    assert prepare(numbers, tmp_path / "numbers").domain_names == ["9", "10", "11"]
+
+
+def test_a_log_without_domains_says_so(prepared):
+    assert prepared.domain_names is None
+    assert "domains" not in prepared.histories.column_names
+    with pytest.raises(ValueError, match="has no domains; prepare its log with a domain column"):
+        prepared.domains(0, 1)
+
+
+def test_a_missing_domain_and_too_many_domains_are_refused(readable_log, tmp_path, monkeypatch):
+    log = readable_log.with_columns(domain=pl.Series(["a", None] + ["a"] * (len(readable_log) - 2)))
+    with pytest.raises(ValueError, match=r"log: domain is missing in row 2"):
+        prepare(log, tmp_path / "data")
+    monkeypatch.setattr(prepare_module, "MAX_DOMAINS", 3)
+    with pytest.raises(ValueError, match="log: 12 domains, at most 3; is domain the right column"):
+        prepare(readable_log.with_columns(domain=pl.col("item_id")), tmp_path / "data")
+
+
+def test_the_papers_split_keeps_a_pool_of_users_from_training_and_vocabulary(tmp_path):
+    rows = [(f"u{user:03}", f"i{user}-{n}", n) for user in range(60) for n in range(20 if user % 2 else 5)]
+    data = prepare(frame(rows), tmp_path / "data", split="paper")
+    pool = data.unseen_users
+    assert pool.dtype == np.int64
+    assert 0 < len(pool) == data.manifest["counts"]["users_unseen"] < 60
+    assert data.manifest["split_parameters"] == {"min_trajectory_length": 15, "unseen_share": 0.2, "seed": 0}
+    assert data.manifest["leaks"].startswith("the paper's split")
+    for history in pool.tolist():  # every item of this log has one user: an unseen one's are unknown
+        assert (data.items(history, data.lengths[history]) == UNK_ID).all()
+    for part in ("validation", "test"):
+        targets = data.targets(part)
+        assert not set(targets[:, 0].tolist()) & set(pool.tolist())
+        assert len(targets) == 60 - len(pool)
+    left = {data.lengths[history] - position - 1 for history, position in data.targets("test").tolist()}
+    assert left == {0, 10}
+    other = prepare(frame(rows), tmp_path / "other", split="paper", unseen_share=0.5, split_seed=3)
+    assert other.manifest["split_parameters"] == {"min_trajectory_length": 15, "unseen_share": 0.5, "seed": 3}
+    assert len(other.unseen_users) > len(pool)
+
+
+def test_nobody_is_unseen_in_leave_one_out(prepared):
+    assert prepared.unseen_users.tolist() == []
+
+
+@pytest.mark.parametrize("option", [{"min_trajectory_length": 20}, {"unseen_share": 0.1}, {"split_seed": 1}])
+def test_options_of_the_papers_split_belong_to_it(readable_log, tmp_path, option):
+    with pytest.raises(ValueError, match=r"min_trajectory_length, unseen_share and split_seed belong to split='paper'"):
+        prepare(readable_log, tmp_path / "data", **option)

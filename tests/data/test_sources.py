@@ -43,7 +43,7 @@ def test_missing_columns_are_named_beside_those_that_are_there(tmp_path, suffix)
 
 def test_mapping_a_column_that_is_not_ours_is_refused(tmp_path):
     path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\n1,2,3\n")
-    with pytest.raises(ValueError, match=r"\['rating'\] cannot be mapped; .*'item_id', 'timestamp', 'user_id'"):
+    with pytest.raises(ValueError, match=r"\['rating'\] cannot be mapped; .*'domain', 'item_id', 'timestamp', 'user"):
         read_log(path, {"rating": "stars"})
 
 

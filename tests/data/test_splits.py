@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sr_transformers.data.splits import LEAKS, SPLITS, leave_one_out, temporal
+from sr_transformers.data.splits import LEAKS, SPLITS, leave_one_out, paper, temporal
 
 
 def test_leave_one_out_holds_out_the_last_two_of_users_with_three():
@@ -89,3 +89,54 @@ def test_something_must_be_left_to_train_on():
 
 def test_every_split_says_what_it_leaks():
     assert set(LEAKS) == set(SPLITS)
+
+
+USERS = [f"u{n}" for n in range(400)]
+
+
+def paper_split(lengths, min_trajectory_length: int = 15, unseen_share: float = 0.2, seed: int = 0):
+    return paper(np.asarray(lengths), USERS[: len(lengths)], min_trajectory_length, unseen_share, seed)
+
+
+def test_paper_holds_out_a_trajectory_of_ten_then_test_then_validation():
+    split = paper_split([16, 15, 3, 2, 1, 40, 12] * 50)
+    held = {user: (test, split.train_length[user]) for user, test in split.test.tolist()}
+    assert {user % 7 for user in held} == {0, 1, 2, 5, 6}
+    for user, (test, trained) in held.items():
+        assert (trained, test) == {0: (4, 5), 1: (13, 14), 2: (1, 2), 5: (28, 29), 6: (10, 11)}[user % 7]
+    assert (split.validation[:, 0] == split.test[:, 0]).all()
+    assert (split.validation[:, 1] == split.test[:, 1] - 1).all()
+    pool = split.train_length == 0
+    assert not pool[list(held)].any()
+    assert split.train_length[[3, 4]].tolist() == [2, 1]  # too short to hold out: training only, and seen
+    assert split.notes == {
+        "users_unseen": int(pool.sum()),
+        "users_with_trajectory": sum(user % 7 in (0, 5) for user in held),
+        "users_too_short_to_hold_out": int((~pool & (np.arange(350) % 7 // 3 == 1) & (np.arange(350) % 7 < 5)).sum()),
+    }
+
+
+def test_amazon_trajectories_begin_at_21_interactions():
+    split = paper_split([20, 21] * 50, min_trajectory_length=20)
+    assert {(user % 2, position) for user, position in split.test.tolist()} == {(0, 19), (1, 10)}
+
+
+def test_the_unseen_users_depend_on_id_and_seed_alone():
+    pool = np.flatnonzero(paper_split([5] * 400).train_length == 0)
+    assert 50 < len(pool) < 110  # 80 in expectation, standard deviation 8
+    assert np.flatnonzero(paper_split([17] * 300).train_length == 0).tolist() == pool[pool < 300].tolist()
+    assert np.flatnonzero(paper_split([5] * 400, seed=1).train_length == 0).tolist() != pool.tolist()
+    assert set(pool) < set(np.flatnonzero(paper_split([5] * 400, unseen_share=0.4).train_length == 0))
+    numbers = paper(np.full(50, 5), list(range(50)), 15, 0.2, 0)
+    texts = paper(np.full(50, 5), [str(n) for n in range(50)], 15, 0.2, 0)
+    assert numbers.train_length.tolist() == texts.train_length.tolist()
+
+
+def test_the_papers_split_refuses_what_leaves_nothing():
+    with pytest.raises(ValueError, match="min_trajectory_length 11 must be at least 12"):
+        paper_split([20] * 9, min_trajectory_length=11)
+    for share in (0, 1):
+        with pytest.raises(ValueError, match=f"unseen_share {share} must lie between 0 and 1"):
+            paper_split([20] * 9, unseen_share=share)
+    with pytest.raises(ValueError, match=r"none of the 1 users is unseen at unseen_share 1e-06, seed 0"):
+        paper_split([20], unseen_share=1e-6)

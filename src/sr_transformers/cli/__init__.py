@@ -8,10 +8,22 @@ import sys
 from collections.abc import Sequence
 
 from sr_transformers import __version__
-from sr_transformers.cli import demo, evaluate, export, finetune, plan, prepare, publish, recommend, scaling, train
+from sr_transformers.cli import (
+    demo,
+    evaluate,
+    export,
+    finetune,
+    plan,
+    prepare,
+    publish,
+    recommend,
+    scaling,
+    tasks,
+    train,
+)
 
 # In the order of --help.
-COMMANDS = (prepare, plan, train, evaluate, scaling, finetune, recommend, export, demo, publish)
+COMMANDS = (prepare, plan, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,17 +22,13 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, table
-    from sr_transformers.evaluation.model_scorer import ModelScorer, load_model
+    from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary, load_model
 
     data = PreparedData(options.data)
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
     scorers: list = [ModelScorer(load_model(name), name=name, reuse_memory=True) for name in options.model]
     for scorer in scorers:
-        if scorer.model.config.vocab_size != data.vocab_size:
-            raise ValueError(
-                f"{scorer.name} has {scorer.model.config.vocab_size} tokens, {options.data} has {data.vocab_size}: "
-                "the model was trained on another vocabulary."
-            )
+        check_vocabulary(scorer.name, scorer.model.config.vocab_size, data)
     scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]

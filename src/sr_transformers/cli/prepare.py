@@ -8,19 +8,27 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one = commands.add_parser("prepare", help="turn an interaction log into a prepared folder")
     one.add_argument("source", help="a .csv, .tsv or .parquet file, or complete-journey, or synthetic")
     one.add_argument("--output", required=True, help="folder to make")
-    for column in ("user", "item", "timestamp"):
+    for column in ("user", "item", "timestamp", "domain"):
         one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
-    one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal"))
+    one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal", "paper"))
     one.add_argument("--min-interactions", type=int, default=1, metavar="K", help="keep the K-core of users and items")
     one.add_argument("--validation-from", type=int, metavar="T", help="first moment of validation (temporal)")
     one.add_argument("--test-from", type=int, metavar="T", help="first moment of test (temporal)")
+    one.add_argument("--min-trajectory-length", type=int, metavar="N", help="longer histories hold out 10 more (paper)")
+    one.add_argument("--unseen-share", type=float, metavar="F", help="fraction of users kept from training (paper)")
+    one.add_argument("--split-seed", type=int, metavar="S", help="draws the unseen users (paper)")
     one.set_defaults(run=_prepare)
 
 
 def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.prepare import prepare
 
-    given = {"user_id": options.user_column, "item_id": options.item_column, "timestamp": options.timestamp_column}
+    given = {
+        "user_id": options.user_column,
+        "item_id": options.item_column,
+        "timestamp": options.timestamp_column,
+        "domain": options.domain_column,
+    }
     data = prepare(
         options.source,
         options.output,
@@ -29,6 +37,9 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
         min_interactions=options.min_interactions,
         validation_from=options.validation_from,
         test_from=options.test_from,
+        min_trajectory_length=options.min_trajectory_length,
+        unseen_share=options.unseen_share,
+        split_seed=options.split_seed,
     )
     print(f"{options.output}: {data.manifest['split']}. {data.manifest['leaks']}")
     for name, value in data.manifest["counts"].items():

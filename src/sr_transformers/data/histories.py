@@ -3,7 +3,8 @@
 A prepared folder holds
     manifest.json     what was read, what was left out, the split and what it leaks, versions
     histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
-                      train_length (the first so many are training data)
+                      train_length (the first so many are training data), and domains where the log has them
+                      (places in the manifest's list of names)
     validation.arrow  a row per target: history (row of the user), position (of the target in the history)
     test.arrow        likewise
     items.parquet     a row per token from 2 on: item_id, train_count
@@ -81,6 +82,8 @@ class PreparedData:
         self.histories = datasets.Dataset.from_file(str(self.path / "histories.arrow"))
         table = self.histories.data.table
         self._items = FlatColumn(table["item_ids"])
+        self._timestamps = FlatColumn(table["timestamps"])
+        self._domains = FlatColumn(table["domains"]) if "domains" in table.column_names else None
         self.lengths = self._items.lengths()
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
 
@@ -94,6 +97,36 @@ class PreparedData:
     def train_items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
         """Tokens `start .. stop - 1` of the part of a history that may be trained on (here: its beginning)."""
         return self.items(history, stop, start)
+
+    def timestamps(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Moments of the interactions `start .. stop - 1` of a history, int64 in the log's unit of time; a view."""
+        return self._timestamps.slice(history, start, stop)
+
+    def domains(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Domains of the interactions `start .. stop - 1` of a history, int16 places in `domain_names`; a view.
+
+        Raises:
+            ValueError: if the log has no domains.
+        """
+        if self._domains is None:
+            raise ValueError(
+                f"{self.path} has no domains; prepare its log with a domain column (`--domain-column NAME`)."
+            )
+        return self._domains.slice(history, start, stop)
+
+    @property
+    def domain_names(self) -> list[str] | None:
+        """Names of the domains in sorted order; None if the log has none."""
+        return self.manifest.get("domains")
+
+    @property
+    def unseen_users(self) -> np.ndarray:
+        """`(U',)` int64, histories without any training interaction: the cold-start pool.
+
+        In the paper's split the users that were drawn for it, in a temporal split those who come later, in
+        leave-one-out nobody.
+        """
+        return np.flatnonzero(self.train_lengths == 0)
 
     def targets(self, split: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """`(M, 2)` int64 rows (history, position of the target) of `"validation"` or `"test"`, or some of them."""

@@ -5,7 +5,7 @@ What cannot be understood is refused with the first offending row; what is left 
 
 import polars as pl
 
-from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.columns import DOMAIN, ITEM, TIMESTAMP, USER
 
 _ISO = (
     r"^(?<day>\d{4}-\d{2}-\d{2})"
@@ -17,8 +17,8 @@ def clean(log: pl.DataFrame, name: str = "log") -> pl.DataFrame:
     """Checks a log and sorts it stably by (user, time): rows that tie keep the order of the source.
 
     Args:
-        log: columns user_id, item_id, timestamp; times as numbers, dates, or text that is all numbers or all
-            ISO 8601 (`2024-01-31`, `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC).
+        log: columns user_id, item_id, timestamp and perhaps domain; times as numbers, dates, or text that is
+            all numbers or all ISO 8601 (`2024-01-31`, `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC).
         name: what to call the log in errors.
 
     Returns:
@@ -26,12 +26,12 @@ def clean(log: pl.DataFrame, name: str = "log") -> pl.DataFrame:
         microseconds since 1970 for dates and ISO text.
 
     Raises:
-        ValueError: an empty log, a null id or time, an id that is neither text nor integer, an empty text id, or a
-            time that is no time. The message names the row, counted from 1 without a header.
+        ValueError: an empty log, a null id, domain or time, one that is neither text nor integer, an empty text
+            id, or a time that is no time. The message names the row, counted from 1 without a header.
     """
     if log.is_empty():
         raise ValueError(f"{name}: there are no interactions in it.")
-    for column in (USER, ITEM):
+    for column in (USER, ITEM, *((DOMAIN,) if DOMAIN in log.columns else ())):
         dtype = log.schema[column]
         if not (dtype.is_integer() or dtype == pl.String):
             raise ValueError(f"{name}: {column} is {dtype}; ids are text or integers. Cast the column first.")

@@ -13,11 +13,13 @@ import polars as pl
 import pyarrow as pa
 
 from sr_transformers import __version__
-from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.columns import DOMAIN, ITEM, TIMESTAMP, USER
 from sr_transformers.data import interactions, splits
 from sr_transformers.data.histories import FORMAT, MANIFEST, PreparedData
 from sr_transformers.data.sources import EMBEDDED, read_log, select_columns
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, build_tokenizer
+
+MAX_DOMAINS = 2**15 - 1
 
 
 def prepare(
@@ -28,25 +30,30 @@ def prepare(
     min_interactions: int = 1,
     validation_from: int | None = None,
     test_from: int | None = None,
+    min_trajectory_length: int | None = None,
+    unseen_share: float | None = None,
+    split_seed: int | None = None,
 ) -> PreparedData:
     """Turns a log into histories, targets and a vocabulary.
 
     Args:
-        source: a CSV or Parquet file, an embedded set, or a frame with user_id, item_id, timestamp.
+        source: a CSV or Parquet file, an embedded set, or a frame with user_id, item_id, timestamp and perhaps
+            domain.
         output: folder to make; it must not exist or be empty.
         columns: the source's column names by ours.
-        split: "leave_one_out" or "temporal".
+        split: "leave_one_out", "temporal" or "paper".
         min_interactions: keep users and items with at least so many interactions, to a fixpoint (k-core).
         validation_from, test_from: moments of the temporal split, in the log's unit of time (see
             `interactions.clean`).
+        min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
 
     Returns:
         The folder, opened.
 
     Raises:
         FileExistsError: if `output` has something in it.
-        ValueError: for a log that is not sound, an unknown split, moments without a temporal split, or a split that
-            leaves no test target.
+        ValueError: for a log that is not sound, an unknown split, options of another split, or a split that leaves no
+            test target.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -55,6 +62,12 @@ def prepare(
         raise ValueError(f"split {split!r} is not known; choose from {', '.join(splits.SPLITS)}.")
     if split != splits.TEMPORAL and (validation_from, test_from) != (None, None):
         raise ValueError("validation_from and test_from belong to split='temporal'.")
+    of_paper: dict[str, Any] = {
+        "min_trajectory_length": min_trajectory_length, "unseen_share": unseen_share, "seed": split_seed
+    }  # fmt: skip
+    if split != splits.PAPER and set(of_paper.values()) != {None}:
+        raise ValueError("min_trajectory_length, unseen_share and split_seed belong to split='paper'.")
+    of_paper = {**splits.PAPER_DEFAULTS, **{key: value for key, value in of_paper.items() if value is not None}}
     name = "log" if isinstance(source, pl.DataFrame) else str(source)
     raw = select_columns(source, name, columns) if isinstance(source, pl.DataFrame) else read_log(source, columns)
     log = interactions.clean(raw, name)
@@ -65,6 +78,8 @@ def prepare(
     lengths = users["len"].to_numpy().astype(np.int64)
     if split == splits.LEAVE_ONE_OUT:
         cut = splits.leave_one_out(lengths)
+    elif split == splits.PAPER:
+        cut = splits.paper(lengths, users[USER].to_list(), **of_paper)
     else:
         cut = splits.temporal(lengths, log[TIMESTAMP].to_numpy(), validation_from, test_from)
     if len(cut.test) == 0:
@@ -81,6 +96,7 @@ def prepare(
     joined = log.join(tokens, on=ITEM, how="left", maintain_order="left")
     encoded = joined["token"].fill_null(UNK_ID).cast(pl.Int32).to_numpy()
 
+    domains, codes = _encode_domains(log, name)
     counts = _counts(raw, log, users, items, cut, encoded, ends - lengths)
     manifest = {
         "format": FORMAT,
@@ -88,7 +104,9 @@ def prepare(
         "columns": columns or {},
         "min_interactions": min_interactions,
         "split": split,
+        **({"split_parameters": of_paper} if split == splits.PAPER else {}),
         "leaks": splits.LEAKS[split],
+        **({"domains": domains} if domains else {}),
         "counts": counts,
         "versions": {"sr_transformers": __version__, "polars": pl.__version__, "pyarrow": pa.__version__},
     }
@@ -103,6 +121,7 @@ def prepare(
                 USER: users[USER].to_arrow(),
                 "item_ids": lists.from_arrays(offsets, pa.array(encoded)),
                 "timestamps": lists.from_arrays(offsets, pa.array(log[TIMESTAMP].to_numpy())),
+                **({"domains": lists.from_arrays(offsets, pa.array(codes))} if domains else {}),
                 "train_length": pa.array(cut.train_length.astype(np.int32)),
             }
         )
@@ -127,6 +146,17 @@ def prepare(
 def _write_arrow(table: pa.Table, path: Path) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
+
+
+def _encode_domains(log: pl.DataFrame, name: str) -> tuple[list[str], np.ndarray]:
+    """Names of the domains in sorted order, and `(rows,)` int16 places in that list; nothing if there is no domain."""
+    if DOMAIN not in log.columns:
+        return [], np.zeros(0, np.int16)
+    names = log[DOMAIN].unique().sort()
+    if len(names) > MAX_DOMAINS:
+        raise ValueError(f"{name}: {len(names)} domains, at most {MAX_DOMAINS}; is {DOMAIN} the right column?")
+    codes = log[DOMAIN].replace_strict(names, pl.int_range(len(names), eager=True), return_dtype=pl.Int16)
+    return names.cast(pl.String).to_list(), codes.to_numpy()
 
 
 def _counts(

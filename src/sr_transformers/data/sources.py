@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.columns import DOMAIN, ITEM, TIMESTAMP, USER
 from sr_transformers.data import synthetic
 
 COMPLETE_JOURNEY = "complete-journey"
@@ -25,7 +25,7 @@ def read_log(source: str | Path, columns: dict[str, str] | None = None) -> pl.Da
         columns: see `select_columns`.
 
     Returns:
-        Columns user_id, item_id (text or integer, as in the source) and timestamp (as in the source).
+        Columns user_id, item_id (text or integer, as in the source), timestamp and, where the source has it, domain.
 
     Raises:
         FileNotFoundError: no such file, and no embedded set of that name.
@@ -54,7 +54,7 @@ def read_log(source: str | Path, columns: dict[str, str] | None = None) -> pl.Da
 def select_columns(
     frame: pl.DataFrame | pl.LazyFrame, name: str, columns: dict[str, str] | None = None
 ) -> pl.DataFrame:
-    """The three columns of a log under our names, nothing else.
+    """The columns of a log under our names, nothing else: user_id, item_id, timestamp, and domain where there is one.
 
     Args:
         frame: read only where it must be, if it is lazy.
@@ -65,16 +65,19 @@ def select_columns(
         ValueError: a name that is not ours, or a column that is missing; the message lists those that are there.
     """
     names = {ours: ours for ours in (USER, ITEM, TIMESTAMP)}
-    unknown = set(columns or {}) - set(names)
+    mappable = {*names, DOMAIN}
+    unknown = set(columns or {}) - mappable
     if unknown:
-        raise ValueError(f"columns {sorted(unknown)} cannot be mapped; the mappable ones are {sorted(names)}.")
-    names.update(columns or {})
+        raise ValueError(f"columns {sorted(unknown)} cannot be mapped; the mappable ones are {sorted(mappable)}.")
     present = frame.collect_schema().names()
+    if DOMAIN in present:
+        names[DOMAIN] = DOMAIN
+    names.update(columns or {})
     missing = [f"{theirs} (for {ours})" for ours, theirs in names.items() if theirs not in present]
     if missing:
         raise ValueError(
             f"{name}: column {', '.join(missing)} is missing; there are {', '.join(present)}. "
-            "Map names with columns={...}, on the command line --user-column, --item-column, --timestamp-column."
+            "Map names with columns={...}, on the command line --user-column, --item-column, ..."
         )
     return frame.lazy().select(pl.col(theirs).alias(ours) for ours, theirs in names.items()).collect()
 

@@ -4,13 +4,19 @@ A split is, for every user, how many of the first interactions may be trained on
 (user, position in the history). The history that predicts a target is everything before that position.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 LEAVE_ONE_OUT = "leave_one_out"
 TEMPORAL = "temporal"
-SPLITS = (LEAVE_ONE_OUT, TEMPORAL)
+PAPER = "paper"
+SPLITS = (LEAVE_ONE_OUT, TEMPORAL, PAPER)
+
+TRAJECTORY_LENGTH = 10
+PAPER_DEFAULTS = {"min_trajectory_length": 15, "unseen_share": 0.2, "seed": 0}
 
 LEAKS = {
     LEAVE_ONE_OUT: (
@@ -20,6 +26,11 @@ LEAKS = {
     TEMPORAL: (
         "global time split: nothing after the first validation moment is trained on; validation targets between the "
         "two moments are part of the test histories, as they would be in service."
+    ),
+    PAPER: (
+        "the paper's split: a share of the users never enters training, vocabulary or counts (the cold-start pool), "
+        "and the last 10 interactions of long histories are held out as trajectory; but users' histories end at "
+        "different times, so as with leave-one-out popularity and trends leak from the future, also into the pool."
     ),
 }
 
@@ -110,3 +121,68 @@ def temporal(
             "users_without_training_interactions": int((before_validation == 0).sum()),
         },
     )
+
+
+def paper(
+    lengths: np.ndarray,
+    user_ids: Sequence[str] | Sequence[int],
+    min_trajectory_length: int,
+    unseen_share: float,
+    seed: int,
+) -> Split:
+    """The split of the paper's released code: unseen users, and for the others trajectory, test and validation.
+
+    Unseen users have no training interactions and no targets. Of the other users, those of more than
+    `min_trajectory_length` interactions hold out, from the end: 10 of the trajectory, 1 test, 1 validation. The rest
+    is split leave-one-out. So the trajectory of a user is what follows the test target.
+
+    Differs: who is unseen is drawn per user, from a hash of id and seed, so that a user stays in or out as the log
+    grows; the pool has `unseen_share` of the users in expectation. The paper drew a fixed number.
+
+    Args:
+        lengths: `(U,)` int.
+        user_ids: `(U,)`, raw ids.
+        min_trajectory_length: the longest history that is split leave-one-out; 15 for MovieLens and 20 for Amazon in
+            the paper, and at least 12.
+        unseen_share: fraction of users, in (0, 1).
+        seed: draws them.
+
+    Raises:
+        ValueError: for a `min_trajectory_length` that leaves nothing to train on, a share outside (0, 1), or a log of
+            so few users that nobody is unseen.
+    """
+    if min_trajectory_length < TRAJECTORY_LENGTH + 2:
+        raise ValueError(
+            f"min_trajectory_length {min_trajectory_length} must be at least {TRAJECTORY_LENGTH + 2}: trajectory, test "
+            "and validation take that many interactions."
+        )
+    if not 0 < unseen_share < 1:
+        raise ValueError(f"unseen_share {unseen_share} must lie between 0 and 1.")
+    unseen = np.fromiter((_draw(user, seed) < unseen_share for user in user_ids), bool, len(lengths))
+    if not unseen.any():
+        raise ValueError(
+            f"none of the {len(lengths)} users is unseen at unseen_share {unseen_share}, seed {seed}: the paper's "
+            "split needs more users, a larger share or another seed."
+        )
+    lengths = lengths.astype(np.int64)
+    long = lengths > min_trajectory_length
+    end = np.where(long, lengths - TRAJECTORY_LENGTH, lengths)
+    short = end < 3
+    held_out = np.nonzero(~unseen & ~short)[0]
+    train_length = np.where(unseen, 0, np.where(short, end, end - 2))
+    return Split(
+        train_length,
+        np.stack([held_out, end[held_out] - 2], axis=1),
+        np.stack([held_out, end[held_out] - 1], axis=1),
+        {
+            "users_unseen": int(unseen.sum()),
+            "users_with_trajectory": int((long & ~unseen).sum()),
+            "users_too_short_to_hold_out": int((short & ~unseen).sum()),
+        },
+    )
+
+
+def _draw(user: str | int, seed: int) -> float:
+    """A number in [0, 1) that depends on id and seed alone."""
+    digest = hashlib.blake2b(f"{seed} {user}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

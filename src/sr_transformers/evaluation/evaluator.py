@@ -12,7 +12,7 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
-from sr_transformers.evaluation.ranking import log_partition, rank_targets, rows_of_scores
+from sr_transformers.evaluation.ranking import Ranking, log_partition, rank_targets, rows_of_scores
 
 _BLOCK = 1 << 16  # targets looked at a time
 
@@ -50,19 +50,51 @@ def add_users(
 
 
 def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:
-    histories = [data.items(history, position) for history, position in rows.tolist()]
-    answers = [int(data.items(history, position + 1, position)[0]) for history, position in rows.tolist()]
-    known = [history[history != UNK_ID] for history in histories]
-    scores = scorer.score(known)
-    target = torch.tensor(answers, device=scores.device)
+    known = [known_items(data, history, position) for history, position in rows.tolist()]
+    ranking, losses = rank_histories(
+        scorer, known, target_tokens(data, rows), known if filter_seen else None, totals.ks
+    )
+    totals.add(ranking.ranks, None if losses is None else losses[~np.isnan(losses)], ranking.top)
+
+
+def known_items(data: PreparedData, history: int, stop: int, start: int = 0) -> np.ndarray:
+    """Tokens `start .. stop - 1` of a history that are in the vocabulary, oldest first."""
+    items = data.items(history, stop, start)
+    return items[items != UNK_ID]
+
+
+def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
+    """`(M,)` int64 tokens at the rows (history, position); `UNK_ID` for those outside the vocabulary."""
+    return np.array([data.items(history, position + 1, position)[0] for history, position in rows.tolist()], np.int64)
+
+
+def rank_histories(
+    scorer: Scorer,
+    shown: Sequence[np.ndarray],
+    targets: np.ndarray,
+    seen: Sequence[np.ndarray] | None,
+    ks: Sequence[int],
+) -> tuple[Ranking, np.ndarray | None]:
+    """Ranks one batch of B targets; the only way from a scorer to ranks.
+
+    Args:
+        shown: tokens that the scorer reads, per user.
+        targets: `(B,)` int64 tokens.
+        seen: tokens to take out of each user's ranking, or None.
+        ks: cut-offs; the largest says how many tokens `Ranking.top` lists.
+
+    Returns:
+        The ranking, and `(B,)` float64 losses in nats, NaN for targets outside the vocabulary; None for a scorer
+        without probabilities.
+    """
+    scores = scorer.score(shown)
+    target = torch.from_numpy(targets).to(scores.device)
     losses = None
     if scorer.gives_log_probabilities:
-        has_loss = target != UNK_ID
-        log_z = log_partition(scores)
-        losses = (log_z - scores.gather(1, target[:, None])[:, 0])[has_loss].double().cpu().numpy()
-    seen = _pairs(known, scores.device) if filter_seen else None
-    ranking = rank_targets(scores, target, seen, max(totals.ks))
-    totals.add(ranking.ranks, losses, ranking.top)
+        losses = (log_partition(scores) - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
+        losses[targets == UNK_ID] = np.nan
+    pairs = None if seen is None else _pairs(seen, scores.device)
+    return rank_targets(scores, target, pairs, max(ks)), losses
 
 
 def _pairs(histories: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
@@ -21,6 +22,19 @@ def load_model(name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
     if torch.accelerator.is_available() and "device_map" not in kwargs:
         model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
     return model
+
+
+def check_vocabulary(name: str, vocab_size: int, data: PreparedData) -> None:
+    """Refuses a model whose tokens are not those of the log.
+
+    Raises:
+        ValueError: if the two have different numbers of tokens.
+    """
+    if vocab_size != data.vocab_size:
+        raise ValueError(
+            f"{name} has {vocab_size} tokens, {data.path} has {data.vocab_size}: the model was trained on another "
+            "vocabulary."
+        )
 
 
 class ModelScorer:

@@ -1,0 +1,84 @@
+"""python recipes/tasks_results.py: writes the README's tables of the five tasks from the reports in results/tasks/.
+
+A report is what `sr-transformers tasks ... --json recipes/results/tasks/NAME.json` wrote; each gets a table.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sr_transformers.evaluation.tasks.findings import judge
+from sr_transformers.evaluation.tasks.report import TITLES, headline, protocol_line
+
+RESULTS = Path(__file__).parent / "results" / "tasks"
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- tasks -->", "<!-- /tasks -->"
+# What stands in the README; the rest is in the reports.
+SHOWN = {
+    "long_tail": ("G1 head", "G4 tail"),
+    "cold_start": ("last 50", "last 20", "last 5"),
+    "multi_domain": ("mix", "diff"),
+    "robustness": ("clean", "deleted", "padded"),
+    "trajectory": ("autoregressive 1", "autoregressive 10", "one pass 10"),
+}
+
+
+def tables(folder: Path = RESULTS) -> str:
+    """Markdown: per report a table of results, then the findings of all reports."""
+    reports = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    parts = []
+    for name, report in reports.items():
+        parts += [f"`{name}`: {protocol_line(report)}", _results(report)]
+    return "\n\n".join([*parts, _findings(reports)])
+
+
+def _results(report: dict[str, Any]) -> str:
+    models = [one["name"] for one in report["models"]]
+    sized = [one for one in report["models"] if one.get("num_non_embedding_parameters")]
+    largest = max(sized, key=lambda one: one["num_non_embedding_parameters"])["name"]
+    heads = [
+        f"{one['name']} ({one['num_checkpoints']} seed{'s' * (one['num_checkpoints'] > 1)})"
+        if one in sized
+        else one["name"]
+        for one in report["models"]
+    ]
+    lines = [f"| task | group | users | metric | {' | '.join(heads)} | gain of {largest} over {models[0]} |"]
+    lines.append("|---" * (len(models) + 5) + "|")
+    for name, groups in SHOWN.items():
+        task = report["tasks"][name]
+        if "not_run" in task:
+            lines.append(f"| {TITLES[name]} | not run: {task['not_run']} |" + " |" * (len(models) + 3))
+            continue
+        rows = {(row["group"], row["model"]): row for row in task["results"]}
+        users = {one["name"]: one["num_users"] for one in task["groups"]}
+        for group in groups:
+            if not users.get(group):
+                continue
+            metric = headline(task, group)
+            values = [f"{rows[group, model]['metrics'][metric]['value']:.3f}" for model in models]
+            gain = _percent(rows[group, largest].get("relative_gain", {}).get(metric))
+            lines.append(f"| {TITLES[name]} | {group} | {users[group]:,} | {metric} | {' | '.join(values)} | {gain} |")
+    return "\n".join(lines)
+
+
+def _findings(reports: dict[str, dict[str, Any]]) -> str:
+    lines = ["| finding | data | group | metric | percentage points | verdict |", "|---" * 6 + "|"]
+    for name, report in reports.items():
+        for one in judge(report):
+            cells = [one["statement"], name, one["group"], one["metric"], _percent(one, ""), one["verdict"]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(entry: dict[str, Any] | None, unit: str = " %") -> str:
+    if entry is None or entry["value"] is None:
+        return "–"
+    text = f"{100 * entry['value']:+.0f}{unit}"
+    return text if entry["low"] is None else f"{text} [{100 * entry['low']:+.0f}, {100 * entry['high']:+.0f}]"
+
+
+if __name__ == "__main__":
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    README.write_text(before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1])
+    print(tables())

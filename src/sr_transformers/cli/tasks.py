@@ -1,0 +1,82 @@
+"""`sr-transformers tasks`: the five challenging tasks and three more, for one or several checkpoints."""
+
+import argparse
+import json
+from pathlib import Path
+
+_TASKS = (
+    "overall",
+    "long_tail",
+    "cold_start",
+    "multi_domain",
+    "robustness",
+    "trajectory",
+    "cold_items",
+    "time_drift",
+)
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the command and its options."""
+    one = commands.add_parser(
+        "tasks", help="long tail, cold start, domains, robustness, trajectory, drift; with intervals"
+    )
+    one.add_argument("--model", action="append", default=[], metavar="[NAME=]PATH[,PATH...]",
+                     help="folder or Hub id; several paths are one model trained with several seeds; may be given "
+                     "several times: the first is what the others are compared with")  # fmt: skip
+    one.add_argument("--data", required=True, help="prepared folder")
+    one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
+    one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
+    one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
+                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
+    one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
+    one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
+    one.add_argument("--tail-groups", type=int, metavar="N")
+    one.add_argument("--cold-item-edges", type=int, nargs="+", metavar="N", help="upper ends of training counts")
+    one.add_argument("--cold-user-lengths", type=int, nargs="+", metavar="N", help="history lengths, longest first")
+    one.add_argument("--domain-history", type=int, metavar="N", help="recent items in which the domain is looked for")
+    one.add_argument("--perturbation-rate", type=float, metavar="P")
+    one.add_argument("--horizon", type=int, metavar="N", help="items of the trajectory")
+    one.add_argument("--month", type=int, metavar="T", help="a month in the log's unit of time")
+    one.add_argument("--seed", type=int, metavar="S", help="of perturbations and of the bootstrap")
+    one.add_argument("--draws", type=int, metavar="N", help="of the bootstrap")
+    one.add_argument("--json", metavar="FILE", help="write the report here")
+    one.add_argument("--figures", metavar="FOLDER", help="draw a figure per task here (PNG and SVG)")
+    one.set_defaults(run=_tasks)
+
+
+def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.evaluation.tasks.checkpoints import model_contestant
+    from sr_transformers.evaluation.tasks.figures import draw
+    from sr_transformers.evaluation.tasks.report import markdown
+    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
+    from sr_transformers.evaluation.tasks.task import TaskOptions
+
+    data = PreparedData(options.data)
+    given = {
+        "ks": options.k and tuple(options.k),
+        "tail_groups": options.tail_groups,
+        "cold_item_edges": options.cold_item_edges and tuple(options.cold_item_edges),
+        "cold_user_lengths": options.cold_user_lengths and tuple(options.cold_user_lengths),
+        "domain_history": options.domain_history,
+        "perturbation_rate": options.perturbation_rate,
+        "horizon": options.horizon,
+        "month": options.month,
+        "seed": options.seed,
+        "draws": options.draws,
+        "filter_seen": {"auto": None, "remove": True, "keep": False}[options.seen],
+    }
+    settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
+    contestants = []
+    for text in options.model:
+        name, _, paths = text.rpartition("=")
+        contestants.append(model_contestant(name or paths, paths.split(","), data, options.window))
+    if not options.no_baselines:
+        contestants += baseline_contestants(data, settings)
+    report = run_tasks(contestants, data, options.task, settings, progress=True)
+    print(markdown(report))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+    if options.figures:
+        draw(report, options.figures)

@@ -1,0 +1,86 @@
+"""Checkpoints as contestants: any `AutoModelForCausalLM` over the item tokens of a prepared log."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.evaluation.baselines import Scorer
+from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary, load_model
+from sr_transformers.evaluation.tasks.runner import Contestant
+from sr_transformers.records import RUN_FILE
+
+
+def model_contestant(
+    name: str, paths: Sequence[str | Path], data: PreparedData, window: int | None = None
+) -> Contestant:
+    """A model with its size N, opened from disk only when its turn comes.
+
+    Args:
+        paths: folders or Hub ids: one model, or the same with several training seeds.
+        window: most recent items read; None: all that the model can read.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
+            says so: its training may have seen what this log holds out), or checkpoints of different sizes.
+    """
+    sizes = {}
+    for path in paths:
+        config = _config(path)
+        check_vocabulary(str(path), config.vocab_size, data)
+        _check_training(path, data)
+        with torch.device("meta"):  # shapes without memory
+            sizes[str(path)] = count_block_parameters(AutoModelForCausalLM.from_config(config))
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"{name}: its checkpoints are of different sizes ({sizes}); give each size a name of its own.")
+    facts = {"checkpoints": list(sizes), "num_non_embedding_parameters": next(iter(sizes.values()))}
+    return Contestant(name, [partial(_open, path, name, window) for path in paths], facts)
+
+
+def count_block_parameters(model: PreTrainedModel) -> int:
+    """N: parameters in matrices, without embeddings, head, biases and norms."""
+    left_out = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    head = model.get_output_embeddings()
+    if head is not None:
+        left_out.add(id(head.weight))
+    return sum(one.numel() for one in model.parameters() if one.ndim == 2 and id(one) not in left_out)
+
+
+def _config(path: str | Path) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(path)
+    except OSError as error:
+        what = str(error).splitlines()[0]
+        raise FileNotFoundError(f"{path} is no folder with a model, and none came from the Hub: {what}") from error
+
+
+def _open(path: str | Path, name: str, window: int | None) -> Scorer:
+    return ModelScorer(load_model(path), window, name, reuse_memory=True)
+
+
+def _check_training(path: str | Path, data: PreparedData) -> None:
+    record = Path(path) / RUN_FILE
+    if not record.is_file():
+        return
+    trained = json.loads(record.read_text()).get("data")
+    if trained is None:  # a run.json of somebody else's
+        return
+    for key in ("split", "split_parameters", "min_interactions"):
+        _refuse_if_different(path, data, key, trained.get(key), data.manifest.get(key))
+    for key in ("users", "interactions", "train_interactions", "items_in_vocabulary"):
+        _refuse_if_different(path, data, key, trained["counts"][key], data.manifest["counts"][key])
+
+
+def _refuse_if_different(path: str | Path, data: PreparedData, what: str, trained: Any, here: Any) -> None:
+    if trained != here:
+        raise ValueError(
+            f"{path} was trained on a log with {what} {trained}, {data.path} has {here}: training may have seen what "
+            "is held out here. Use the folder it was trained on."
+        )
