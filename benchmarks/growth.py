@@ -7,8 +7,8 @@ d 64, window 50, V 3,418; every step has about 800 targets (3,200 where the wind
 users the model is left out: planning an epoch and collating batches of histories of about 12 interactions.
 
 Exponents are slopes of a line through the logarithms, over all points and between the last two. Written to
-benchmarks/results/growth.json, growth.png and growth.svg (the figure needs the extra `figures`). `--prefix "taskset -c 0"`,
-or another command, stands in front of the measured processes; `--figure` draws the stored result again. It wants a quiet
+benchmarks/results/growth.json, growth.png and growth.svg (the figure needs matplotlib). `--prefix "taskset -c 0"`, or
+another command, stands in front of the measured processes; `--figure` draws the stored result again. It wants a quiet
 machine.
 """
 

@@ -7,8 +7,8 @@ keep, notes its resident set, resets the kernel's peak counter, builds the case'
     live      freed memory goes back to the system at once (malloc's mmap threshold at 64 KiB): what is really alive
     default   malloc as it comes: it keeps some of what was freed, so this is what `top` shows
 
-Written to benchmarks/results/memory.json. `--prefix "taskset -c 0"`, or another command, stands in front of the measured
-processes. Linux only: it reads /proc.
+Written to benchmarks/results/memory.json. `--prefix "taskset -c 0"`, or another command, stands in front of the
+measured processes. Linux only: it reads /proc.
 """
 
 import argparse
