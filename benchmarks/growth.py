@@ -123,7 +123,10 @@ def draw(result: dict[str, Any]) -> None:
             plot = axes[row, column]
             plot.loglog(values, [point[name] * unit for point in one["points"]], color=colour, marker=marker)
             slopes = one["exponents"][name]
-            plot.set_title(f"exponent {slopes['all']:.2f}, at the end {slopes['last_two']:.2f}", fontsize=10)
+            if values[-1] < 50 * values[0]:  # less than two decades: the values themselves, or labels run into another
+                plot.set_xticks(values, [str(value) for value in values])
+                plot.minorticks_off()
+            plot.set_title(f"exponent {slopes['all']:.2f}, at the end {slopes['last_two']:.2f}", fontsize=9)
             plot.grid(True, which="major", alpha=0.3)
             if not column:
                 plot.set_ylabel(label)
