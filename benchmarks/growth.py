@@ -125,7 +125,7 @@ def draw(result: dict[str, Any]) -> None:
             slopes = one["exponents"][name]
             if values[-1] < 50 * values[0]:  # less than two decades: the values themselves, or labels run into another
                 plot.set_xticks(values, [str(value) for value in values])
-                plot.minorticks_off()
+                plot.xaxis.minorticks_off()
             plot.set_title(f"exponent {slopes['all']:.2f}, at the end {slopes['last_two']:.2f}", fontsize=9)
             plot.grid(True, which="major", alpha=0.3)
             if not column:
