@@ -7,9 +7,9 @@ d 64, window 50, V 3,418; every step has about 800 targets (3,200 where the wind
 users the model is left out: planning an epoch and collating batches of histories of about 12 interactions.
 
 Exponents are slopes of a line through the logarithms, over all points and between the last two. Written to
-benchmarks/results/growth.json, growth.png and growth.svg (the figure needs the extra `figures`).
-`--prefix "taskset -c 0"`, or another command, stands in front of the measured processes; `--figure` draws the stored
-result again. It wants a quiet machine.
+benchmarks/results/growth.json, growth.png and growth.svg (the figure needs matplotlib). `--prefix "taskset -c 0"`, or
+another command, stands in front of the measured processes; `--figure` draws the stored result again. It wants a quiet
+machine.
 """
 
 import argparse
@@ -123,7 +123,10 @@ def draw(result: dict[str, Any]) -> None:
             plot = axes[row, column]
             plot.loglog(values, [point[name] * unit for point in one["points"]], color=colour, marker=marker)
             slopes = one["exponents"][name]
-            plot.set_title(f"exponent {slopes['all']:.2f}, at the end {slopes['last_two']:.2f}", fontsize=10)
+            if values[-1] < 50 * values[0]:  # less than two decades: the values themselves, or labels run into another
+                plot.set_xticks(values, [str(value) for value in values])
+                plot.xaxis.minorticks_off()
+            plot.set_title(f"exponent {slopes['all']:.2f}, at the end {slopes['last_two']:.2f}", fontsize=9)
             plot.grid(True, which="major", alpha=0.3)
             if not column:
                 plot.set_ylabel(label)

@@ -17,7 +17,7 @@ from sr_transformers.planning.memory import (
     peak,
     training_memory,
 )
-from sr_transformers.training.run import count_parameters
+from sr_transformers.training.finish import count_parameters
 
 BENCHMARK = Path(__file__).parent.parent.parent / "benchmarks" / "memory.py"
 

@@ -94,7 +94,7 @@ class Shards:
 
 
 def parameter_counts(config: LSRMConfig) -> dict[str, int]:
-    """Parameters by group, as `training.run.count_parameters` counts them in a built model."""
+    """Parameters by group, as `training.finish.count_parameters` counts them in a built model."""
     d, inner = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
     per_layer = (4 * d) + (inner + d) + 4 * d  # biases of attention and feed-forward, two norms
     tables = 1 if config.tie_word_embeddings else 2

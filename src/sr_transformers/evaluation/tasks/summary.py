@@ -84,7 +84,9 @@ def _estimate(parts: Mapping[str, Sequence[Outcome]], options: TaskOptions) -> d
         for metric in dict.fromkeys(metric for owner, metric, _ in columns if owner == name):
             index = [i for i, (owner, other, _) in enumerate(columns) if (owner, other) == (name, metric)]
             # The choice of seeds is the same in every group: their results stay paired.
-            result.setdefault(name, {})[metric] = over_seeds(points[index].tolist(), draws[:, index].T, [options.seed, place])
+            result.setdefault(name, {})[metric] = over_seeds(
+                points[index].tolist(), draws[:, index].T, [options.seed, place]
+            )
     return result
 
 
