@@ -31,7 +31,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _chunk_sizes(num_items: int, device: torch.device) -> tuple[int, int]:
+def chunk_sizes(num_items: int, device: torch.device) -> tuple[int, int]:
     """Rows of a chunk and items of a block."""
     buffer, most_rows, block = _CPU_SIZES if device.type == "cpu" else _ACCELERATOR_SIZES
     return min(max(buffer // max(num_items, 1), 32), most_rows), block
@@ -140,7 +140,7 @@ def full_softmax_loss(
     """
     if targets.numel() == 0:
         return hidden.sum() * 0.0 + weight.sum() * 0.0
-    rows, block = _chunk_sizes(weight.shape[0], hidden.device)
+    rows, block = chunk_sizes(weight.shape[0], hidden.device)
     return _ChunkedCrossEntropy.apply(hidden.contiguous(), weight, targets, chunk_rows or rows, block_items or block)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
-from sr_transformers.lsrm.loss_lsrm import _chunk_sizes
+from sr_transformers.lsrm.loss_lsrm import chunk_sizes
 
 WIDE = 4  # bytes of weights, gradients and the residual stream
 OPTIMIZERS = {"adam": 2, "sgd": 1}  # numbers of optimizer state per parameter (SGD with momentum)
@@ -164,7 +164,7 @@ def training_memory(config: LSRMConfig, work: Work, shards: Shards | None = None
 
     copied = (counts["blocks"] + counts["biases_and_norms"]) * compute if narrow and shards.copies else 0
     copied_in_backward = copied // len(blocks) if work.checkpointing else copied
-    rows, block = _chunk_sizes(V, torch.device(work.device))
+    rows, block = chunk_sizes(V, torch.device(work.device))
     rows, block = min(rows, P), min(block, V)
     logits = rows * V * compute + (rows * block * WIDE if narrow else 0)
     table = V * d * WIDE  # a gradient of the item embedding
