@@ -7,15 +7,13 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-ORDER = ("training", "quality", "packing", "evaluation", "serving", "preparation", "startup")
+NAMES = ("training", "quality", "packing", "evaluation", "serving", "preparation", "startup")
 HEAD = ("case", "measured", "unit", "ours", "best peer", "", "ratio")
 
 
 def load(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """Result files by name, in the order of the table; names that it does not know at the end."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    rank = {name: index for index, name in enumerate(ORDER)}
-    return dict(sorted(found.items(), key=lambda pair: (rank.get(pair[0], len(rank)), pair[0])))
+    """Result files by name, in the order of the table; other files of the folder belong to other measurements."""
+    return {name: json.loads(path.read_text()) for name in NAMES if (path := folder / f"{name}.json").exists()}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
