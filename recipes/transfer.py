@@ -200,7 +200,7 @@ def main() -> None:
         run(options.experiment, options.log, options.work, options.seeds)
         return
     text = README.read_text()
-    for name in EXPERIMENTS:
+    for name in sorted(path.stem for path in RESULTS.glob("*.json")):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         shown = f"{begin}\n{table(name)}\n{end}"
         text = re.sub(f"{begin}.*?{end}", lambda _, shown=shown: shown, text, flags=re.DOTALL)
