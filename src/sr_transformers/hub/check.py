@@ -4,6 +4,7 @@ that is not the model's, numbers that were measured on another model."""
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -74,9 +75,10 @@ def _record(folder: Path) -> RunRecord:
 
 def _model(folder: Path) -> PreTrainedModel:
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     except (OSError, RuntimeError) as error:  # no weights, a missing shard, shapes that differ
         raise ValueError(f"{folder}: the weights do not load: {error}") from error
+    model, found = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if found[kind]:
             raise ValueError(
