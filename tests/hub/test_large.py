@@ -3,6 +3,7 @@
 Needs about 20 GiB of memory, 7 GB of disk and some minutes, so it runs only when asked: SR_LARGE=1 pytest -m large.
 """
 
+import math
 import os
 import resource
 
@@ -29,7 +30,7 @@ def test_800m_sharded_reloaded_and_one_step(tmp_path):
     model = LSRMForCausalLM(config)
     total = model.num_parameters()
     model.save_pretrained(tmp_path / "model", max_shard_size="1GB")
-    sums = {name: float(tensor.sum()) for name, tensor in model.named_parameters()}
+    sums = {name: float(tensor.detach().sum()) for name, tensor in model.named_parameters()}
     del model
     shards = list((tmp_path / "model").glob("model-*.safetensors"))
     assert len(shards) >= 4
@@ -37,7 +38,7 @@ def test_800m_sharded_reloaded_and_one_step(tmp_path):
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert model.num_parameters() == total
-    assert {name: float(tensor.sum()) for name, tensor in model.named_parameters()} == sums
+    assert {name: float(tensor.detach().sum()) for name, tensor in model.named_parameters()} == sums
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
     model.train()
@@ -51,9 +52,9 @@ def test_800m_sharded_reloaded_and_one_step(tmp_path):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-    assert losses[0] == pytest.approx(torch.tensor(float(VOCAB_SIZE)).log(), rel=0.2)
+    assert losses[0] == pytest.approx(math.log(VOCAB_SIZE), rel=0.2)
+    assert all(map(math.isfinite, losses))
     assert losses[1] != losses[0]
-    assert torch.tensor(losses).isfinite().all()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"peak memory {peak / 2**30:.1f} GiB")
+    print(f"losses {losses}, peak memory {peak / 2**30:.1f} GiB")
     assert peak < LIMIT

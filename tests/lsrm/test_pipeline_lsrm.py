@@ -4,7 +4,7 @@ from transformers import pipeline
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
-from sr_transformers.lsrm.modeling_lsrm import CUSTOM_PIPELINES
+from sr_transformers.lsrm.configuration_lsrm import CUSTOM_PIPELINES
 from sr_transformers.lsrm.pipeline_lsrm import NEXT_ITEM, NextItemPipeline, best_items
 
 ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]

@@ -5,8 +5,23 @@ Source: "Scaling Law of Large Sequential Recommendation Models", arXiv 2311.1135
 below. Keys carry transformers' own names. This file travels to the Hub beside the weights: it imports nothing of ours.
 """
 
+from typing import TYPE_CHECKING
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+if TYPE_CHECKING:  # never imported here: transformers copies the files that it finds named so
+    from .pipeline_lsrm import NextItemPipeline  # noqa: F401
+
+# What config.json says of the code beside it. transformers would list only the class that is being saved.
+AUTO_MAP = {
+    "AutoConfig": "configuration_lsrm.LSRMConfig",
+    "AutoModel": "modeling_lsrm.LSRMModel",
+    "AutoModelForCausalLM": "modeling_lsrm.LSRMForCausalLM",
+}
+CUSTOM_PIPELINES = {
+    "next-item": {"impl": "pipeline_lsrm.NextItemPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
+}
 
 # name -> (layers, width, heads). N = 12 * layers * width**2 is exact for every row (the paper's table of sizes).
 # 800m has heads of width 50, which is no multiple of 8: flash kernels pad such heads to 56 or 64.

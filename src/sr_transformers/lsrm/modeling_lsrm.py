@@ -10,7 +10,6 @@ This file travels to the Hub beside the weights: it imports torch, transformers 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -28,22 +27,9 @@ from transformers.utils.generic import maybe_autocast, merge_with_config_default
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_lsrm import LSRMConfig
+from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .loss_lsrm import next_item_loss
-
-if TYPE_CHECKING:  # never imported here: transformers copies the files that it finds named so
-    from .pipeline_lsrm import NextItemPipeline  # noqa: F401
-
-# What config.json says of the code beside it. transformers would list only the class that is being saved.
-AUTO_MAP = {
-    "AutoConfig": "configuration_lsrm.LSRMConfig",
-    "AutoModel": "modeling_lsrm.LSRMModel",
-    "AutoModelForCausalLM": "modeling_lsrm.LSRMForCausalLM",
-}
-CUSTOM_PIPELINES = {
-    "next-item": {"impl": "pipeline_lsrm.NextItemPipeline", "pt": ["AutoModelForCausalLM"], "type": "text"}
-}
 
 
 def eager_attention_forward(

@@ -252,8 +252,8 @@ class LSRMTrainer(Trainer):
         """
         if self.args.hub_model_id is None:
             raise ValueError("hub_model_id is not set; give the arguments the name org/name.")
-        output_dir = str(self.args.output_dir)
-        if not (Path(output_dir) / RUN_FILE).exists():
+        folder = Path(str(self.args.output_dir))
+        if not (folder / RUN_FILE).exists():
             runtimes = [entry["train_runtime"] for entry in self.state.log_history if "train_runtime" in entry]
             if not runtimes:
                 raise ValueError("nothing has been trained; call train() first.")
@@ -261,7 +261,7 @@ class LSRMTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         return publish(
-            output_dir,
+            folder,
             self.args.hub_model_id,
             options,
             private=bool(self.args.hub_private_repo if private is None else private),
