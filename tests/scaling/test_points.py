@@ -81,6 +81,8 @@ def test_the_largest_losses_go_and_are_counted():
     rest = points_from(GOOD).drop_largest_losses(1)
     assert rest.columns["loss"].tolist() == [5.5, 5.2, 5.1]
     assert rest.dropped == {"largest losses": 1}
+    with pytest.raises(ValueError, match="drop-largest-losses needs the column loss"):
+        points_from({"N": [1e4], "metric": [0.3]}).drop_largest_losses(1)
     with pytest.raises(ValueError, match=r"drop-largest-losses is 4; it must lie in 0\.\.3"):
         points_from(GOOD).drop_largest_losses(4)
 
@@ -99,6 +101,16 @@ def test_a_table_with_tabs_and_usual_names(tmp_path):
     assert read_table(path).columns["D"].tolist() == [1e6]
     path.write_text("N;D;loss\n1e4;1e6;5.0\n")
     assert read_table(path).columns["N"].tolist() == [1e4]
+
+
+def test_only_what_the_law_needs_is_read(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("N,D,hr@10,loss\n1e4,,33.0,5.0\n1e5,,35.0,4.0\n")
+    assert list(read_table(path, law="n").columns) == ["N", "loss"]
+    with pytest.raises(ValueError, match="row 1: column 'D' holds ''"):
+        read_table(path, law="joint")
+    with pytest.raises(ValueError, match="lie in"):
+        read_table(path, law="saturating")
 
 
 def test_compute_wins_if_it_is_asked_for(tmp_path):

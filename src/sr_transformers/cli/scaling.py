@@ -110,13 +110,15 @@ def _read(options: argparse.Namespace) -> "Points":
     if not paths:
         raise ValueError("give a table of points or run records, or --fit FILE.")
     if any(path.is_dir() or path.suffix == ".json" for path in paths):
-        points = read_records(paths, options.metric, seen=options.law == "repeated")
+        points = read_records(
+            paths, options.metric if options.law == "saturating" else None, seen=options.law == "repeated"
+        )
     else:
         if len(paths) > 1:
             raise ValueError(f"give one table, or run records; these are {len(paths)} tables.")
         names = {"N": options.n_column, "D": options.d_column, "C": options.c_column, "unique": options.unique_column,
                  "loss": options.loss_column, "metric": options.metric_column}  # fmt: skip
-        points = read_table(paths[0], names)
+        points = read_table(paths[0], names, None if getattr(options, "compare", None) else options.law)
     return points.drop_largest_losses(options.drop_largest_losses)
 
 

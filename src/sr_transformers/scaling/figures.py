@@ -146,6 +146,10 @@ def shape_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
             axes.annotate(f"{row['layers']}x{row['width']}", (_ratio(row), row["loss"]), fontsize=7,
                           xytext=(4, 4), textcoords="offset points")  # fmt: skip
     axes.set_xscale("log")
+    ratios = _values(np.array([_ratio(row) for row in rows]), 0.1)
+    axes.set_xticks(ratios, [f"{ratio:.3g}" for ratio in ratios])
+    axes.minorticks_off()
+    axes.margins(x=0.1)
     axes.legend(frameon=False, fontsize=8)
     return figure
 

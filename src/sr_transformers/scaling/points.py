@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_transformers.scaling.laws import UNIQUE, D, Law, N
+from sr_transformers.scaling.laws import UNIQUE, D, Law, N, law_named
 
 LOSS, METRIC, C = "loss", "metric", "C"
 # What tables call these columns, if nobody says.
@@ -97,6 +97,8 @@ class Points:
         Raises:
             ValueError: for a negative count, or one that leaves nothing.
         """
+        if count and LOSS not in self.columns:
+            raise ValueError("drop-largest-losses needs the column loss; name it with --loss-column.")
         if not 0 <= count < len(self):
             raise ValueError(f"drop-largest-losses is {count}; it must lie in 0..{len(self) - 1} for these points.")
         if not count:
@@ -154,12 +156,13 @@ def points_from(
     return points
 
 
-def read_table(path: str | Path, names: Mapping[str, str | None] | None = None) -> Points:
+def read_table(path: str | Path, names: Mapping[str, str | None] | None = None, law: Law | str | None = None) -> Points:
     """Points from a CSV or TSV file with a head.
 
     Args:
         names: the table's column for each of N, D, C, unique, loss, metric and seed; what is left out is looked for
             under its usual names. Rows that agree in all but seed and loss belong to one group.
+        law: read only the columns that it needs, so that nothing wrong elsewhere matters; None: all that are found.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -174,8 +177,13 @@ def read_table(path: str | Path, names: Mapping[str, str | None] | None = None) 
         table = list(csv.DictReader(file, delimiter="\t" if "\t" in head else ";" if ";" in head else ","))
     if not table:
         raise ValueError(f"{path}: no rows below the head.")
+    law = law_named(law) if isinstance(law, str) else law
+    needed = {*law.variables, METRIC if law.name == "saturating" else LOSS} if law else set(_USUAL)
+    needed |= {N, C} if D in needed else set()
     chosen: dict[str, str] = {}
     for name, usual in _USUAL.items():
+        if name not in needed and not (names or {}).get(name):
+            continue
         wanted = (names or {}).get(name)
         if wanted is not None and wanted not in table[0]:
             raise ValueError(f"{path}: no column {wanted!r}; it has {', '.join(map(repr, table[0]))}.")

@@ -12,7 +12,7 @@ from sr_transformers.scaling.laws import UNIQUE, D, N
 from sr_transformers.scaling.points import LOSS, METRIC, Points, points_from
 
 
-def read_records(paths: Sequence[str | Path], metric: str = "ndcg@10", seen: bool = False) -> Points:
+def read_records(paths: Sequence[str | Path], metric: str | None = None, seen: bool = False) -> Points:
     """Points from run.json files, and from folders all run.json files below them.
 
     Raises:
@@ -29,12 +29,12 @@ def read_records(paths: Sequence[str | Path], metric: str = "ndcg@10", seen: boo
 
 
 def points_of(
-    records: Sequence[RunRecord], metric: str = "ndcg@10", seen: bool = False, rows: Sequence[str] | None = None
+    records: Sequence[RunRecord], metric: str | None = None, seen: bool = False, rows: Sequence[str] | None = None
 ) -> Points:
     """Points from records, by the report of the model (the first one).
 
     Args:
-        metric: column `metric` of the points.
+        metric: what becomes the column `metric` of the points, for example "ndcg@10"; None: there is none.
         seen: D counts interactions seen up to the weights that were kept, repeats included, and `unique` the distinct
             ones; else D counts distinct interactions, as in L(D).
 
@@ -58,17 +58,18 @@ def points_of(
         D: np.array([_seen(one) for one in records]) if seen else unique,
         UNIQUE: unique,
         LOSS: np.array([one["metrics"]["loss"] for one in reports]),
-        METRIC: np.array([one["metrics"][metric] for one in reports]),
     }
+    if metric is not None:
+        columns[METRIC] = np.array([one["metrics"][metric] for one in reports])
     if seen:
         columns[D] = np.maximum(columns[D], unique)  # a run that kept weights of before the end of its first epoch
     return points_from(columns, names, [_group(one) for one in records])
 
 
-def _report(record: RunRecord, metric: str, name: str) -> dict[str, Any]:
+def _report(record: RunRecord, metric: str | None, name: str) -> dict[str, Any]:
     report = record.reports[0] if record.reports else {"metrics": {}}
     for wanted in ("loss", metric):
-        if wanted not in report["metrics"]:
+        if wanted is not None and wanted not in report["metrics"]:
             raise ValueError(f"{name} has no {wanted} on the test targets; it has {', '.join(report['metrics'])}.")
     return report
 

@@ -54,10 +54,11 @@ class Bootstrap:
         """`(P, 2)` interval of what one new run measures there: the law's and a run's own scatter; nan if none."""
         curves = self._curves(columns)
         if curves is not None:
-            rng = np.random.default_rng([self.seed, 1])
-            noise = rng.choice(self.log_residuals, size=curves.shape)
+            # Every refit with every run's residual: nothing random is left in it.
+            noise = np.exp(self.log_residuals)[:, None, None]
             metric = law_named(self.law).name == "saturating"
-            curves = 1.0 - (1.0 - curves) * np.exp(noise) if metric else curves * np.exp(noise)
+            curves = 1.0 - (1.0 - curves) * noise if metric else curves * noise
+            curves = curves.reshape(-1, curves.shape[-1])
         return self._bounds(curves, columns, level)
 
     def _curves(self, columns: Mapping[str, np.ndarray]) -> np.ndarray | None:

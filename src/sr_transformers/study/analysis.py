@@ -116,7 +116,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     laws: dict[str, Fitted] = {}
     held: dict[str, HeldOut] = {}
 
-    def add(name: str, law: str, chosen: list[StudyRun], metric: str = METRICS[0], seen: bool = False) -> None:
+    def add(name: str, law: str, chosen: list[StudyRun], metric: str | None = None, seen: bool = False) -> None:
         try:
             points = points_of([run.record for run in chosen], metric, seen, [run.name for run in chosen])
             fitted = fit(law, points)
