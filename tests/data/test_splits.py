@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sr_transformers.data.splits import LEAKS, SPLITS, leave_one_out, paper, temporal
+from sr_transformers.data.splits import LEAKS, SPLITS, blocks, leave_one_out, paper, quantile, temporal
 
 
 def test_leave_one_out_holds_out_the_last_two_of_users_with_three():
@@ -140,3 +142,25 @@ def test_the_papers_split_refuses_what_leaves_nothing():
             paper_split([20] * 9, unseen_share=share)
     with pytest.raises(ValueError, match=r"none of the 1 users is unseen at unseen_share 1e-06, seed 0"):
         paper_split([20], unseen_share=1e-6)
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=60), st.floats(0, 1))
+def test_quantiles_are_those_of_numpy_up_to_the_ends_of_int64(values, q):
+    rank = math.ceil((len(values) - 1) * q)
+    assert quantile(np.array(values), q) == sorted(values)[rank]
+
+
+def test_quantiles_are_those_of_numpy():
+    values = np.random.default_rng(0).integers(-1000, 10**9, 999)
+    for q in (0.9, 0.95):
+        assert quantile(values, q) == np.quantile(values, q, method="higher")
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=20), st.integers(1, 30))
+def test_blocks_hold_whole_users_and_cover_all_rows(lengths, rows):
+    found = list(blocks(np.array(lengths), rows))
+    assert [user for first, last, _, _ in found for user in range(first, last)] == list(range(len(lengths)))
+    for first, last, start, stop in found:
+        assert stop - start == sum(lengths[first:last])
+        assert stop - start <= rows or last == first + 1
+    assert [row for _, _, start, stop in found for row in range(start, stop)] == list(range(sum(lengths)))

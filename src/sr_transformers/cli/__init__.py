@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sr_transformers import __version__
 from sr_transformers.cli import (
+    data,
     demo,
     evaluate,
     export,
@@ -23,7 +24,7 @@ from sr_transformers.cli import (
 )
 
 # In the order of --help.
-COMMANDS = (prepare, plan, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
+COMMANDS = (prepare, data, plan, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         options.run(options, rest)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"sr-transformers {options.command}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -6,17 +6,35 @@ import argparse
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
     one = commands.add_parser("prepare", help="turn an interaction log into a prepared folder")
-    one.add_argument("source", help="a .csv, .tsv or .parquet file, or complete-journey, or synthetic")
+    one.add_argument(
+        "source",
+        help="a .csv, .tsv, .dat, .jsonl or .parquet file, a folder or 'glob' of them, hf://datasets/OWNER/NAME, "
+        "movielens-100k, -1m or -20m, amazon-2018/DOMAIN, complete-journey, synthetic",
+    )
     one.add_argument("--output", required=True, help="folder to make")
-    for column in ("user", "item", "timestamp", "domain"):
+    for column in ("user", "item", "timestamp", "domain", "rating"):
         one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
     one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal", "paper"))
     one.add_argument("--min-interactions", type=int, default=1, metavar="K", help="keep the K-core of users and items")
-    one.add_argument("--validation-from", type=int, metavar="T", help="first moment of validation (temporal)")
-    one.add_argument("--test-from", type=int, metavar="T", help="first moment of test (temporal)")
+    one.add_argument("--min-rating", type=float, metavar="R", help="leave out rows of a lower rating")
+    one.add_argument("--since", metavar="T", help="leave out rows before this moment, a number or ISO 8601")
+    one.add_argument("--until", metavar="T", help="leave out rows from this moment on")
+    one.add_argument(
+        "--repeats",
+        default="keep",
+        choices=("keep", "distinct", "first", "last"),
+        help="keep all rows, or once of each user, item and time, or of each user and item the first or last",
+    )
+    one.add_argument("--time-unit", choices=("s", "ms", "us"), help="of times that are numbers, for ISO moments")
+    one.add_argument("--names", nargs="+", metavar="NAME", help="columns of CSV files that have no header line")
+    one.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")
+    one.add_argument("--validation-from", metavar="T", help="first moment of validation (temporal)")
+    one.add_argument("--test-from", metavar="T", help="first moment of test (temporal)")
     one.add_argument("--min-trajectory-length", type=int, metavar="N", help="longer histories hold out 10 more (paper)")
     one.add_argument("--unseen-share", type=float, metavar="F", help="fraction of users kept from training (paper)")
     one.add_argument("--split-seed", type=int, metavar="S", help="draws the unseen users (paper)")
+    one.add_argument("--shards", type=int, default=1, metavar="N", help="files that share the histories")
+    one.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"))
     one.set_defaults(run=_prepare)
 
 
@@ -28,6 +46,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
         "item_id": options.item_column,
         "timestamp": options.timestamp_column,
         "domain": options.domain_column,
+        "rating": options.rating_column,
     }
     data = prepare(
         options.source,
@@ -40,6 +59,15 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
         min_trajectory_length=options.min_trajectory_length,
         unseen_share=options.unseen_share,
         split_seed=options.split_seed,
+        min_rating=options.min_rating,
+        since=options.since,
+        until=options.until,
+        repeats=options.repeats,
+        time_unit=options.time_unit,
+        names=options.names,
+        separator=options.separator,
+        shards=options.shards,
+        engine=options.engine,
     )
     print(f"{options.output}: {data.manifest['split']}. {data.manifest['leaks']}")
     for name, value in data.manifest["counts"].items():

@@ -51,7 +51,7 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
 
     Args:
         lengths: `(U,)` training interactions of every history.
-        window, width, seed, objective: see `EpochPlan`.
+        window, width, seed, objective, bounds: see `EpochPlan`.
         rows_per_step: rows of one optimizer step over all processes; an epoch has `ceil(rows / rows_per_step)` steps,
             the rows counted in epoch 0.
     """
@@ -67,10 +67,12 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
         accumulation: int = 1,
         world_size: int = 1,
         rank: int = 0,
+        bounds: np.ndarray | None = None,
     ):
+        self._bounds = bounds
         self._plan_arguments = (lengths, window, width, seed, objective)
         self.accumulation, self.world_size, self.rank = accumulation, world_size, rank
-        self.plan = EpochPlan(*self._plan_arguments, epoch=0)
+        self.plan = EpochPlan(*self._plan_arguments, epoch=0, bounds=bounds)
         if self.plan.num_rows == 0:
             raise ValueError("no history has two training interactions: there is nothing to predict.")
         self._epoch = 0
@@ -80,7 +82,7 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
     def set_epoch(self, epoch: int) -> None:
         """Makes the plan of an epoch; called by the Trainer."""
         if epoch != self._epoch:
-            self.plan = EpochPlan(*self._plan_arguments, epoch=epoch)
+            self.plan = EpochPlan(*self._plan_arguments, epoch=epoch, bounds=self._bounds)
             self._epoch = epoch
 
     def __len__(self) -> int:

@@ -4,13 +4,17 @@ A prepared folder holds
     manifest.json     what was read, what was left out, the split and what it leaks, versions
     histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
                       train_length (the first so many are training data), and domains where the log has them
-                      (places in the manifest's list of names)
+                      (places in the manifest's list of names); in several shards
+                      histories-00000-of-0000N.arrow if asked for
+    lengths.arrow     a row per user, if there are several shards: length, train_length
+    unknown.arrow     a row per interaction outside the vocabulary: history, position, item_id
     validation.arrow  a row per target: history (row of the user), position (of the target in the history)
     test.arrow        likewise
     items.parquet     a row per token from 2 on: item_id, train_count
     tokenizer/        the item vocabulary for AutoTokenizer
 """
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +30,15 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """File of some of the histories.
+
+    >>> shard_name(0, 1), shard_name(2, 4)
+    ('histories.arrow', 'histories-00002-of-00004.arrow')
+    """
+    return "histories.arrow" if shards == 1 else f"histories-{shard:05}-of-{shards:05}.arrow"
 
 
 class FlatColumn:
@@ -60,6 +73,7 @@ class PreparedData:
         manifest: content of manifest.json.
         lengths: `(U,)` int64, interactions of every history, held-out ones included.
         train_lengths: `(U,)` int64, interactions of every history that may be trained on.
+        shard_bounds: `(shards + 1,)` int64, first history of every shard, and U.
 
     Raises:
         FileNotFoundError: if the folder is not a prepared one.
@@ -73,19 +87,33 @@ class PreparedData:
                 f"{self.path} is not a prepared folder (no {MANIFEST}); make one with "
                 f"`sr-transformers prepare LOG --output {self.path}`."
             )
-        self.manifest: dict[str, Any] = json.loads(manifest.read_text())
+        self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
         if self.manifest.get("format") != FORMAT:
             raise ValueError(
                 f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare again."
             )
         self._targets: dict[str, pa.Table] = {}
-        self.histories = datasets.Dataset.from_file(str(self.path / "histories.arrow"))
+        bounds = self.manifest.get("shard_bounds")
+        self._open_histories()
+        self.shard_bounds = np.array(bounds if bounds is not None else [0, len(self.lengths)], np.int64)
+
+    def _open_histories(self) -> None:
+        """Opens the histories and sets `lengths` and `train_lengths`."""
+        shards = self.manifest.get("shards", 1)
+        self.histories = datasets.concatenate_datasets(
+            [datasets.Dataset.from_file(str(self.path / shard_name(shard, shards))) for shard in range(shards)]
+        )
         table = self.histories.data.table
         self._items = FlatColumn(table["item_ids"])
         self._timestamps = FlatColumn(table["timestamps"])
         self._domains = FlatColumn(table["domains"]) if "domains" in table.column_names else None
         self.lengths = self._items.lengths()
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the manifest, which names the digest of what it was made of."""
+        return hashlib.sha256((self.path / MANIFEST).read_bytes()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -108,11 +136,11 @@ class PreparedData:
         Raises:
             ValueError: if the log has no domains.
         """
-        if self._domains is None:
+        if getattr(self, "_domains", None) is None:
             raise ValueError(
                 f"{self.path} has no domains; prepare its log with a domain column (`--domain-column NAME`)."
             )
-        return self._domains.slice(history, start, stop)
+        return self._domains.slice(history, start, stop)  # type: ignore[union-attr]
 
     @property
     def domain_names(self) -> list[str] | None:
@@ -168,6 +196,11 @@ class PreparedData:
         """`(V,)` int64, training interactions of every token; 0 for the special ones."""
         counts = pq.read_table(self.path / "items.parquet", columns=["train_count"])["train_count"].to_numpy()
         return np.concatenate([np.zeros(NUM_SPECIAL, np.int64), counts.astype(np.int64)])
+
+    @cached_property
+    def item_ids(self) -> pa.Array:
+        """`(V - 2,)` raw ids of the items, from token 2 on."""
+        return pq.read_table(self.path / "items.parquet", columns=["item_id"])["item_id"].combine_chunks()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -1,102 +1,289 @@
-"""A raw log made sound: times as integers, ids without nulls, rows sorted by user and time with ties as given.
+"""A raw log made sound: times as integers, ids as small numbers, filters counted, rows in the order of user and time.
 
-What cannot be understood is refused with the first offending row; what is left out on request (k-core) is counted.
+Written in the SQL that DuckDB and Spark share. What cannot be understood is refused with its file and first bad row;
+what is left out on request is counted; rows that tie in time keep the order of the source.
 """
 
-import polars as pl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from sr_transformers.columns import DOMAIN, ITEM, TIMESTAMP, USER
+import pyarrow as pa
 
+from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
+from sr_transformers.data.engine import Engine
+from sr_transformers.data.moments import parse_moment
+
+KEEP, DISTINCT, FIRST, LAST = "keep", "distinct", "first", "last"
+REPEATS = (KEEP, DISTINCT, FIRST, LAST)
+MAX_DOMAINS = 2**15 - 1
+
+_INTEGER = "^[+-]?[0-9]+$"
 _ISO = (
-    r"^(?<day>\d{4}-\d{2}-\d{2})"
-    r"([T ](?<minute>\d{2}:\d{2})(?<second>:\d{2}(\.\d+)?)?(?<zone>Z|[+-]\d{2}(:?\d{2})?)?)?$"
+    "^([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    "([T ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?([.][0-9]{1,6})?[0-9]*"
+    "(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
 )
+_ZONE = "([+-])([0-9]{2}):?([0-9]{2})?$"
 
 
-def clean(log: pl.DataFrame, name: str = "log") -> pl.DataFrame:
-    """Checks a log and sorts it stably by (user, time): rows that tie keep the order of the source.
+@dataclass(frozen=True)
+class Filters:
+    """What is left out of a log on request, in this order.
 
-    Args:
-        log: columns user_id, item_id, timestamp and perhaps domain; times as numbers, dates, or text that is
-            all numbers or all ISO 8601 (`2024-01-31`, `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC).
-        name: what to call the log in errors.
-
-    Returns:
-        The same rows; timestamp is int64: the source's numbers (millionths of its unit where some have a fraction), or
-        microseconds since 1970 for dates and ISO text.
+    Attributes:
+        min_rating: rows of a lower rating.
+        since, until: rows outside `since <= time < until`; a number in the log's unit, or ISO 8601.
+        repeats: "keep" all rows; "distinct": rows that repeat user, item and time are kept once; "first" and "last": of
+            each user and item only that row.
+        min_interactions: keep users and items with at least so many rows, to a fixpoint (k-core).
 
     Raises:
-        ValueError: an empty log, a null id, domain or time, one that is neither text nor integer, an empty text
-            id, or a time that is no time. The message names the row, counted from 1 without a header.
+        ValueError: for a policy that is not known, or a k below 1.
     """
-    if log.is_empty():
+
+    min_rating: float | None = None
+    since: int | str | None = None
+    until: int | str | None = None
+    repeats: str = KEEP
+    min_interactions: int = 1
+
+    def __post_init__(self):
+        if self.repeats not in REPEATS:
+            raise ValueError(f"repeats {self.repeats!r} is not known; choose from {', '.join(REPEATS)}.")
+        if self.min_interactions < 1:
+            raise ValueError(f"min_interactions {self.min_interactions} must be at least 1.")
+
+
+@dataclass
+class Sound:
+    """A sound log inside an engine: table `log` of user_code, item_code, timestamp, ordinal and perhaps domain_code.
+
+    Attributes:
+        user_ids, item_ids: raw ids by code, sorted; some may have no row left after the filters.
+        domain_ids: raw domains by code, sorted; None without domains.
+        unit: of the times, "s", "ms", "us" or "ns"; None if nobody said it.
+        millionths: whether the times are millionths of the source's unit, because some had a fraction.
+        num_rows: rows of the log.
+        counts: rows read, and left out by each filter.
+    """
+
+    user_ids: pa.Array
+    item_ids: pa.Array
+    domain_ids: pa.Array | None
+    unit: str | None
+    millionths: bool
+    num_rows: int
+    counts: dict[str, int]
+
+    @property
+    def domains(self) -> list[str] | None:
+        """Names of the domains by code."""
+        return None if self.domain_ids is None else [str(value) for value in self.domain_ids.to_pylist()]
+
+
+def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = None, millionths: bool = False) -> Sound:
+    """Checks the table `raw` of an engine, filters it and encodes its ids.
+
+    Times may be numbers, dates, or text that is all numbers or all ISO 8601 (`2024-01-31`,
+    `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC). They become int64: the source's numbers (millionths of
+    its unit where some have a fraction), or microseconds since 1970 for dates and ISO text.
+
+    Args:
+        name: what to call the log in errors.
+        unit: "s", "ms" or "us", of times that are numbers of that unit since 1970; None: numbers without a meaning.
+        millionths: take times that are floats as millionths even if none has a fraction.
+
+    Raises:
+        ValueError: an empty log, a null id, domain or time, an id that is neither text nor integer, an empty text id, a
+            time that is no time, a rating that is no number, or filters that leave nothing.
+    """
+    schema = engine.schema("raw")
+    read = engine.rows("SELECT count(*) FROM raw")[0][0]
+    if not read:
         raise ValueError(f"{name}: there are no interactions in it.")
-    for column in (USER, ITEM, *((DOMAIN,) if DOMAIN in log.columns else ())):
-        dtype = log.schema[column]
-        if not (dtype.is_integer() or dtype == pl.String):
-            raise ValueError(f"{name}: {column} is {dtype}; ids are text or integers. Cast the column first.")
-        bad = log[column].is_null() if dtype.is_integer() else log[column].is_null() | (log[column] == "")
-        _refuse(bad, log[column], f"{name}: {column} is missing")
-    times = log[TIMESTAMP]
-    _refuse(times.is_null(), times, f"{name}: {TIMESTAMP} is missing")
-    parsed = _parse_times(times)
-    _refuse(parsed.is_null(), times, f"{name}: {TIMESTAMP} is no time (all numbers or all ISO 8601)")
-    return log.with_columns(parsed.alias(TIMESTAMP)).sort(USER, TIMESTAMP, maintain_order=True)
+    ids = [column for column in (USER, ITEM, DOMAIN) if column in schema.names]
+    kinds = {column: _id_type(name, column, schema.field(column).type) for column in ids}
+    for column in ids:
+        empty = f" OR {column} = ''" if kinds[column] == "STRING" else ""
+        _refuse(engine, column, f"{column} is missing", f"{column} IS NULL{empty}")
+    _refuse(engine, TIMESTAMP, f"{TIMESTAMP} is missing", f"{TIMESTAMP} IS NULL")
+    time, unit, millionths = _time(engine, name, schema.field(TIMESTAMP).type, unit, millionths)
+    _refuse(engine, TIMESTAMP, f"{TIMESTAMP} is no time (all numbers or all ISO 8601)", f"({time}) IS NULL")
+    rating = "true"
+    if filters.min_rating is not None:
+        number = f"try_cast({RATING} AS DOUBLE)"
+        _refuse(engine, RATING, f"{RATING} is no number", f"{number} IS NULL")
+        rating = f"{number} >= CAST({filters.min_rating!r} AS DOUBLE)"
+    since, until = parse_moment(filters.since, "since", unit), parse_moment(filters.until, "until", unit)
+    ranges = [f"{TIMESTAMP} >= {since}"] if since is not None else []
+    ranges += [f"{TIMESTAMP} < {until}"] if until is not None else []
+    selected = ", ".join(f"CAST({column} AS {kinds[column]}) AS {column}" for column in ids)
+    engine.define_view("rated", f"SELECT {selected}, {time} AS {TIMESTAMP}, ordinal FROM raw WHERE {rating}")
+    engine.define_view("ranged", f"SELECT * FROM rated WHERE {' AND '.join(ranges) or 'true'}")
+    counts = {"rows_read": read}
+
+    def left_out_by(option: str, table: str, before: int, asked: bool) -> int:
+        after = engine.rows(f"SELECT count(*) FROM {table}")[0][0] if asked else before
+        if not after:
+            raise ValueError(f"{name}: {option} leaves none of the {before} rows.")
+        if asked:
+            counts[f"rows_left_out_by_{option}"] = before - after
+        return after
+
+    num_rows = left_out_by("min_rating", "rated", read, filters.min_rating is not None)
+    num_rows = left_out_by("time_range", "ranged", num_rows, bool(ranges))
+    found = _encode(engine, name, ids)
+    if filters.repeats != KEEP:
+        engine.define("log", _without_repeats(filters.repeats, DOMAIN in ids))
+        num_rows = left_out_by("repeats", "log", num_rows, True)
+    kept = _k_core(engine, filters.min_interactions) if filters.min_interactions > 1 else num_rows
+    counts["rows_left_out_by_min_interactions"] = num_rows - kept
+    return Sound(found[USER], found[ITEM], found.get(DOMAIN), unit, millionths, kept, counts)
 
 
-def _refuse(bad: pl.Series, values: pl.Series, what: str) -> None:
-    first = bad.arg_true().head(1)
-    if len(first):
-        row = int(first[0])
-        raise ValueError(f"{what} in row {row + 1}: {values[row]!r} ({int(bad.sum())} such rows). Fix or remove them.")
+def sorted_rows(engine: Engine, sound: Sound) -> Iterator[pa.RecordBatch]:
+    """The rows of the log by user and time, ties in the order of the source: item_code, timestamp, domain_code."""
+    domain = ", domain_code" if sound.domains is not None else ""
+    return engine.batches(f"SELECT item_code, {TIMESTAMP}{domain} FROM log ORDER BY user_code, {TIMESTAMP}, ordinal")
 
 
-def _parse_times(times: pl.Series) -> pl.Series:
-    """Int64 times, null where a value is no time."""
-    dtype = times.dtype
-    if dtype.is_integer():
-        return times.cast(pl.Int64, strict=False)
-    if dtype.is_float() or dtype.is_decimal():
-        # Fractions of the source's unit would tie after rounding: keep them as microunits.
-        times = times.cast(pl.Float64)
-        whole = (times == times.round()).all()
-        return (times if whole else times * 1e6).round().cast(pl.Int64, strict=False)
-    if dtype in (pl.Date, pl.Datetime):  # of any unit and zone
-        return times.cast(pl.Datetime("us")).dt.epoch("us")
-    if dtype == pl.String:
-        text = times.str.strip_chars()
-        numbers = text.cast(pl.Float64, strict=False)
-        if numbers.is_not_null().any():
-            integers = text.cast(pl.Int64, strict=False)
-            return integers if integers.is_not_null().all() else _parse_times(numbers)
-        return _parse_iso(text)
-    return pl.Series([None] * len(times), dtype=pl.Int64)
+def user_lengths(engine: Engine) -> Iterator[pa.RecordBatch]:
+    """user_code and number of rows of every user that has any, by code."""
+    return engine.batches("SELECT user_code, count(*) AS length FROM log GROUP BY user_code ORDER BY user_code")
 
 
-def _parse_iso(text: pl.Series) -> pl.Series:
-    # Written out in full first: a guessed format depends on the first row, and takes 01/02/2024 for a date.
-    full = text.str.extract_groups(_ISO).struct.unnest().select(
-        pl.concat_str(
-            "day",
-            pl.lit("T"),
-            pl.col("minute").fill_null("00:00"),
-            pl.col("second").fill_null(":00"),
-            pl.col("zone").replace("Z", "+00").fill_null("+00"),
+def _refuse(engine: Engine, column: str, what: str, bad: str) -> None:
+    """Raises for the first row in which a condition holds."""
+    number, first = engine.rows(f"SELECT count(*), min(ordinal) FROM raw WHERE {bad}")[0]
+    if number:
+        value = engine.rows(f"SELECT {column} FROM raw WHERE ordinal = {first}")[0][0]
+        file, row = engine.place(first)
+        shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]}..."
+        raise ValueError(f"{file}: {what} in row {row}: {shown} ({number} such rows). Fix or remove them.")
+
+
+def _id_type(name: str, column: str, kind: pa.DataType) -> str:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(kind):
+        return "UBIGINT" if kind == pa.uint64() else "BIGINT"
+    if _is_text(kind):
+        return "STRING"
+    raise ValueError(f"{name}: {column} is {kind}; ids are text or integers. Cast the column first.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _time(
+    engine: Engine, name: str, kind: pa.DataType, unit: str | None, millionths: bool
+) -> tuple[str, str | None, bool]:
+    """The expression of an int64 time that is null where the value is no time, its unit, whether it is scaled."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(kind):
+        return f"try_cast({TIMESTAMP} AS BIGINT)", unit, False
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _fractions(engine, f"CAST({TIMESTAMP} AS DOUBLE)", unit, millionths)
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        has_zone = pa.types.is_timestamp(kind) and kind.tz is not None
+        moment = TIMESTAMP if has_zone else f"CAST({TIMESTAMP} AS TIMESTAMP)"  # without a zone it is UTC
+        return f"unix_micros({moment})", _dates(name, unit), False
+    if not _is_text(kind):
+        return "CAST(NULL AS BIGINT)", None, False
+    text = f"trim({TIMESTAMP})"
+    number = f"try_cast({text} AS DOUBLE)"
+    numbers, integers, rows = engine.rows(
+        f"SELECT count({number}), sum(CASE WHEN regexp_like({text}, '{_INTEGER}') THEN 1 ELSE 0 END), count(*) FROM raw"
+    )[0]
+    if integers == rows and not millionths:
+        return f"try_cast({text} AS BIGINT)", unit, False
+    return _fractions(engine, number, unit, millionths) if numbers else (_iso(text), _dates(name, unit), False)
+
+
+def _dates(name: str, unit: str | None) -> str:
+    if unit not in (None, "us"):
+        raise ValueError(f"{name}: its times are dates; time_unit {unit!r} is for numbers.")
+    return "us"
+
+
+def _fractions(engine: Engine, number: str, unit: str | None, millionths: bool) -> tuple[str, str | None, bool]:
+    # Fractions of the source's unit would tie after rounding: keep them as microunits.
+    finite = f"abs({number}) < 9e18"
+    any_fraction = millionths or bool(
+        engine.rows(f"SELECT count(*) FROM raw WHERE {finite} AND {number} <> round({number})")[0][0]
+    )
+    scaled = f"{number} * 1e6" if any_fraction else number
+    whole = f"CASE WHEN abs({scaled}) < 9.2e18 THEN CAST(round({scaled}) AS BIGINT) END"
+    return whole, {"s": "us", "ms": "ns"}.get(unit or "") if any_fraction else unit, any_fraction
+
+
+def _iso(text: str) -> str:
+    # Taken apart and written out in full first: engines guess formats, and some take 01/02/2024 for a date.
+    def part(group: int) -> str:
+        return f"regexp_extract({text}, '{_ISO}', {group})"
+
+    def zone(group: int) -> str:
+        return f"coalesce(try_cast(regexp_extract({part(6)}, '{_ZONE}', {group}) AS BIGINT), 0)"
+
+    minute = f"CASE WHEN {part(3)} = '' THEN '00:00' ELSE {part(3)} END"
+    second = f"CASE WHEN {part(4)} = '' THEN ':00' ELSE {part(4)} END"
+    local = f"unix_micros(try_cast(concat({part(1)}, ' ', {minute}, {second}, {part(5)}) AS TIMESTAMP))"
+    sign = f"CASE WHEN {part(6)} LIKE '-%' THEN -1 ELSE 1 END"
+    offset = f"{sign} * ({zone(2)} * 60 + {zone(3)}) * 60000000"
+    return f"CASE WHEN regexp_like({text}, '{_ISO}') THEN {local} - {offset} END"
+
+
+def _encode(engine: Engine, name: str, ids: list[str]) -> dict[str, Any]:
+    """Makes the table `log`, in which every id is its place in the sorted list of ids; returns the lists."""
+    found: dict[str, Any] = {}
+    for column in ids:
+        table = f"{column}_codes"
+        engine.define(
+            table,
+            f"SELECT id, CAST(row_number() OVER (ORDER BY id) - 1 AS INT) AS code "
+            f"FROM (SELECT DISTINCT {column} AS id FROM ranged) AS ids",
         )
-    )  # fmt: skip
-    return full.to_series().str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", strict=False).dt.epoch("us")
+        parts = [batch.column(0) for batch in engine.batches(f"SELECT id FROM {table} ORDER BY code")]
+        found[column] = pa.chunked_array(parts).combine_chunks()
+    if DOMAIN in ids and len(found[DOMAIN]) > MAX_DOMAINS:
+        raise ValueError(f"{name}: {len(found[DOMAIN])} domains, at most {MAX_DOMAINS}; is {DOMAIN} the right column?")
+    domain = "CAST(d.code AS SMALLINT) AS domain_code, " if DOMAIN in ids else ""
+    join = f" JOIN {DOMAIN}_codes AS d ON r.{DOMAIN} = d.id" if DOMAIN in ids else ""
+    engine.define(
+        "log",
+        f"SELECT u.code AS user_code, i.code AS item_code, r.{TIMESTAMP}, {domain}r.ordinal FROM ranged AS r "
+        f"JOIN {USER}_codes AS u ON r.{USER} = u.id JOIN {ITEM}_codes AS i ON r.{ITEM} = i.id{join}",
+    )
+    return found
 
 
-def k_core(log: pl.DataFrame, k: int) -> pl.DataFrame:
-    """Keeps users and items that have at least k interactions each, repeated until nothing changes.
+def _without_repeats(policy: str, has_domain: bool) -> str:
+    columns = f"user_code, item_code, {TIMESTAMP}, {'domain_code, ' if has_domain else ''}ordinal"
+    same = f"user_code, item_code{f', {TIMESTAMP}' if policy == DISTINCT else ''}"
+    way = "DESC" if policy == LAST else "ASC"
+    return (
+        f"SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY {same} "
+        f"ORDER BY {TIMESTAMP} {way}, ordinal {way}) AS nth FROM log) AS numbered WHERE nth = 1"
+    )
+
+
+def _k_core(engine: Engine, k: int) -> int:
+    """Keeps users and items that have at least k rows each, repeated until nothing changes; returns the rows left.
 
     Raises:
         ValueError: if nothing is left.
     """
+    rows = engine.rows("SELECT count(*) FROM log")[0][0]
     while True:
-        kept = log.filter((pl.len().over(USER) >= k) & (pl.len().over(ITEM) >= k))
-        if len(kept) == len(log):
-            return log
-        if kept.is_empty():
+        enough = " AND ".join(
+            f"{code} IN (SELECT {code} FROM log GROUP BY {code} HAVING count(*) >= {k})"
+            for code in ("user_code", "item_code")
+        )
+        engine.define("log", f"SELECT * FROM log WHERE {enough}")
+        left = engine.rows("SELECT count(*) FROM log")[0][0]
+        if left == 0:
             raise ValueError(f"the {k}-core of this log is empty; use a smaller k.")
-        log = kept
+        if left == rows:
+            return left
+        rows = left

@@ -101,6 +101,8 @@ class EpochPlan:
         width: places in a row, at least `window`.
         seed, epoch: fix everything that is random.
         objective: `ALL_POSITIONS` (every position predicts its next item) or `LAST_POSITION` (a window per target).
+        bounds: `(shards + 1,)` first history of every shard, and U: the epoch goes through one shard after the other,
+            in an order drawn anew; None: all histories are one.
 
     Attributes:
         num_rows: rows in the epoch.
@@ -109,28 +111,46 @@ class EpochPlan:
         fill: fraction of the places of all rows that hold an item.
     """
 
-    def __init__(self, lengths: np.ndarray, window: int, width: int, seed: int, objective: str, epoch: int):
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        window: int,
+        width: int,
+        seed: int,
+        objective: str,
+        epoch: int,
+        bounds: np.ndarray | None = None,
+    ):
         if width < window:
             raise ValueError(f"rows of {width} places cannot hold windows of {window}; use a row width >= the window.")
         if objective not in OBJECTIVES:
             raise ValueError(f"objective {objective!r} is not known; choose from {', '.join(OBJECTIVES)}.")
         rng = np.random.default_rng([seed, epoch])
-        if objective == ALL_POSITIONS:
-            history, start, size = cut_windows(lengths, window, rng)
-        else:
-            history, start, size = list_prefixes(lengths, window)
-        shuffled = rng.permutation(len(history))
-        history, start, size = history[shuffled], start[shuffled], size[shuffled]
-        row = pack_rows(size, width)
-        self.num_rows = int(row.max()) + 1 if len(row) else 0
-        self.num_targets = int(size.sum()) if objective == ALL_POSITIONS else len(size)
-        self.num_positions = int(size.sum())
+        bounds = np.array([0, len(lengths)]) if bounds is None else bounds
+        shards = rng.permutation(len(bounds) - 1).tolist() if len(bounds) > 2 else [0]
+        self.num_rows = self.num_positions = self.num_targets = 0
+        windows, first = [], []
+        for shard in shards:
+            of_shard = lengths[bounds[shard] : bounds[shard + 1]]
+            if objective == ALL_POSITIONS:
+                history, start, size = cut_windows(of_shard, window, rng)
+            else:
+                history, start, size = list_prefixes(of_shard, window)
+            shuffled = rng.permutation(len(history))
+            history, start, size = history[shuffled] + bounds[shard], start[shuffled], size[shuffled]
+            row = pack_rows(size, width)
+            num_rows = int(row.max()) + 1 if len(row) else 0
+            # Rows were opened in the order of their first window and closed by their last: shuffle them once more.
+            place = rng.permutation(num_rows)[row]
+            order = np.argsort(place, kind="stable")
+            windows.append(np.stack([history, start, size], axis=1)[order])
+            first.append(np.searchsorted(place[order], np.arange(num_rows)) + sum(map(len, windows[:-1])))
+            self.num_rows += num_rows
+            self.num_positions += int(size.sum())
+            self.num_targets += int(size.sum()) if objective == ALL_POSITIONS else len(size)
         self.fill = self.num_positions / max(self.num_rows * width, 1)
-        # Rows were opened in the order of their first window and closed by their last: shuffle them once more.
-        place = rng.permutation(self.num_rows)[row]
-        order = np.argsort(place, kind="stable")
-        self._windows = np.stack([history, start, size], axis=1)[order]
-        self._first = np.searchsorted(place[order], np.arange(self.num_rows + 1))
+        self._windows = np.concatenate(windows)
+        self._first = np.concatenate([*first, [len(self._windows)]])
 
     def windows(self, row: int) -> np.ndarray:
         """`(K, 3)` int64: history, start and size of the windows in a row, from left to right."""

@@ -5,10 +5,15 @@ A split is, for every user, how many of the first interactions may be trained on
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from sr_transformers.data.moments import parse_moment
 
 LEAVE_ONE_OUT = "leave_one_out"
 TEMPORAL = "temporal"
@@ -51,6 +56,66 @@ class Split:
     notes: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Options:
+    """Which split, and its parameters; None stands for the default.
+
+    Attributes:
+        split: one of `SPLITS`.
+        validation_from, test_from: see `temporal`; numbers in the log's unit of time, or ISO 8601.
+        min_trajectory_length, unseen_share, seed: see `paper`; 15, 0.2 and 0 by default.
+
+    Raises:
+        ValueError: for an unknown split, or parameters of another one.
+    """
+
+    split: str = LEAVE_ONE_OUT
+    validation_from: int | str | None = None
+    test_from: int | str | None = None
+    min_trajectory_length: int | None = None
+    unseen_share: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self):
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r} is not known; choose from {', '.join(SPLITS)}.")
+        if self.split != TEMPORAL and (self.validation_from, self.test_from) != (None, None):
+            raise ValueError("validation_from and test_from belong to split='temporal'.")
+        of_paper = {self.min_trajectory_length, self.unseen_share, self.seed}
+        if self.split != PAPER and of_paper != {None}:
+            raise ValueError("min_trajectory_length, unseen_share and split_seed belong to split='paper'.")
+
+    def parameters(self) -> dict[str, Any]:
+        """What the split is told, defaults filled in."""
+        if self.split == TEMPORAL:
+            return {"validation_from": self.validation_from, "test_from": self.test_from}
+        if self.split == PAPER:
+            given = {name: getattr(self, name) for name in PAPER_DEFAULTS}
+            return {name: PAPER_DEFAULTS[name] if value is None else value for name, value in given.items()}
+        return {}
+
+    def described(self) -> dict[str, Any]:
+        """For the manifest: which split, its parameters, what it leaks."""
+        return {"split": self.split, "split_parameters": self.parameters(), "leaks": LEAKS[self.split]}
+
+    def apply(self, lengths: np.ndarray, timestamps: np.ndarray, user_ids: pa.Array, unit: str | None) -> "Split":
+        """Splits U histories that lie one after the other.
+
+        Args:
+            lengths: `(U,)` int64.
+            timestamps: `(sum of lengths,)` int64, rising within a user; may be a mapped file.
+            user_ids: `(U,)` raw ids.
+            unit: of the timestamps, see `parse_moment`.
+        """
+        parameters = self.parameters()
+        if self.split == TEMPORAL:
+            moments = (parse_moment(value, name, unit) for name, value in parameters.items())
+            return temporal(lengths, timestamps, *moments)
+        if self.split == PAPER:
+            return paper(lengths, user_ids.to_pylist(), **parameters)
+        return leave_one_out(lengths)
+
+
 def leave_one_out(lengths: np.ndarray) -> Split:
     """Last interaction = test, the one before = validation, the rest = training.
 
@@ -89,16 +154,13 @@ def temporal(
         ValueError: if validation does not begin before test, or no training interaction lies before it.
     """
     if test_from is None:
-        test_from = int(np.quantile(timestamps, 0.95, method="higher"))
+        test_from = quantile(timestamps, 0.95)
     if validation_from is None:
-        validation_from = int(np.quantile(timestamps, 0.90, method="higher"))
+        validation_from = quantile(timestamps, 0.90)
     if validation_from >= test_from:
         raise ValueError(f"validation begins at {validation_from}, not before test at {test_from}; give both moments.")
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    user = np.repeat(np.arange(len(lengths)), lengths)
-    before_validation = np.bincount(user, timestamps < validation_from, len(lengths)).astype(np.int64)
-    before_test = np.bincount(user, timestamps < test_from, len(lengths)).astype(np.int64)
+    before_validation = _count_before(lengths, timestamps, validation_from)
+    before_test = _count_before(lengths, timestamps, test_from)
     if before_validation.sum() == 0:
         raise ValueError(f"no interaction lies before {validation_from}, the first moment of validation.")
 
@@ -109,7 +171,7 @@ def temporal(
         return np.stack([active, position[active]], axis=1), int(((period_end > 0) & ~has_target).sum())
 
     validation, _ = first_targets(before_validation, before_test)
-    test, without = first_targets(before_test, ends - starts)
+    test, without = first_targets(before_test, lengths.astype(np.int64))
     return Split(
         before_validation,
         validation,
@@ -180,6 +242,57 @@ def paper(
             "users_too_short_to_hold_out": int((short & ~unseen).sum()),
         },
     )
+
+
+def blocks(lengths: np.ndarray, rows: int = 1 << 22) -> Iterator[tuple[int, int, int, int]]:
+    """Cuts histories that lie one after the other into blocks of whole users.
+
+    Args:
+        lengths: `(U,)` int.
+        rows: of a block, more only if a single user has more.
+
+    Yields:
+        (first user, user after the last, first row, row after the last).
+    """
+    ends = np.cumsum(lengths, dtype=np.int64)
+    user = 0
+    while user < len(lengths):
+        first = int(ends[user] - lengths[user])
+        last = max(int(np.searchsorted(ends, first + rows, side="right")), user + 1)
+        yield user, last, first, int(ends[last - 1])
+        user = last
+
+
+def quantile(values: np.ndarray, q: float) -> int:
+    """`np.quantile(values, q, method="higher")` of int64 that need not fit the memory: no copy, no sort.
+
+    >>> quantile(np.array([5, 1, 9, 7]), 0.5)
+    7
+    """
+    rank = math.ceil((len(values) - 1) * q)
+    parts = [slice(start, start + (1 << 22)) for start in range(0, len(values), 1 << 22)]
+    low, high = min(int(values[part].min()) for part in parts), max(int(values[part].max()) for part in parts)
+    while low < high:  # narrowed to one of up to 65,536 intervals at a time
+        width = (high - low) // (1 << 16) + 1
+        counts = np.zeros(1 << 16, np.int64)
+        for part in parts:
+            inside = values[part][(values[part] >= low) & (values[part] <= high)]
+            distance = inside.astype(np.int64).view(np.uint64) - np.uint64(low % 2**64)
+            counts += np.bincount((distance // np.uint64(width)).astype(np.int64), minlength=1 << 16)
+        passed = np.cumsum(counts)
+        interval = int(np.searchsorted(passed, rank, side="right"))
+        rank -= int(passed[interval] - counts[interval])
+        low, high = low + interval * width, min(low + (interval + 1) * width - 1, high)
+    return low
+
+
+def _count_before(lengths: np.ndarray, timestamps: np.ndarray, moment: int) -> np.ndarray:
+    """`(U,)` int64: interactions of every user before a moment."""
+    counts = np.zeros(len(lengths), np.int64)
+    for first, last, start, stop in blocks(lengths):
+        user = np.repeat(np.arange(last - first), lengths[first:last])
+        counts[first:last] = np.bincount(user, timestamps[start:stop] < moment, last - first)
+    return counts
 
 
 def _draw(user: str | int, seed: int) -> float:

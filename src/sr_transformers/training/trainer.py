@@ -107,6 +107,7 @@ class LSRMTrainer(Trainer):
             args.gradient_accumulation_steps,
             args.world_size,
             args.process_index,
+            data.shard_bounds,
         )
         super().__init__(
             model=model,

@@ -1,0 +1,57 @@
+"""`sr-transformers data describe` and `data append`: look at a log, and add new days to a prepared one."""
+
+import argparse
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the commands and their options."""
+    parser = commands.add_parser("data", help="look at a log, or add new days to a prepared one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    one = actions.add_parser("describe", help="sizes, lengths, popularity, repeats, ties, time and leaks of a log")
+    one.add_argument("source", help="a prepared folder, or what `prepare` takes")
+    for column in ("user", "item", "timestamp", "domain"):
+        one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
+    one.add_argument("--time-unit", choices=("s", "ms", "us"), help="of times that are numbers")
+    one.add_argument("--json", metavar="FILE", help="write the report there")
+    one.add_argument("--figure", metavar="FILE", help="draw it there (.png, .svg or .pdf)")
+    one.set_defaults(run=_describe)
+    two = actions.add_parser("append", help="a new prepared folder with new days added")
+    two.add_argument("folder", help="the prepared folder; it stays as it is")
+    two.add_argument("source", help="the new rows, as for `prepare`")
+    two.add_argument("--output", required=True, help="folder to make")
+    two.set_defaults(run=_append)
+    for action in (one, two):
+        action.add_argument("--names", nargs="+", metavar="NAME", help="columns of CSV files that have no header line")
+        action.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")
+
+
+def _describe(options: argparse.Namespace, rest: list[str]) -> None:
+    import json
+    from pathlib import Path
+
+    from sr_transformers.data.describe import as_text, describe, draw
+
+    given = {
+        "user_id": options.user_column,
+        "item_id": options.item_column,
+        "timestamp": options.timestamp_column,
+        "domain": options.domain_column,
+    }
+    columns = {ours: theirs for ours, theirs in given.items() if theirs}
+    report = describe(options.source, columns, options.time_unit, options.names, options.separator)
+    print(as_text(report))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.figure:
+        draw(report, options.figure)
+
+
+def _append(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.data.append import append
+
+    data = append(options.folder, options.source, options.output, options.names, options.separator)
+    counts = data.manifest["counts"]
+    print(
+        f"{options.output}: {counts['interactions']:,} interactions of {counts['users']:,} users, "
+        f"{counts['items_in_vocabulary']:,} items in the vocabulary"
+    )

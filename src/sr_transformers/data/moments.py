@@ -1,0 +1,46 @@
+"""Moments in time: written by people as ISO 8601, kept in logs as numbers of some unit since 1970."""
+
+import datetime
+
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # per second
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def parse_moment(moment: int | str | None, option: str, unit: str | None) -> int | None:
+    """A moment as a number in a log's unit: numbers as they are, ISO 8601 (UTC where no zone is given) converted.
+
+    Raises:
+        ValueError: if it is neither, or ISO 8601 where the unit is not known.
+
+    >>> parse_moment("1970-01-01T00:00:01", "since", "ms")
+    1000
+    """
+    if moment is None or isinstance(moment, int):
+        return moment
+    try:
+        return int(moment)
+    except ValueError:
+        pass
+    try:
+        time = datetime.datetime.fromisoformat(moment)
+    except ValueError as error:
+        raise ValueError(f"{option} {moment!r} is neither a number nor ISO 8601.") from error
+    if unit not in UNITS:
+        raise ValueError(f"{option} {moment!r}: the log's times are numbers of no known unit; say time_unit.")
+    time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+    microseconds = (time - _EPOCH) // datetime.timedelta(microseconds=1)
+    return -(-microseconds * UNITS[unit] // 10**6)  # the first number that is not before the moment
+
+
+def show_moment(moment: int, unit: str | None) -> str:
+    """A number of a log as ISO 8601 (UTC); as it is where the unit is not known or the year has no four digits.
+
+    >>> show_moment(1000, "ms")
+    '1970-01-01T00:00:01'
+    """
+    if unit not in UNITS:
+        return str(moment)
+    try:
+        return (_EPOCH + datetime.timedelta(seconds=moment // UNITS[unit])).replace(tzinfo=None).isoformat()
+    except OverflowError:
+        return str(moment)
