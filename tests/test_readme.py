@@ -38,7 +38,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
 def test_every_command_of_ours_is_one():
     parser, seen = build_parser(), 0
     for block in blocks("bash"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words and words[0] == "sr-transformers":
                 options, rest = parser.parse_known_args(words[1:])
