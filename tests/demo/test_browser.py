@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("gradio", reason="needs the extra demo")
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 waiting = pytest.importorskip("selenium.webdriver.support.wait", reason="needs selenium")
+keys = pytest.importorskip("selenium.webdriver.common.keys", reason="needs selenium").Keys
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 pytestmark = [
@@ -90,9 +91,10 @@ def rows(browser, name):
 
 def type_history(browser, text):
     box = element(browser, "#history textarea")
-    element(browser, "#clear").click()
-    wait(browser, lambda _: box.get_attribute("value") == "")
+    box.send_keys(keys.CONTROL, "a")
+    box.send_keys(keys.DELETE)
     box.send_keys(text)
+    assert box.get_attribute("value") == text
 
 
 def open_tab(browser, name):
@@ -135,7 +137,10 @@ def test_an_item_is_chosen_from_the_list(page):
     assert option.text.strip().endswith("Title 8 (item 8)")
     option.click()
     element(page, "#add").click()
-    wait(page, lambda one: element(one, "#history textarea").get_attribute("value") == "item 3\nitem 8")
+    box = element(page, "#history textarea")
+    wait(page, lambda _: box.get_attribute("value") == "item 3\nitem 8")
+    element(page, "#clear").click()
+    wait(page, lambda _: box.get_attribute("value") == "")
 
 
 def test_a_trajectory_is_followed(page):

@@ -124,6 +124,7 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     elif weights == "int4":
         config.opset_version = 21  # the first with 4-bit integers
         model = _untied(model)
+    # Its hints ask for a PreTrainedModel; any module will do.
     exported = OnnxExporter().export(NextItems(model, k), sample, config)  # type: ignore[arg-type]
     if weights == "int4":
         component = exported.components["model"]
