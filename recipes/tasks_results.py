@@ -19,7 +19,7 @@ SHOWN = {
     "cold_start": ("last 50", "last 20", "last 5"),
     "multi_domain": ("mix", "diff"),
     "robustness": ("clean", "deleted", "padded"),
-    "trajectory": ("autoregressive 1", "autoregressive 10", "one pass 10"),
+    "trajectory": ("autoregressive 10", "one pass 10", "step 1", "step 10"),
 }
 
 

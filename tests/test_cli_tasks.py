@@ -68,6 +68,7 @@ def test_sizes_and_seeds_side_by_side(models, markov_prepared, tmp_path, capsys)
         (["--model", "nowhere"], "nowhere is no folder with a model"),
         (["--perturbation-rate", "3"], "perturbation_rate is 3.0; it is a probability"),
         (["--no-baselines"], "give at least one"),
+        (["--json", "nowhere/report.json"], "nowhere/report.json: there is no such folder"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(more, message, markov_prepared, capsys):

@@ -75,6 +75,13 @@ def test_the_results_table_is_what_the_records_say():
     assert shown[1].strip() == results.table()
 
 
+def test_the_tasks_tables_are_what_the_reports_say():
+    tasks = script("recipes/tasks_results.py")
+    shown = re.search(f"{tasks.BEGIN}\n(.*?)\n{tasks.END}", README, flags=re.DOTALL)
+    assert shown
+    assert shown[1] == tasks.tables()
+
+
 def test_the_transfer_tables_are_what_the_records_say():
     transfer = script("recipes/transfer.py")
     for name in transfer.EXPERIMENTS:

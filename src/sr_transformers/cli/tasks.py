@@ -54,6 +54,8 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.tasks.task import TaskOptions
 
     data = PreparedData(options.data)
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise FileNotFoundError(f"--json {options.json}: there is no such folder; make it first.")
     given = {
         "ks": options.k and tuple(options.k),
         "tail_groups": options.tail_groups,
@@ -77,6 +79,6 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     report = run_tasks(contestants, data, options.task, settings, progress=True)
     print(markdown(report))
     if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        Path(options.json).write_text(json.dumps(report, separators=(",", ":")) + "\n")
     if options.figures:
         draw(report, options.figures)

@@ -94,9 +94,16 @@ def test_a_model_that_was_trained_on_another_split_is_refused(
     folder = tmp_path / "run"
     load_model(saved / "lsrm").save_pretrained(folder)
     manifest = json.loads(json.dumps(markov_prepared.manifest))
-    (folder / "run.json").write_text(json.dumps({"data": manifest}))
-    assert model_contestant("x", [folder], markov_prepared).facts["num_non_embedding_parameters"]
+    (folder / "run.json").write_text(json.dumps({"data": manifest, "command": "train", "seed": 7, "commit": None}))
+    facts = model_contestant("x", [folder], markov_prepared).facts
+    assert facts["training"] == [{"command": "train", "seed": 7, "commit": None}]
     (manifest[section] if section else manifest)[key] = value
     (folder / "run.json").write_text(json.dumps({"data": manifest}))
     with pytest.raises(ValueError, match=message):
         model_contestant("x", [folder], markov_prepared)
+
+
+def test_a_run_json_of_somebody_else_is_none_of_ours(saved, markov_prepared, tmp_path):
+    load_model(saved / "lsrm").save_pretrained(tmp_path)
+    (tmp_path / "run.json").write_text('{"steps": 3}')
+    assert model_contestant("x", [tmp_path], markov_prepared).facts["training"] == []

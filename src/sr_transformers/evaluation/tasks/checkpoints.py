@@ -31,16 +31,23 @@ def model_contestant(
         ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
             says so: its training may have seen what this log holds out), or checkpoints of different sizes.
     """
-    sizes = {}
+    sizes, trained = {}, []
     for path in paths:
         config = _config(path)
         check_vocabulary(str(path), config.vocab_size, data)
-        _check_training(path, data)
+        record = _record(path)
+        if record is not None:
+            _check_training(path, record["data"], data)
+            trained.append({key: record.get(key) for key in ("command", "seed", "commit")})
         with torch.device("meta"):  # shapes without memory
             sizes[str(path)] = count_block_parameters(AutoModelForCausalLM.from_config(config))
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: its checkpoints are of different sizes ({sizes}); give each size a name of its own.")
-    facts = {"checkpoints": list(sizes), "num_non_embedding_parameters": next(iter(sizes.values()))}
+    facts = {
+        "checkpoints": list(sizes),
+        "training": trained,
+        "num_non_embedding_parameters": next(iter(sizes.values())),
+    }
     return Contestant(name, [partial(_open, path, name, window) for path in paths], facts)
 
 
@@ -65,13 +72,14 @@ def _open(path: str | Path, name: str, window: int | None) -> Scorer:
     return ModelScorer(load_model(path), window, name, reuse_memory=True)
 
 
-def _check_training(path: str | Path, data: PreparedData) -> None:
+def _record(path: str | Path) -> dict[str, Any] | None:
+    """What the run that made a checkpoint says of itself; None without a run.json of ours."""
     record = Path(path) / RUN_FILE
-    if not record.is_file():
-        return
-    trained = json.loads(record.read_text()).get("data")
-    if trained is None:  # a run.json of somebody else's
-        return
+    content = json.loads(record.read_text()) if record.is_file() else {}
+    return content if "data" in content else None
+
+
+def _check_training(path: str | Path, trained: dict[str, Any], data: PreparedData) -> None:
     for key in ("split", "split_parameters", "min_interactions"):
         _refuse_if_different(path, data, key, trained.get(key), data.manifest.get(key))
     for key in ("users", "interactions", "train_interactions", "items_in_vocabulary"):

@@ -66,6 +66,7 @@ def draw(report: dict[str, Any], folder: str | Path) -> list[Path]:
             continue
         panels = _panels(report, name, task)
         figure = Figure(figsize=(5.6 * len(panels), 4.8), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.15)  # type: ignore[union-attr, call-arg]
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _draw_panel(axes, panel)
         handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -82,7 +83,7 @@ def draw(report: dict[str, Any], folder: str | Path) -> list[Path]:
 
 def _panels(report: dict[str, Any], name: str, task: dict[str, Any]) -> list[Panel]:
     models = [one["name"] for one in report["models"]]
-    groups = [one["name"] for one in task["groups"] if not one["name"].endswith("own users")]
+    groups = [one["name"] for one in task["groups"] if one["num_users"] and not one["name"].endswith("own users")]
     sized = [one["name"] for one in report["models"] if one.get("num_non_embedding_parameters")]
     joined = name not in _UNORDERED
     if name == "trajectory":
@@ -92,8 +93,10 @@ def _panels(report: dict[str, Any], name: str, task: dict[str, Any]) -> list[Pan
         first = _panel(task, name, own, models, models, "metrics")
         first.title = "solid: one choice after the other, dashed: one pass"
         first.series += _panel(task, name, once, models, models, "metrics", "--").series
-        last = _panel(task, name, own, models, sized or models, "relative_change")
-        return [first, _panel(task, name, steps, models, models, "metrics"), last]
+        ranked = [_panel(task, name, steps, models, sized or models, kind) for kind in ("metrics", "relative_change")]
+        for panel in ranked:
+            panel.x_label = "step: rank of the n-th item after the model's own choices"
+        return [first, *ranked]
     panels = [_panel(task, name, groups, models, models, "metrics", joined=joined)]
     if name == "robustness":
         panels.append(_panel(task, name, groups[1:], models, models, "relative_change", joined=joined))
@@ -118,7 +121,7 @@ def _panel(
     label = {
         "metrics": _said(metric),
         "relative_gain": f"{_said(metric)}: gain over {models[0]}, %",
-        "relative_change": f"{_said(metric)}: change from {task['groups'][0]['name']}, %",
+        "relative_change": f"{_said(metric)}: change from {groups[0] if joined else task['groups'][0]['name']}, %",
     }[kind]
     prefixes = ("autoregressive ", "one pass ", "step ", "last ")
     ticks = [next((group.removeprefix(one) for one in prefixes if group.startswith(one)), group) for group in groups]
@@ -126,8 +129,7 @@ def _panel(
     if len({users[group] for group in groups}) > 1:
         ticks = [f"{tick}\n{users[group]:,} users" for tick, group in zip(ticks, groups, strict=True)]
     else:
-        label_users = f" ({users[groups[0]]:,} users)"
-        ticks, label = ticks, label + label_users
+        label += f" ({users[groups[0]]:,} users)"
     series = [
         (models.index(model), "" if style != "-" else model, style, values)
         for model, values in zip(shown, numbers, strict=True)
@@ -143,12 +145,12 @@ def _said(metric: str) -> str:
 def _draw_panel(axes: Any, panel: Panel) -> None:
     scale = 100.0 if panel.percent else 1.0
     for place, label, style, values in panel.series:
-        points = [(x, one) for x, one in enumerate(values) if one is not None and one["value"] is not None]
+        # A number without an interval is a ratio to a metric that can be 0: it would look certain.
+        points = [(x, one) for x, one in enumerate(values) if one is not None and one["low"] is not None]
         shift = (place - 2) * 0.06  # side by side, so that intervals do not hide each other
         xs = [x + shift for x, _ in points]
         ys = [scale * one["value"] for _, one in points]
-        spans = [[scale * abs(one["value"] - (one[end] if one[end] is not None else one["value"])) for _, one in points]
-                 for end in ("low", "high")]  # fmt: skip
+        spans = [[scale * abs(one["value"] - one[end]) for _, one in points] for end in ("low", "high")]
         colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
         axes.errorbar(
             xs, ys, yerr=spans, color=colour, marker=marker, markersize=5, linewidth=1.3, capsize=2,

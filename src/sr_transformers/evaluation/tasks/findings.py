@@ -28,7 +28,7 @@ FINDINGS = (
         "robustness", "the larger model loses fewer per cent when items are replaced or deleted", CHANGE, "deleted"
     ),
     Finding("robustness", "the same with padding in place of deleted items", CHANGE, "padded"),
-    Finding("trajectory", "the larger model loses fewer per cent from the first item to the whole list", CHANGE, "own"),
+    Finding("trajectory", "the larger model loses fewer per cent from the first step to the last", CHANGE, "step"),
 )
 
 
@@ -76,8 +76,8 @@ def _group(finding: Finding, groups: Sequence[dict[str, Any]]) -> str:
         return names[-1]
     if finding.group == "last":
         return [name for name in names if not name.endswith("own users")][-1]
-    if finding.group == "own":
-        return [name for name in names if name.startswith("autoregressive")][-1]
+    if finding.group == "step":
+        return [name for name in names if name.startswith("step")][-1]
     return finding.group
 
 

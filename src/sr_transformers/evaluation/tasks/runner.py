@@ -1,9 +1,11 @@
 """Runs tasks: every pass once per checkpoint, one checkpoint in memory at a time."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -147,6 +149,7 @@ def _protocol(data: PreparedData, options: TaskOptions) -> dict[str, Any]:
         **settings,
         "filter_seen": data.filters_seen(options.filter_seen),
         "intervals": "percentile bootstrap over users, and over checkpoints where a model has several",
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "version": __version__,
         "commit": source_commit(),
     }
