@@ -1,6 +1,8 @@
 import pytest
 from made_studies import SHAPES, add_run
 
+from sr_transformers.study.analysis import analyse
+
 
 @pytest.fixture(scope="session")
 def study_folder(tmp_path_factory):
@@ -13,9 +15,14 @@ def study_folder(tmp_path_factory):
                 add_run(folder, size, fraction, seed=seed)
     add_run(folder, "98k-deep", block="shape", in_law=False, extra=0.05)
     for seed in (1, 2):
-        add_run(
-            folder, "3k", seed=seed, block="no-dropout", settings={"residual_dropout": 0.0}, in_law=False, extra=-0.1
-        )
+        variant = {"settings": {"residual_dropout": 0.0}, "in_law": False, "extra": -0.1}
+        add_run(folder, "3k", seed=seed, block="no-dropout", **variant)
     add_run(folder, "49k", 0.1, epochs=10.0, block="repetition")
     (folder / "study.yaml").write_text("name: shop\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def found(study_folder):
+    """What an analysis finds in it."""
+    return analyse(study_folder, draws=20)

@@ -16,11 +16,6 @@ class Log:
     vocab_size = 1002
 
 
-@pytest.fixture(scope="module")
-def found(study_folder):
-    return analyse(study_folder, draws=30)
-
-
 def test_every_size_of_the_paper_has_a_loss_an_interval_and_a_price(found):
     answer = numbers(found, Log, Hardware(flops=1e12, utilisation=0.5, price=3.0))
     assert [row["size"] for row in answer["sizes"]] == ["98k", "786k", "1.5m", "9m", "75m", "800m"]

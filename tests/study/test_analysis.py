@@ -4,11 +4,6 @@ from made_studies import TRUTH, add_run
 from sr_transformers.study.analysis import analyse, load_runs
 
 
-@pytest.fixture(scope="module")
-def found(study_folder):
-    return analyse(study_folder, draws=30)
-
-
 def test_the_joint_law_comes_out(found):
     joint = found.document["laws"]["joint"]
     assert joint["status"] == "converged"

@@ -85,7 +85,8 @@ def test_a_study_goes_to_yaml_and_back(tmp_path):
         ("[2e-3, 8e-3]", "[2e-3]", "learning_rates are .*at least two"),
         ("validation_targets: 100", "validation_targets: 0", "validation_targets is 0"),
         ("residual_dropout: [0.0, 0.0]", "dropout: 0.0", "unknown key 'dropout'"),
-        ("blocks:", "blocks: 3 #", "must hold keys and values|block"),
+        ("main: {sizes", "main: 3 # {sizes", "block main must hold keys and values, not 3"),
+        ("blocks:", "blocks: 3 #", "is no YAML: while parsing a block mapping"),
     ],
 )
 def test_mistakes_are_named(tmp_path, old, new, message):

@@ -53,17 +53,16 @@ def test_the_numbers_in_the_text_are_those_of_the_analysis(written):
     assert f"alpha {alpha:.3g} [" in (output / "README.md").read_text()
 
 
-def test_it_writes_over_its_own_report_only(written, study_folder, tmp_path):
-    _, output = written
-    write_report(study_folder, output, draws=5)
-    (tmp_path / "precious").write_text("x")
-    with pytest.raises(FileExistsError, match="holds no report"):
-        write_report(study_folder, tmp_path)
-
-
 def test_a_study_that_determines_nothing_still_has_a_report(tmp_path):
     for size in ("3k", "12k"):
         add_run(tmp_path / "study", size)
     write_report(tmp_path / "study", tmp_path / "out", draws=5)
+    write_report(tmp_path / "study", tmp_path / "out", draws=5)  # over its own report
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Not answered: n: 2 points for 3 parameters" in text
+
+
+def test_it_does_not_write_over_something_else(study_folder, tmp_path):
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(FileExistsError, match="holds no report"):
+        write_report(study_folder, tmp_path)

@@ -140,7 +140,10 @@ class Study:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such study; recipes/studies/ holds examples.")
-        content = parse_value(path.read_text())
+        try:
+            content = parse_value(path.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{path}: a study is a YAML of keys and values.")
         return cls.build(content, path)
