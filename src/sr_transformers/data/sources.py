@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import polars as pl
@@ -35,7 +35,7 @@ CSV, JSONL, PARQUET = "csv", "jsonl", "parquet"
 _FORMATS = {".csv": CSV, ".tsv": CSV, ".dat": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".dat": "::"}
 
-Source = str | Path | pl.DataFrame | pa.Table | datasets.Dataset
+Source: TypeAlias = str | Path | pl.DataFrame | pa.Table | datasets.Dataset
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def spool(batches: Iterator[pa.RecordBatch], lengths: np.ndarray, folder: Path) 
         files = {name: stack.enter_context(open(folder / name, "wb")) for name in _TYPES}
         for batch in batches:
             for name in batch.schema.names:
-                files[name].write(np.ascontiguousarray(batch.column(name).to_numpy(), dtype=_TYPES[name]))
+                files[name].write(np.ascontiguousarray(batch.column(name).to_numpy(), dtype=_TYPES[name]).data)
     mapped = {
         name: np.memmap(folder / name, kind, "r") for name, kind in _TYPES.items() if (folder / name).stat().st_size
     }
