@@ -9,6 +9,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from sr_transformers import CardOptions, RunRecord
+from sr_transformers.evaluation.tasks import report as task_report
+from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
+from sr_transformers.evaluation.tasks.task import TaskOptions
 from sr_transformers.hub.card_tables import number
 from sr_transformers.hub.model_card import TEMPLATE, Evidence, find_fits, model_card
 
@@ -143,20 +146,14 @@ def test_the_origin_of_a_fine_tuned_run_is_told():
     assert card.data.base_model is None  # a folder is no name on the Hub
 
 
-def test_tasks_are_shown_with_their_intervals(record):
-    entry = {"value": 0.5, "low": 0.25, "high": 0.75}
-    task = {
-        "protocol": "Targets by popularity.",
-        "headlines": ["hr@10"],
-        "groups": [{"name": "G1", "num_users": 1200}, {"name": "G2", "num_users": 0}],
-        "results": [{"group": "G1", "model": "lsrm", "metrics": {"hr@10": entry}}],
-    }
-    tasks = {"tasks": {"long_tail": task, "multi_domain": {"not_run": "the log has no domains."}}}
-    text = model_card(record, "org/sr", CardOptions(), Evidence(tasks=tasks)).text
-    assert "### Long tail\n\nTargets by popularity." in text
-    assert "| G1 | 1,200 | HR@10 0.5000 [0.2500, 0.7500] |" in text
-    assert "| G2 | 0 | – |" in text
-    assert "### Multi domain\n\nNot run: the log has no domains." in text
+def test_tasks_are_shown_with_their_intervals(record, markov_prepared):
+    contestants = baseline_contestants(markov_prepared, TaskOptions(draws=20))
+    tasks = run_tasks(contestants, markov_prepared, ["long_tail", "multi_domain"], TaskOptions(draws=20))
+    text = model_card(record, "org/sr", CardOptions(), Evidence(tasks=json.loads(json.dumps(tasks)))).text
+    assert "## The paper's tasks\n\n" in text
+    assert task_report.markdown(tasks) in text
+    assert "### Long-tail items" in text
+    assert "### Multi-domain transfer\n\nNot run: " in text
 
 
 def test_fits_are_found(tmp_path):

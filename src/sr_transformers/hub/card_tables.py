@@ -218,33 +218,6 @@ def fit_table(fits: Sequence[dict[str, Any]]) -> str:
     return markdown(["law", "parameter", "value", "interval", "status of the fit"], rows) if rows else ""
 
 
-def task_tables(report: dict[str, Any]) -> str:
-    """Results of tasks: per task its protocol and the first headline metric by group and model, with its interval."""
-    parts = []
-    for name, task in report["tasks"].items():
-        parts.append(f"### {name.replace('_', ' ').capitalize()}")
-        if "not_run" in task:
-            parts.append(f"Not run: {task['not_run']}")
-            continue
-        models = list(dict.fromkeys(row["model"] for row in task["results"]))
-        cells = {(row["group"], row["model"]): _headline(row, task["headlines"]) for row in task["results"]}
-        rows = [
-            [group["name"], f"{group['num_users']:,}", *(cells.get((group["name"], model), "–") for model in models)]
-            for group in task["groups"]
-        ]
-        parts += [task["protocol"], markdown(["group", "users", *models], rows)]
-    return "\n\n".join(parts)
-
-
-def _headline(row: dict[str, Any], headlines: Sequence[str]) -> str:
-    for metric in headlines:
-        entry = row["metrics"].get(metric)
-        if entry is not None and entry["value"] is not None:
-            interval = "" if entry.get("low") is None else f" [{entry['low']:.4f}, {entry['high']:.4f}]"
-            return f"{display(metric)} {entry['value']:.4f}{interval}"
-    return "–"
-
-
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]

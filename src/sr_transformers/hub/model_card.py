@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from sr_transformers.evaluation.tasks import report as task_report
 from sr_transformers.hub import card_tables as tables
 from sr_transformers.records import RunRecord
 
@@ -133,7 +134,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         errors=tables.error_line(report),
         siblings=tables.sibling_table(evidence.siblings),
         more_results=[tables.results_table(same) for same in _by_protocol(evidence.reports)],
-        tasks=tables.task_tables(evidence.tasks) if evidence.tasks else "",
+        tasks=task_report.markdown(evidence.tasks) if evidence.tasks else "",
         fits=tables.fit_table(fits),
         study_repo=options.study_repo,
         figures=evidence.figures,
