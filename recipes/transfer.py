@@ -103,8 +103,10 @@ def make_logs(name: str, log: Path, work: Path) -> tuple[PreparedData, PreparedD
     return PreparedData(folders[0]), PreparedData(folders[1])
 
 
-def run(name: str, log: Path, work: Path, seeds: list[int]) -> None:
-    """All runs of an experiment, seed by seed; those that are in its results are not made again."""
+def run(
+    name: str, log: Path, work: Path, seeds: list[int], starts: list[str] | None = None, most_epochs: int | None = None
+) -> None:
+    """All runs of an experiment, or those of some starts and budgets; those in its results are not made again."""
     experiment = EXPERIMENTS[name]
     source, target = make_logs(name, log, work)
     path = RESULTS / f"{name}.json"
@@ -132,7 +134,8 @@ def run(name: str, log: Path, work: Path, seeds: list[int]) -> None:
             keep(UNTRAINED, 0, seed, [evaluate(ModelScorer(grown), target)], None)
         for start, options in experiment.arms.items():
             for num_epochs in experiment.epochs.get(start, OTHER_EPOCHS):
-                if (start, num_epochs, seed) in done:
+                wanted = start in (starts or experiment.arms) and num_epochs <= (most_epochs or num_epochs)
+                if not wanted or (start, num_epochs, seed) in done:
                     continue
                 settings = recipe(experiment, num_epochs, seed)
                 output = work / name / f"{re.sub('[^a-z0-9]+', '-', start.lower())}-{num_epochs}-{seed}"
@@ -194,10 +197,12 @@ def main() -> None:
     one.add_argument("log", type=Path)
     one.add_argument("--work", type=Path, required=True)
     one.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    one.add_argument("--starts", nargs="+", help="only these, for example 'from scratch' fine-tuned")
+    one.add_argument("--most-epochs", type=int, help="only budgets up to this")
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "run":
-        run(options.experiment, options.log, options.work, options.seeds)
+        run(options.experiment, options.log, options.work, options.seeds, options.starts, options.most_epochs)
         return
     text = README.read_text()
     for name in sorted(path.stem for path in RESULTS.glob("*.json")):
