@@ -49,7 +49,7 @@ def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
 def text(results: Path = RESULTS) -> str:
     """Markdown: what every kept study found."""
     parts = []
-    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+    for folder in sorted(path.parent for path in results.glob("*/plan.json")):
         found = analyse(folder)
         records = [run.record for run in found.runs]
         sizes = [record.num_non_embedding_parameters for record in records]
@@ -65,7 +65,7 @@ def text(results: Path = RESULTS) -> str:
         for table in (held_out_table(found), ablation_table(found)):
             if table:
                 parts += [table, ""]
-    return "\n".join(parts).strip()
+    return "\n".join(parts).strip() or "No study is kept in `recipes/results/` yet."
 
 
 if __name__ == "__main__":
