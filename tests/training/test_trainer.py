@@ -201,11 +201,20 @@ def test_old_checkpoints_go_and_the_best_stays(markov_prepared, tmp_path):
     }
 
 
-def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path):
+@pytest.mark.parametrize("last_only", [True, False])
+def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypatch, last_only):
+    """Neither where the model's own short way to scores is taken nor where the whole forward pass is."""
     trainer = make(markov_prepared, tmp_path, precision="bf16")
     seen = []
-    head = trainer.model.lm_head
-    head.register_forward_hook(lambda module, inputs, output: seen.append(output))
+
+    class Watched(ModelScorer):
+        def score(self, histories):
+            self._last_only = last_only
+            scores = super().score(histories)
+            seen.append(scores.clone())
+            return scores
+
+    monkeypatch.setattr("sr_transformers.training.trainer.ModelScorer", Watched)
     trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
     trainer.evaluate()
     assert seen
