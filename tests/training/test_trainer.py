@@ -10,6 +10,7 @@ from transformers import Trainer, set_seed
 from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
+from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.trainer import COMPLETE, TargetDataset, _layout, last_complete_checkpoint
 
 
