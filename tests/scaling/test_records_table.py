@@ -1,8 +1,9 @@
 import dataclasses
 
 import pytest
-from made_studies import record
+from made_studies import add_run, record
 
+from sr_transformers.scaling.laws import LAWS
 from sr_transformers.scaling.records_table import points_of, read_records
 
 
@@ -34,13 +35,13 @@ def test_files_and_folders_of_records_are_read(tmp_path):
     for size in ("3k", "12k"):
         (tmp_path / "runs" / size).mkdir(parents=True)
         record(size).save(tmp_path / "runs" / size)
-    assert len(read_records([tmp_path])) == 2
-    assert len(read_records([tmp_path / "runs" / "3k" / "run.json"])) == 1
+    assert len(read_records([tmp_path], LAWS["n"])) == 2
+    assert len(read_records([tmp_path / "runs" / "3k" / "run.json"], LAWS["n"])) == 1
     with pytest.raises(FileNotFoundError, match="no run record"):
-        read_records([tmp_path / "nowhere"])
+        read_records([tmp_path / "nowhere"], LAWS["n"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no run record"):
-        read_records([tmp_path / "empty"])
+        read_records([tmp_path / "empty"], LAWS["n"])
 
 
 def test_records_of_different_logs_are_not_mixed():
@@ -57,3 +58,24 @@ def test_records_without_what_is_asked_for_are_named():
         points_of([dataclasses.replace(record("3k"), reports=[])])
     with pytest.raises(ValueError, match="there are no run records"):
         points_of([])
+
+
+def test_of_a_study_only_the_points_of_the_law_are_read(tmp_path):
+    for size in ("3k", "12k", "49k"):
+        add_run(tmp_path, size, 0.3)
+    for fraction in (0.1, 1.0):
+        add_run(tmp_path, "3k", fraction)
+    add_run(tmp_path, "12k", 1.0)
+    add_run(tmp_path, "3k", 0.1, epochs=10.0, block="repetition")
+    add_run(tmp_path, "3k", 0.3, block="dry", settings={"residual_dropout": 0.0}, in_law=False)
+    size_law = read_records([tmp_path], LAWS["n"])
+    assert size_law.columns["N"].tolist() == [3072, 12288, 49152]
+    assert set(size_law.columns["D"]) == {120_000}
+    left = {"not a point of the law": 1, "other epochs": 1, "other fractions of the data": 3}
+    assert size_law.dropped == left
+    assert len(read_records([tmp_path], LAWS["joint"])) == 6
+    assert sorted(read_records([tmp_path], LAWS["d"]).columns["D"]) == [40_000, 120_000, 400_000]
+    repeated = read_records([tmp_path], LAWS["repeated"])
+    assert len(repeated) == 7
+    assert max(repeated.columns["D"] / repeated.columns["unique"]) == 10
+    assert "metric" in read_records([tmp_path], LAWS["saturating"]).columns

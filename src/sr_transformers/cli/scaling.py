@@ -86,7 +86,7 @@ def _minutes(value: str) -> float:
 
 
 def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
-    parser.add_argument("points", nargs=nargs, help="a CSV or TSV table, or run.json files and folders of them")
+    parser.add_argument("points", nargs=nargs, help="a CSV or TSV table, run.json files or folders of them, or a study")
     for flag, what in (
         ("n", "parameters in the blocks"),
         ("d", "training interactions"),
@@ -103,6 +103,7 @@ def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
 def _read(options: argparse.Namespace) -> "Points":
     # The BLAS behind numpy starts a thread a core for matrices of five rows; this must be said before it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from sr_transformers.scaling.laws import law_named
     from sr_transformers.scaling.points import read_table
     from sr_transformers.scaling.records_table import read_records
 
@@ -110,9 +111,7 @@ def _read(options: argparse.Namespace) -> "Points":
     if not paths:
         raise ValueError("give a table of points or run records, or --fit FILE.")
     if any(path.is_dir() or path.suffix == ".json" for path in paths):
-        points = read_records(
-            paths, options.metric if options.law == "saturating" else None, seen=options.law == "repeated"
-        )
+        points = read_records(paths, law_named(options.law), options.metric)
     else:
         if len(paths) > 1:
             raise ValueError(f"give one table, or run records; these are {len(paths)} tables.")

@@ -1,31 +1,84 @@
 """Run records as points of a law: N, D, loss and a metric per run; refuses to mix what cannot be compared."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sr_transformers.records import RUN_FILE, RunRecord
-from sr_transformers.scaling.laws import UNIQUE, D, N
+from sr_transformers.scaling.laws import UNIQUE, D, Law, N
 from sr_transformers.scaling.points import LOSS, METRIC, Points, points_from
 
+PLAN_FILE = "plan.json"  # in a study's folder: what every run was planned as
 
-def read_records(paths: Sequence[str | Path], metric: str | None = None, seen: bool = False) -> Points:
-    """Points from run.json files, and from folders all run.json files below them.
+
+def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10") -> Points:
+    """Points of a law from run.json files, from folders (all run.json files below them), or from a study's folder.
+
+    Of a study only the runs that belong to the law count (`leave_out`); the others are counted in `Points.dropped`.
+
+    Args:
+        metric: for the saturating law.
 
     Raises:
         FileNotFoundError: if a path is not there, or a folder holds no record.
         ValueError: for a file that is no record, and as `points_of`.
     """
     files: list[Path] = []
+    dropped: Counter[str] = Counter()
     for path in map(Path, paths):
-        found = sorted(path.rglob(RUN_FILE)) if path.is_dir() else [path]
+        if (path / PLAN_FILE).is_file():
+            plans = json.loads((path / PLAN_FILE).read_text())["runs"]
+            plans = {name: plan for name, plan in plans.items() if (path / "runs" / name / RUN_FILE).is_file()}
+            reasons = leave_out(plans, law)
+            dropped.update(reasons.values())
+            found = [path / "runs" / name / RUN_FILE for name in plans if name not in reasons]
+        else:
+            found = sorted(path.rglob(RUN_FILE)) if path.is_dir() else [path]
         if not found or not found[0].is_file():
             raise FileNotFoundError(f"{path}: no run record ({RUN_FILE}) there.")
         files += found
-    return points_of([RunRecord.load(file) for file in files], metric, seen, [str(file) for file in files])
+    records = [RunRecord.load(file) for file in files]
+    chosen = metric if law.name == "saturating" else None
+    points = points_of(records, chosen, law.name == "repeated", [str(file) for file in files])
+    points.dropped = dict(dropped)
+    return points
+
+
+def leave_out(plans: Mapping[str, Mapping[str, Any]], law: Law) -> dict[str, str]:
+    """Which runs of a study are no points of a law, by name, and why.
+
+    Variants, shapes and other ways of less data never are. Laws without repetition are fitted at the most frequent
+    number of epochs, laws of size alone at the fraction of users with most sizes (of equals the largest fraction), laws
+    of data alone at the size with most fractions.
+    """
+    reasons = {
+        name: "not a point of the law"
+        for name, plan in plans.items()
+        if not plan["in_law"] or (plan["of"] != "users" and plan["fraction"] != 1)
+    }
+
+    def keep_most(key: str, other: str, reason: str) -> None:
+        left = {name: plan for name, plan in plans.items() if name not in reasons}
+        values = {plan[key] for plan in left.values()}
+        counts = {value: len({plan[other] for plan in left.values() if plan[key] == value}) for value in values}
+        best = max(counts, key=lambda value: (counts[value], value), default=None)
+        reasons.update({name: reason for name, plan in left.items() if plan[key] != best})
+
+    if law.name != "repeated":
+        left = [plan["epochs"] for name, plan in plans.items() if name not in reasons]
+        most = Counter(left).most_common(1)[0][0] if left else None
+        reasons |= {
+            name: "other epochs" for name, plan in plans.items() if name not in reasons and plan["epochs"] != most
+        }
+    if law.variables == (N,):
+        keep_most("fraction", "size", "other fractions of the data")
+    elif law.variables == (D,):
+        keep_most("size", "fraction", "other sizes")
+    return reasons
 
 
 def points_of(

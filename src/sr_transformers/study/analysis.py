@@ -1,11 +1,11 @@
 """What a study found: laws, held-out predictions, ablations, shapes, computed from its folder.
 
-The law's points are the finished runs that the plan marks so, at the study's main number of epochs and with fractions
-of users. What cannot be answered from the runs that are there is missing, with the reason in `notes`.
+The law's points are the finished runs that the plan marks so (`scaling.records_table.leave_out`). What cannot be answered
+from the runs that are there is missing, with the reason in `notes`.
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.comparison import compare
 from sr_transformers.scaling.documents import describe_fit, plain
 from sr_transformers.scaling.fitting import Fit, fit
-from sr_transformers.scaling.laws import UNIQUE, D, N
+from sr_transformers.scaling.laws import UNIQUE, D, N, law_named
 from sr_transformers.scaling.points import Points
 from sr_transformers.scaling.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
-from sr_transformers.scaling.records_table import points_of
+from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of
 from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap
-from sr_transformers.study.runner import PLAN_FILE
 
 METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
@@ -102,23 +101,24 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     """Fits, predicts and compares what the finished runs of a study allow."""
     runs = load_runs(folder)
-    lawful = [run for run in runs if run.plan["in_law"] and (run.plan["of"] == USERS or run.plan["fraction"] == 1)]
-    if not lawful:
+    plans = {run.name: run.plan for run in runs}
+    chosen = {
+        law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]
+        for law in ("n", "joint", "repeated", "saturating")
+    }
+    series = chosen["n"]
+    if not series:
         raise ValueError(f"{folder}: none of the finished runs is a point of the law; run more of the study.")
-    epochs = Counter(run.plan["epochs"] for run in lawful).most_common(1)[0][0]
-    main = [run for run in lawful if run.plan["epochs"] == epochs]
-    sizes = defaultdict(set)
-    for run in main:
-        sizes[run.plan["fraction"]].add(run.record.num_non_embedding_parameters)
-    fraction = max(sizes, key=lambda part: (len(sizes[part]), part))
-    series = [run for run in main if run.plan["fraction"] == fraction]
     notes: list[str] = []
     laws: dict[str, Fitted] = {}
     held: dict[str, HeldOut] = {}
 
-    def add(name: str, law: str, chosen: list[StudyRun], metric: str | None = None, seen: bool = False) -> None:
+    def add(name: str, law: str, metric: str | None = None) -> None:
+        members = chosen[law]
         try:
-            points = points_of([run.record for run in chosen], metric, seen, [run.name for run in chosen])
+            points = points_of(
+                [run.record for run in members], metric, law == "repeated", [run.name for run in members]
+            )
             fitted = fit(law, points)
         except ValueError as error:
             notes.append(f"{name}: {error}")
@@ -130,13 +130,13 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             except ValueError as error:
                 notes.append(f"{name}, largest two held out: {error}")
 
-    add("n", "n", series)
-    add("joint", "joint", main)
-    add("repeated", "repeated", lawful, seen=True)
+    for law in ("n", "joint", "repeated"):
+        add(law, law)
     for metric in METRICS:
-        add(metric, "saturating", series, metric)
+        add(metric, "saturating", metric)
     comparison = compare(laws["n"].points, ["n", "power"]) if "n" in laws else []
     joint = compare(laws["joint"].points, ["joint", "n", "d", "power"]) if "joint" in laws else []
+    epochs, fraction = series[0].plan["epochs"], series[0].plan["fraction"]
     document = {
         "epochs": epochs,
         "fraction_of_users": fraction,

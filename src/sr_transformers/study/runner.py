@@ -23,6 +23,7 @@ from accelerate.utils import broadcast_object_list
 from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
+from sr_transformers.scaling.records_table import PLAN_FILE
 from sr_transformers.study.budget import choose
 from sr_transformers.study.cost import Cost, Speed, calibrate, estimate
 from sr_transformers.study.plan import PlannedRun, Size, Study, dump
@@ -31,7 +32,7 @@ from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
 from sr_transformers.training.trainer import last_complete_checkpoint
 
-STUDY_FILE, PLAN_FILE = "study.yaml", "plan.json"
+STUDY_FILE = "study.yaml"
 
 
 def run_study(
