@@ -1,7 +1,7 @@
 """What a study found: laws, held-out predictions, ablations, shapes, computed from its folder.
 
-The law's points are the finished runs that the plan marks so (`scaling.records_table.leave_out`). What cannot be answered
-from the runs that are there is missing, with the reason in `notes`.
+The law's points are the finished runs that the plan marks so (`scaling.records_table.leave_out`). What cannot be
+answered from the runs that are there is missing, with the reason in `notes`.
 """
 
 import json
