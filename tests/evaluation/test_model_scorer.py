@@ -94,7 +94,7 @@ def test_what_ranking_leaves_out_changes_no_score(attention):
     scorer._last_only = False
     torch.testing.assert_close(scores, scorer.score(HISTORIES), atol=1e-5, rtol=1e-5)
     scorer._last_only = True
-    full = [np.array([3, 4, 5]), np.array([6, 7, 8])]  # nothing to pad
+    full = [np.array([3, 4, 5]), np.array([6, 7, 8])] * 20  # nothing to pad, items in blocks
     whole = model.eval()(input_ids=torch.tensor(np.stack(full))).logits[:, -1].detach()
     torch.testing.assert_close(scorer.score(full), whole, atol=1e-5, rtol=1e-5)
 

@@ -105,8 +105,9 @@ class ModelScorer:
             scores = torch.empty(len(states), weight.shape[0])
             self._scores = scores if self.reuse_memory else None
         scores = scores[: len(states)]
+        step = _BLOCK if len(states) >= 32 else weight.shape[0]  # a few users read the embeddings once in any case
         with torch.autocast("cpu", enabled=False):
-            for first in range(0, weight.shape[0], _BLOCK):
-                block = slice(first, first + _BLOCK)
+            for first in range(0, weight.shape[0], step):
+                block = slice(first, first + step)
                 torch.mm(states.float(), weight[block].t(), out=scores[:, block])
         return scores
