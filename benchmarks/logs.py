@@ -29,6 +29,7 @@ SHAPES = {
     "dense": Shape(6_040, 3_416, 167, 20),  # ml-1m: 1.0 M interactions
     "26k": Shape(20_000, 26_427, 60, 5),  # 1.2 M
     "240k": Shape(8_000, 240_320, 60, 5),  # few users, for evaluation and serving
+    "20m": Shape(138_493, 26_427, 134, 20),  # MovieLens 20M: 18.5 M
     "240k-short": Shape(130_000, 240_320, 9, 5),  # Amazon 5-core: 1.2 M
     "tiny": Shape(300, 200, 20, 5),  # to try the harness
 }

@@ -8,7 +8,7 @@ splits nothing and writes nothing.
 import harness
 import logs
 
-CASES = {"1.0 M rows": "dense", "1.2 M rows, 240k items": "240k-short", "tiny": "tiny"}
+CASES = {"1.0 M rows": "dense", "1.2 M rows, 240k items": "240k-short", "18.5 M rows": "20m", "tiny": "tiny"}
 PEERS = ("RePlay", "RecTools")
 
 

@@ -66,7 +66,7 @@ def append(
         )
     log = sources.find_log(source, names, separator)
     columns = {**dict(log.columns), **before["columns"]}
-    options = splits.Options(before["split"], **before["split_parameters"])
+    options = splits.Options(before["split"], **before.get("split_parameters", {}))
     times = before["times"]
     with staged(output) as staging, concurrent.futures.ThreadPoolExecutor(1) as background:
         description = background.submit(sources.describe, log)

@@ -62,10 +62,14 @@ class DuckDBEngine:
     Args:
         folder: for what does not fit the memory; the caller removes it.
         memory: limit of what DuckDB holds, for example "1GB".
+
+    Raises (all methods):
+        OSError: if neither the memory nor the disk of `folder` holds what is needed.
     """
 
     def __init__(self, folder: Path, memory: str = "800MB"):
         self.versions = {"duckdb": duckdb.__version__}
+        self._folder = folder
         self._connection = duckdb.connect()
         settings = {"memory_limit": memory, "temp_directory": str(folder), "TimeZone": "UTC"}
         for name, value in settings.items():
@@ -82,7 +86,8 @@ class DuckDBEngine:
         if log.table is not None:
             names = map_columns(log.table.column_names, log.name, columns, rating)
             self._connection.register("given", log.table.select(list(names.values())).rename_columns(list(names)))
-            self._connection.execute("CREATE TABLE loaded AS SELECT * FROM given")
+            with self._room():
+                self._connection.execute("CREATE TABLE loaded AS SELECT * FROM given")
             self._connection.unregister("given")
             self._starts.append((log.name, 0))
         else:
@@ -134,7 +139,7 @@ class DuckDBEngine:
                     f"quote = '\"', escape = '\"', max_line_size = {MAX_LINE}, columns = {{{every}}})"
                 )
             verb = "INSERT INTO loaded BY NAME" if number else "CREATE TABLE loaded AS"
-            with reading(file, log.format):
+            with self._room(), reading(file, log.format):
                 self._connection.execute(f"{verb} SELECT {selected} FROM {table}")
             self._starts.append((str(file), first))
             first = self.rows("SELECT count(*) FROM loaded")[0][0]
@@ -143,18 +148,29 @@ class DuckDBEngine:
         return self._connection.sql(f"SELECT * FROM {table} LIMIT 0").to_arrow_table().schema
 
     def define(self, table: str, query: str) -> None:
-        self._connection.execute(f"CREATE OR REPLACE TABLE {table}_next AS {query}")
-        self._connection.execute(f"DROP TABLE IF EXISTS {table}")
-        self._connection.execute(f"ALTER TABLE {table}_next RENAME TO {table}")
+        with self._room():
+            self._connection.execute(f"CREATE OR REPLACE TABLE {table}_next AS {query}")
+            self._connection.execute(f"DROP TABLE IF EXISTS {table}")
+            self._connection.execute(f"ALTER TABLE {table}_next RENAME TO {table}")
 
     def define_view(self, table: str, query: str) -> None:
         self._connection.execute(f"CREATE VIEW {table} AS {query}")
 
     def rows(self, query: str) -> list[tuple]:
-        return self._connection.execute(query).fetchall()
+        with self._room():
+            return self._connection.execute(query).fetchall()
 
     def batches(self, query: str) -> Iterator[pa.RecordBatch]:
-        yield from self._connection.sql(query).to_arrow_reader(BATCH_ROWS)
+        with self._room():
+            yield from self._connection.sql(query).to_arrow_reader(BATCH_ROWS)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.OutOfMemoryException, duckdb.IOException, pa.ArrowException) as error:
+            text = " ".join(str(error).split())[:300]
+            raise OSError(f"DuckDB has no room in {self._folder} (its disk may be full): {text}") from error
 
     def place(self, ordinal: int) -> tuple[str, int]:
         file, first = max((start for start in self._starts if start[1] <= ordinal), key=lambda start: start[1])
@@ -169,6 +185,8 @@ def reading(file: Path, kind: str) -> Iterator[None]:
     """Errors of a reader as one that names the file."""
     try:
         yield
+    except duckdb.OutOfMemoryException:
+        raise  # not the file's fault
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         text = re.sub("Original Line:.*\n", "", str(error))  # it may be a megabyte long, and lines are named anyway
         raise ValueError(f"{file}: cannot be read as {kind}: {' '.join(text.split())[:400]}") from error

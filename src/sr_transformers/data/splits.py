@@ -86,9 +86,10 @@ class Options:
             raise ValueError("min_trajectory_length, unseen_share and split_seed belong to split='paper'.")
 
     def parameters(self) -> dict[str, Any]:
-        """What the split is told, defaults filled in."""
+        """What the split is told, the paper's defaults filled in."""
         if self.split == TEMPORAL:
-            return {"validation_from": self.validation_from, "test_from": self.test_from}
+            given = {"validation_from": self.validation_from, "test_from": self.test_from}
+            return {name: value for name, value in given.items() if value is not None}
         if self.split == PAPER:
             given = {name: getattr(self, name) for name in PAPER_DEFAULTS}
             return {name: PAPER_DEFAULTS[name] if value is None else value for name, value in given.items()}
@@ -96,7 +97,9 @@ class Options:
 
     def described(self) -> dict[str, Any]:
         """For the manifest: which split, its parameters, what it leaks."""
-        return {"split": self.split, "split_parameters": self.parameters(), "leaks": LEAKS[self.split]}
+        parameters = self.parameters()
+        told = {"split_parameters": parameters} if parameters else {}
+        return {"split": self.split, **told, "leaks": LEAKS[self.split]}
 
     def apply(self, lengths: np.ndarray, timestamps: np.ndarray, user_ids: pa.Array, unit: str | None) -> "Split":
         """Splits U histories that lie one after the other.
@@ -109,8 +112,8 @@ class Options:
         """
         parameters = self.parameters()
         if self.split == TEMPORAL:
-            moments = (parse_moment(value, name, unit) for name, value in parameters.items())
-            return temporal(lengths, timestamps, *moments)
+            moments = {name: parse_moment(value, name, unit) for name, value in parameters.items()}
+            return temporal(lengths, timestamps, **moments)
         if self.split == PAPER:
             return paper(lengths, user_ids.to_pylist(), **parameters)
         return leave_one_out(lengths)
