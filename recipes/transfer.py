@@ -166,15 +166,15 @@ def table(name: str) -> str:
         f"{items['known'] + items['new']:,} items, {items['known']:,} of them known to the checkpoint; "
         f"{results['target']['split']}, {counts['test_targets']:,} test targets.",
         "",
-        "| start | epochs | seeds | HR@10 | NDCG@10 | loss | minutes |",
+        "| start | epochs | seeds | HR@10 | NDCG@10 | loss | TFLOP |",
         "|---|---|---|---|---|---|---|",
     ]
     for start in order:
         for (other, num_epochs), runs in sorted(groups.items()):
             if other == start:
                 cells = [_mean([one["reports"][0]["metrics"][metric] for one in runs]) for metric in METRICS]
-                minutes = [one["seconds"] / 60 for one in runs if "seconds" in one]
-                shown = f"{statistics.mean(minutes):.1f}" if minutes else "0"
+                cost = [one["training_flops"] + one["head_flops"] for one in runs if "training_flops" in one]
+                shown = f"{statistics.mean(cost) / 1e12:.1f}" if cost else "0"
                 lines.append(f"| {start} | {num_epochs} | {len(runs)} | {' | '.join(cells)} | {shown} |")
     for report in next(row for row in rows if row["start"] == "from scratch")["reports"][1:]:
         metrics = report["metrics"]
