@@ -61,7 +61,10 @@ def test_tuning_tries_every_rate_on_every_size(tmp_path):
     runs = load(tmp_path).tuning_runs()
     assert [run.name for run in runs] == ["3k-users0.1-e2-lr0.002-s1", "3k-users0.1-e2-lr0.008-s1"]
     assert [run.learning_rate for run in runs] == [2e-3, 8e-3]
-    assert load(tmp_path, BASE.replace("tuning:", "#")).tuning_runs() == []
+    untuned = load(tmp_path, BASE.replace("tuning:", "#"))
+    assert untuned.tuning_runs() == []
+    with pytest.raises(ValueError, match="study tiny tunes no learning rate"):
+        untuned.tuning_run("3k", 0.1)
 
 
 def test_a_study_goes_to_yaml_and_back(tmp_path):

@@ -2,23 +2,28 @@ import math
 
 import pytest
 
-from sr_transformers.study.tuning import best_rate, rate_for, rate_law
+from sr_transformers.study.tuning import best_rate, next_rate, rate_for, rate_law
 
 
 def test_the_bottom_of_the_parabola_is_found():
     rates = [1e-3, 3e-3, 1e-2, 3e-2]
     losses = [(math.log(rate) - math.log(5e-3)) ** 2 + 6.0 for rate in rates]
-    rate, at_end = best_rate(rates, losses)
-    assert rate == pytest.approx(5e-3)
-    assert not at_end
+    assert best_rate(rates, losses) == (pytest.approx(5e-3), 0)
 
 
 def test_a_best_rate_at_the_end_is_said_to_be_one():
-    assert best_rate([1e-3, 1e-2], [5.0, 6.0]) == (pytest.approx(1e-3), True)
+    assert best_rate([1e-2, 1e-3], [6.0, 5.0]) == (1e-3, -1)
+    assert best_rate([1e-3, 1e-2], [6.0, 5.0]) == (1e-2, 1)
 
 
-def test_diverged_runs_are_left_out():
-    assert best_rate([1e-3, 1e-2, 1e-1], [5.0, 5.5, math.nan])[0] == pytest.approx(1e-3)
+def test_beyond_the_end_the_step_is_the_same():
+    assert next_rate([8e-3, 2e-3], -1) == 5e-4
+    assert next_rate([2e-3, 8e-3], 1) == 3.2e-2
+
+
+def test_beyond_a_diverged_run_there_is_nothing_to_find():
+    assert best_rate([1e-3, 1e-2, 1e-1], [5.5, 5.0, math.nan]) == (1e-2, 0)
+    assert best_rate([1e-3, 1e-2, 1e-1], [5.0, 5.5, math.nan]) == (1e-3, -1)
     with pytest.raises(ValueError, match=r"no run of the learning rates \[0.1, 1.0\] has a finite loss"):
         best_rate([0.1, 1.0], [math.nan, math.inf])
 

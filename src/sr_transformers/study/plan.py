@@ -176,23 +176,29 @@ class Study:
         """The runs that try learning rates."""
         if self.tuning is None:
             return []
+        return [self.tuning_run(size, rate) for size in self.tuning.sizes for rate in self.tuning.learning_rates]
+
+    def tuning_run(self, size: str, rate: float) -> PlannedRun:
+        """The run that tries a learning rate on a size.
+
+        Raises:
+            ValueError: if the study tunes nothing.
+        """
         one = self.tuning
-        return [
-            PlannedRun(
-                f"lr{rate:g}",
-                self.sizes[size],
-                one.of,
-                one.fraction,
-                one.epochs,
-                one.seed,
-                (("learning_rate", rate),),
-                must=True,
-                in_law=False,
-                learning_rate=rate,
-            )
-            for size in one.sizes
-            for rate in one.learning_rates
-        ]
+        if one is None:
+            raise ValueError(f"study {self.name} tunes no learning rate; add a section `tuning`.")
+        return PlannedRun(
+            f"lr{rate:g}",
+            self.sizes[size],
+            one.of,
+            one.fraction,
+            one.epochs,
+            one.seed,
+            (("learning_rate", rate),),
+            must=True,
+            in_law=False,
+            learning_rate=rate,
+        )
 
 
 def dump(content: dict[str, Any]) -> str:

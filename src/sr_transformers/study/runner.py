@@ -27,12 +27,13 @@ from sr_transformers.scaling.records_table import PLAN_FILE
 from sr_transformers.study.budget import choose
 from sr_transformers.study.cost import Cost, Speed, calibrate, estimate
 from sr_transformers.study.plan import PlannedRun, Size, Study, dump
-from sr_transformers.study.tuning import best_rate, rate_for, rate_law
+from sr_transformers.study.tuning import best_rate, next_rate, rate_for, rate_law
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
 from sr_transformers.training.trainer import last_complete_checkpoint
 
 STUDY_FILE = "study.yaml"
+_MORE_RATES = 3
 
 
 def run_study(
@@ -97,13 +98,12 @@ def run_study(
     if dry_run:
         return []
 
-    for run in tuning:
-        _train(run, study, data, output / "tuning" / run.name, keep_weights)
-    rates = _rates(study, output)
+    rates, at_end = _tune(study, data, output, keep_weights, tell)
     if rates:
         a, b = rate_law(dict(rates))
         plan["learning_rates"] = {
             "best": {f"{n:.0f}": rate for n, rate in rates.items()},
+            "at_end_of_those_tried": at_end,
             "law": {"log_rate_at_N_1": a, "slope": b},
         }
         _save_plan(output, plan)
@@ -204,14 +204,29 @@ def _train(run: PlannedRun, study: Study, data: PreparedData, folder: Path, keep
     return record
 
 
-def _rates(study: Study, output: Path) -> dict[float, float]:
-    """Best learning rate by N, from the finished tuning runs."""
-    tried: dict[float, list[tuple[float, float]]] = {}
-    for run in study.tuning_runs():
-        record = RunRecord.load(output / "tuning" / run.name)
-        loss = record.validation.get("loss", float("nan"))
-        tried.setdefault(float(run.size.num_non_embedding_parameters), []).append((run.learning_rate or 0.0, loss))
-    return {n: best_rate(*zip(*pairs, strict=True))[0] for n, pairs in tried.items()}
+def _tune(
+    study: Study, data: PreparedData, output: Path, keep_weights: bool, tell: Callable[[str], None]
+) -> tuple[dict[float, float], list[str]]:
+    """Best learning rate by N, and the sizes whose best one is still at an end of those tried.
+
+    Where the best rate lies at an end, rates beyond are tried too, `_MORE_RATES` at most.
+    """
+    found: dict[float, float] = {}
+    at_end = []
+    for name in study.tuning.sizes if study.tuning else []:
+        rates = list(study.tuning.learning_rates) if study.tuning else []
+        first = len(rates)
+        while True:
+            runs = [study.tuning_run(name, rate) for rate in rates]
+            records = [_train(run, study, data, output / "tuning" / run.name, keep_weights) for run in runs]
+            best, end = best_rate(rates, [record.validation.get("loss", float("nan")) for record in records])
+            if not end or len(rates) == first + _MORE_RATES:
+                break
+            rates.append(next_rate(rates, end))
+        tell(f"learning rate of {name}: {best:.2g}" + (" (the end of those tried)" if end else ""))
+        found[float(study.sizes[name].num_non_embedding_parameters)] = best
+        at_end += [name] if end else []
+    return found, at_end
 
 
 def _some(study: Study) -> list[Size]:
