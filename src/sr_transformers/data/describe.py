@@ -53,8 +53,7 @@ def describe(
         name, rows, unit, data,
     ):  # fmt: skip
         counts = count_rows(rows)
-        frequency = np.sort(np.bincount(np.asarray(rows.items)))[::-1]
-        frequency = frequency[frequency > 0]
+        frequency = _frequency(rows)
         pairs = len(rows.items) - round(counts["repeat_share"] * len(rows.items))
         targets = _targets(rows, data)
         gaps = _gaps(rows, Path(folder))
@@ -136,6 +135,14 @@ def _gaps(rows: Rows, folder: Path) -> np.ndarray:
     return gaps
 
 
+def _frequency(rows: Rows) -> np.ndarray:
+    """Interactions of every item that has any, falling."""
+    counts = np.zeros(int(rows.items.max()) + 1, np.int64)
+    for _, _, start, stop in blocks(rows.lengths):
+        counts += np.bincount(rows.items[start:stop], minlength=len(counts))
+    return np.sort(counts[counts > 0])[::-1]
+
+
 def _top(frequency: np.ndarray, share: float) -> float:
     """Share of the interactions that the most frequent items have; `frequency` falls."""
     return float(frequency[: max(round(len(frequency) * share), 1)].sum() / frequency.sum())
@@ -155,7 +162,7 @@ def _leaks(counts: dict[str, Any], rows: Rows, data: PreparedData | None) -> lis
     else:
         notes = [LEAKS[split] for split in (LEAVE_ONE_OUT, TEMPORAL, PAPER)]
         last = rows.timestamps[np.cumsum(rows.lengths) - 1]
-        middle = quantile(np.asarray(rows.timestamps), 0.5)
+        middle = quantile(rows.timestamps, 0.5)
         early = float((last <= middle).mean())
         notes.append(
             f"leave-one-out: {early:.0%} of the users end in the first half of the interactions; their targets are "

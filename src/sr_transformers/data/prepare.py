@@ -5,6 +5,7 @@ users and items, a few dozen bytes each, are held in memory.
 """
 
 import concurrent.futures
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ import pyarrow as pa
 from sr_transformers import __version__
 from sr_transformers.data import interactions, sources, splits
 from sr_transformers.data.engine import DuckDBEngine, Engine
-from sr_transformers.data.histories import FORMAT, PreparedData
+from sr_transformers.data.histories import FORMAT, MANIFEST, PreparedData
 from sr_transformers.data.interactions import Filters, Sound
 from sr_transformers.data.spark import SparkEngine
 from sr_transformers.data.staging import check_output, staged
-from sr_transformers.data.writing import Rows, count_rows, learn_vocabulary, spool, write_prepared
+from sr_transformers.data.writing import Rows, count_rows, learn_vocabulary, spool, write_histories
 
 ENGINES = {"duckdb": DuckDBEngine, "spark": SparkEngine}
 
@@ -142,21 +143,26 @@ def write(
         raise ValueError(
             f"{name}: the {options.split} split leaves no test target ({len(user_ids)} users, {len(rows.items)} rows)."
         )
-    vocabulary = learn_vocabulary(rows, cut.train_length, len(item_ids), known)
-    counts = {
-        **read,
-        **count_rows(rows),
-        "items": int(np.count_nonzero(np.bincount(np.asarray(rows.items), minlength=len(item_ids)))),
-        "train_interactions": int(cut.train_length.sum()),
-        "items_in_vocabulary": len(vocabulary.order),
-    }
+    with concurrent.futures.ThreadPoolExecutor(1) as background:
+        shares = background.submit(count_rows, rows)  # numpy lets go of the interpreter meanwhile
+        vocabulary = learn_vocabulary(rows, cut.train_length, len(item_ids), known)
+        found = write_histories(folder, rows, cut, vocabulary, user_ids, item_ids, shards)
+        counts = {
+            **read,
+            **shares.result(),
+            "items": vocabulary.num_items,
+            "train_interactions": int(cut.train_length.sum()),
+            "items_in_vocabulary": len(vocabulary.order),
+            **found.pop("counts"),
+        }
     manifest = {
         **manifest,
         **options.described(),
         **({"domains": domains} if domains is not None else {}),
+        **found,
         "counts": counts,
     }
-    write_prepared(folder, rows, cut, vocabulary, user_ids, item_ids, shards, manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def versions(engine: Engine) -> dict[str, str]:

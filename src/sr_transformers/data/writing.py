@@ -1,7 +1,6 @@
 """From sorted rows to the files of a prepared folder (`histories.py` describes them), a block of users at a time."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
-from sr_transformers.data.histories import MANIFEST, shard_name
+from sr_transformers.data.histories import shard_name
 from sr_transformers.data.splits import Split, blocks
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, build_tokenizer
 
@@ -63,11 +62,13 @@ class Vocabulary:
         order: `(V - 2,)` int64 codes of items in the order of their tokens.
         counts: `(V - 2,)` int64, training interactions, in that order.
         tokens: `(codes,)` int32, token of every code; 1 for items outside.
+        num_items: items that occur at all, in training data or held out.
     """
 
     order: np.ndarray
     counts: np.ndarray
     tokens: np.ndarray
+    num_items: int
 
 
 def learn_vocabulary(rows: Rows, train_length: np.ndarray, num_codes: int, known: int = 0) -> Vocabulary:
@@ -78,22 +79,18 @@ def learn_vocabulary(rows: Rows, train_length: np.ndarray, num_codes: int, known
         num_codes: all codes are below it.
         known: the first so many codes are the items of an older vocabulary, which keep their tokens and places.
     """
-    counts = np.zeros(num_codes, np.int64)
+    counts, everywhere = np.zeros(num_codes, np.int64), np.zeros(num_codes, np.int64)
     for first, last, start, stop in blocks(rows.lengths):
-        counts += np.bincount(
-            rows.items[start:stop][_in_training(rows, train_length, first, last)], minlength=num_codes
-        )
+        items, lengths = rows.items[start:stop], rows.lengths[first:last]
+        everywhere += np.bincount(items, minlength=num_codes)
+        in_training = places(lengths) < np.repeat(train_length[first:last], lengths)
+        counts += np.bincount(items[in_training], minlength=num_codes)
     new = np.arange(known, num_codes)[counts[known:] > 0]
     new = new[np.lexsort((new, -counts[new]))]
     order = np.concatenate([np.arange(known), new])
     tokens = np.full(num_codes, UNK_ID, np.int32)
     tokens[order] = np.arange(len(order)) + NUM_SPECIAL
-    return Vocabulary(order, counts[order], tokens)
-
-
-def _in_training(rows: Rows, train_length: np.ndarray, first: int, last: int) -> np.ndarray:
-    """Which rows of a block of users are training data, bool."""
-    return places(rows.lengths[first:last]) < np.repeat(train_length[first:last], rows.lengths[first:last])
+    return Vocabulary(order, counts[order], tokens, int(np.count_nonzero(everywhere)))
 
 
 def places(lengths: np.ndarray) -> np.ndarray:
@@ -106,11 +103,15 @@ def count_rows(rows: Rows) -> dict[str, Any]:
     """Sizes, shares of repeats and ties, and rows that repeat user, item and time."""
     repeated = tied = duplicate = 0
     num_items = int(rows.items.max()) + 1
-    for first, last, start, stop in blocks(rows.lengths):
-        users = np.repeat(np.arange(last - first), rows.lengths[first:last])
-        items, times = rows.items[start:stop].astype(np.int64), rows.timestamps[start:stop]
-        repeated += _equal_pairs(users * num_items + items)
-        ties = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    for first, last, start, stop in blocks(rows.lengths, 1 << 20):  # small: sorted in the processor's cache
+        lengths, items, times = rows.lengths[first:last], rows.items[start:stop], rows.timestamps[start:stop]
+        keys = np.repeat(np.arange(last - first) * num_items, lengths)
+        keys += items
+        repeated += _equal_pairs(keys)
+        ties = times[1:] == times[:-1]
+        ties[np.cumsum(lengths)[:-1] - 1] = False  # the next row is another user's
+        if not ties.any():
+            continue
         tied += int(ties.sum())
         run = np.cumsum(np.concatenate([[True], ~ties]))
         among = np.concatenate([[False], ties]) | np.concatenate([ties, [False]])
@@ -131,11 +132,11 @@ def count_rows(rows: Rows) -> dict[str, Any]:
 
 def _equal_pairs(keys: np.ndarray) -> int:
     """How many keys occurred before."""
-    keys = np.sort(keys)
+    keys.sort()
     return int((keys[1:] == keys[:-1]).sum())
 
 
-def write_prepared(
+def write_histories(
     folder: Path,
     rows: Rows,
     split: Split,
@@ -143,40 +144,40 @@ def write_prepared(
     user_ids: pa.Array,
     item_ids: pa.Array,
     shards: int,
-    manifest: dict[str, Any],
-) -> None:
-    """Writes all files of a prepared folder.
+) -> dict[str, Any]:
+    """Writes all files of a prepared folder but its manifest.
 
     Args:
         user_ids: `(U,)` raw ids.
         item_ids: `(codes,)` raw ids.
         shards: number of files that share the histories.
-        manifest: all of it but the counts that are found here.
+
+    Returns:
+        What the manifest is to say: `counts` and, of several shards, `shards` and `shard_bounds`.
     """
+    found: dict[str, Any] = {}
     starts = np.cumsum(rows.lengths) - rows.lengths
     bounds = [0, len(rows.lengths)]
     if shards > 1:  # about equally many rows in each
         cuts = np.searchsorted(np.cumsum(rows.lengths), np.arange(1, shards) * len(rows.items) / shards)
         bounds = [0, *cuts.tolist(), len(rows.lengths)]
-        manifest.update(shards=shards, shard_bounds=bounds)
+        found.update(shards=shards, shard_bounds=bounds)
         lengths = {"length": pa.array(rows.lengths), "train_length": pa.array(split.train_length.astype(np.int32))}
         write_stream([pa.table(lengths)], pa.table(lengths).schema, folder / "lengths.arrow")
     unknown = _write_histories(folder, rows, split.train_length, vocabulary.tokens, user_ids, item_ids, bounds)
-    counts = manifest["counts"]
+    counts = {"interactions_outside_vocabulary": unknown}
     for part, targets in (("validation", split.validation), ("test", split.test)):
         table = pa.table({"history": pa.array(targets[:, 0]), "position": pa.array(targets[:, 1].astype(np.int32))})
         write_stream([table], table.schema, folder / f"{part}.arrow")
         place = starts[targets[:, 0]] + targets[:, 1]
         counts[f"{part}_targets"] = len(targets)
         counts[f"{part}_targets_outside_vocabulary"] = int((vocabulary.tokens[rows.items[place]] == UNK_ID).sum())
-    before = starts[split.test[:, 0]] + split.test[:, 1]
-    counts["test_targets_tied_with_predecessor"] = int((rows.timestamps[before] == rows.timestamps[before - 1]).sum())
-    counts["interactions_outside_vocabulary"] = unknown
-    counts.update(split.notes)
+    tied = rows.timestamps[place] == rows.timestamps[place - 1]
+    counts["test_targets_tied_with_predecessor"] = int(tied.sum())
     items = pa.table({ITEM: item_ids.take(pa.array(vocabulary.order)), "train_count": pa.array(vocabulary.counts)})
     pq.write_table(items, folder / "items.parquet", compression="zstd")
     build_tokenizer(items[ITEM].to_pylist()).save_pretrained(folder / "tokenizer")
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {**found, "counts": {**counts, **split.notes}}
 
 
 def _write_histories(
