@@ -82,7 +82,13 @@ class DuckDBEngine:
     def load(self, log: Log, columns: dict[str, str], rating: bool) -> None:
         if log.format == PARQUET:
             self._load_parquet(log, columns, rating)
-            return
+        else:
+            self._load_rows(log, columns, rating)
+        # From here on every row has its number, and each query says its order: DuckDB need not keep one besides.
+        self._connection.execute("SET preserve_insertion_order = false")
+
+    def _load_rows(self, log: Log, columns: dict[str, str], rating: bool) -> None:
+        """A table, filled from the frame or the text files."""
         if log.table is not None:
             names = map_columns(log.table.column_names, log.name, columns, rating)
             self._connection.register("given", log.table.select(list(names.values())).rename_columns(list(names)))

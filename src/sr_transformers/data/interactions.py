@@ -57,7 +57,7 @@ class Filters:
 
 @dataclass
 class Sound:
-    """A sound log inside an engine: table `log` of user_code, item_code, timestamp, ordinal and perhaps domain_code.
+    """A sound log inside an engine: `log` with user_code, item_code, timestamp, ordinal and perhaps domain_code.
 
     Attributes:
         user_ids, item_ids: raw ids by code, sorted; some may have no row left after the filters.
@@ -137,20 +137,19 @@ def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = N
     if filters.repeats != KEEP:
         engine.define("log", _without_repeats(filters.repeats, DOMAIN in ids))
         num_rows = left_out_by("repeats", "log", num_rows, True)
+    elif filters.min_interactions > 1:
+        engine.define("log", "SELECT * FROM encoded")
+    else:
+        engine.define_view("log", "SELECT * FROM encoded")  # read once only, by the sort
     kept = _k_core(engine, filters.min_interactions) if filters.min_interactions > 1 else num_rows
     counts["rows_left_out_by_min_interactions"] = num_rows - kept
     return Sound(found[USER], found[ITEM], found.get(DOMAIN), unit, millionths, kept, counts)
 
 
 def sorted_rows(engine: Engine, sound: Sound) -> Iterator[pa.RecordBatch]:
-    """The rows of the log by user and time, ties in the order of the source: item_code, timestamp, domain_code."""
-    domain = ", domain_code" if sound.domains is not None else ""
-    return engine.batches(f"SELECT item_code, {TIMESTAMP}{domain} FROM log ORDER BY user_code, {TIMESTAMP}, ordinal")
-
-
-def user_lengths(engine: Engine) -> Iterator[pa.RecordBatch]:
-    """user_code and number of rows of every user that has any, by code."""
-    return engine.batches("SELECT user_code, count(*) AS length FROM log GROUP BY user_code ORDER BY user_code")
+    """The log by user and time, ties in the order of the source: user_code, item_code, timestamp, domain_code."""
+    columns = f"user_code, item_code, {TIMESTAMP}{', domain_code' if sound.domains is not None else ''}"
+    return engine.batches(f"SELECT {columns} FROM log ORDER BY user_code, {TIMESTAMP}, ordinal")
 
 
 def _refuse(engine: Engine, column: str, what: str, bad: str) -> None:
@@ -235,7 +234,7 @@ def _iso(text: str) -> str:
 
 
 def _encode(engine: Engine, name: str, ids: list[str]) -> dict[str, Any]:
-    """Makes the table `log`, in which every id is its place in the sorted list of ids; returns the lists."""
+    """Makes the view `encoded`, in which every id is its place in the sorted list of ids; returns the lists."""
     found: dict[str, Any] = {}
     for column in ids:
         table = f"{column}_codes"
@@ -250,8 +249,8 @@ def _encode(engine: Engine, name: str, ids: list[str]) -> dict[str, Any]:
         raise ValueError(f"{name}: {len(found[DOMAIN])} domains, at most {MAX_DOMAINS}; is {DOMAIN} the right column?")
     domain = "CAST(d.code AS SMALLINT) AS domain_code, " if DOMAIN in ids else ""
     join = f" JOIN {DOMAIN}_codes AS d ON r.{DOMAIN} = d.id" if DOMAIN in ids else ""
-    engine.define(
-        "log",
+    engine.define_view(
+        "encoded",
         f"SELECT u.code AS user_code, i.code AS item_code, r.{TIMESTAMP}, {domain}r.ordinal FROM ranged AS r "
         f"JOIN {USER}_codes AS u ON r.{USER} = u.id JOIN {ITEM}_codes AS i ON r.{ITEM} = i.id{join}",
     )
@@ -264,7 +263,7 @@ def _without_repeats(policy: str, has_domain: bool) -> str:
     way = "DESC" if policy == LAST else "ASC"
     return (
         f"SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY {same} "
-        f"ORDER BY {TIMESTAMP} {way}, ordinal {way}) AS nth FROM log) AS numbered WHERE nth = 1"
+        f"ORDER BY {TIMESTAMP} {way}, ordinal {way}) AS nth FROM encoded) AS numbered WHERE nth = 1"
     )
 
 

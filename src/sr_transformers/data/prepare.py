@@ -8,7 +8,7 @@ import concurrent.futures
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +111,19 @@ def prepare(
 
 def sorted_on_disk(engine: Engine, sound: Sound, folder: Path) -> tuple[pa.Array, Rows]:
     """The raw ids of the users that have rows, sorted, and all rows by user and time."""
-    found = pa.Table.from_batches(interactions.user_lengths(engine))
-    user_ids = sound.user_ids.take(found["user_code"].combine_chunks())
-    lengths = found["length"].to_numpy().astype(np.int64)
-    return user_ids, spool(interactions.sorted_rows(engine, sound), lengths, folder)
+    lengths = np.zeros(len(sound.user_ids), np.int64)
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        for batch in interactions.sorted_rows(engine, sound):
+            users = batch.column("user_code").to_numpy()
+            if len(users):
+                lengths[users[0] : users[-1] + 1] += np.bincount(users - users[0])
+            yield batch.drop_columns(["user_code"])
+
+    rows = spool(counted(), lengths, folder)
+    present = np.flatnonzero(lengths)  # a core leaves some users without any
+    rows.lengths = lengths[present]
+    return sound.user_ids.take(pa.array(present)), rows
 
 
 def write(

@@ -81,10 +81,12 @@ def learn_vocabulary(rows: Rows, train_length: np.ndarray, num_codes: int, known
     """
     counts, everywhere = np.zeros(num_codes, np.int64), np.zeros(num_codes, np.int64)
     for first, last, start, stop in blocks(rows.lengths):
-        items, lengths = rows.items[start:stop], rows.lengths[first:last]
+        items, lengths, train = rows.items[start:stop], rows.lengths[first:last], train_length[first:last]
         everywhere += np.bincount(items, minlength=num_codes)
-        in_training = places(lengths) < np.repeat(train_length[first:last], lengths)
-        counts += np.bincount(items[in_training], minlength=num_codes)
+        held_out = lengths - train  # few, as a rule
+        place = np.repeat(np.cumsum(lengths) - held_out, held_out) + places(held_out)
+        counts -= np.bincount(items[place], minlength=num_codes)
+    counts += everywhere
     new = np.arange(known, num_codes)[counts[known:] > 0]
     new = new[np.lexsort((new, -counts[new]))]
     order = np.concatenate([np.arange(known), new])
@@ -105,7 +107,8 @@ def count_rows(rows: Rows) -> dict[str, Any]:
     num_items = int(rows.items.max()) + 1
     for first, last, start, stop in blocks(rows.lengths, 1 << 20):  # small: sorted in the processor's cache
         lengths, items, times = rows.lengths[first:last], rows.items[start:stop], rows.timestamps[start:stop]
-        keys = np.repeat(np.arange(last - first) * num_items, lengths)
+        small = (last - first) * num_items < 2**31  # half the bytes sort in half the time
+        keys = np.repeat(np.arange(last - first, dtype=np.int32 if small else np.int64) * num_items, lengths)
         keys += items
         repeated += _equal_pairs(keys)
         ties = times[1:] == times[:-1]
@@ -196,12 +199,12 @@ def _write_histories(
     num_unknown = 0
 
     def unknown_of(first: int, last: int, start: int, stop: int) -> pa.Table:
-        lengths = rows.lengths[first:last]
         outside = np.flatnonzero(tokens[rows.items[start:stop]] == UNK_ID)
-        history = np.repeat(np.arange(first, last), lengths)[outside]
-        position = places(lengths)[outside].astype(np.int32)
+        ends = np.cumsum(rows.lengths[first:last])
+        user = np.searchsorted(ends, outside, side="right")
+        position = (outside - (ends - rows.lengths[first:last])[user]).astype(np.int32)
         codes = pa.array(rows.items[start:stop][outside])
-        return pa.table([pa.array(history), pa.array(position), item_ids.take(codes)], schema=unknown_schema)
+        return pa.table([pa.array(user + first), pa.array(position), item_ids.take(codes)], schema=unknown_schema)
 
     def block(first: int, last: int, start: int, stop: int) -> pa.Table:
         lengths = rows.lengths[first:last]
