@@ -31,6 +31,7 @@ PARTICIPANTS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "ours": ("ours", None, {"precision": "fp32"}),
     "ours bf16": ("ours", None, {"precision": "bf16"}),
     "RePlay": ("replay", "replay", {"precision": "fp32"}),
+    "Polars by hand": ("replay", "replay", {"task": "by_hand"}),
     "HF GPT-2": ("hf", None, {"precision": "fp32"}),
     "RecTools": ("rectools", "rectools", {"precision": "fp32"}),
     "RecBole": ("recbole", "recbole", {"precision": "fp32"}),

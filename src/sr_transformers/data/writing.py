@@ -108,7 +108,9 @@ def count_rows(rows: Rows) -> dict[str, Any]:
     for first, last, start, stop in blocks(rows.lengths, 1 << 20):  # small: sorted in the processor's cache
         lengths, items, times = rows.lengths[first:last], rows.items[start:stop], rows.timestamps[start:stop]
         small = (last - first) * num_items < 2**31  # half the bytes sort in half the time
-        keys = np.repeat(np.arange(last - first, dtype=np.int32 if small else np.int64) * num_items, lengths)
+        keys: np.ndarray = np.repeat(
+            np.arange(last - first, dtype=np.int32 if small else np.int64) * num_items, lengths
+        )
         keys += items
         repeated += _equal_pairs(keys)
         ties = times[1:] == times[:-1]
