@@ -23,7 +23,7 @@ import torch
 
 from sr_transformers import ModelScorer, PreparedData, evaluate
 from sr_transformers.data.vocabulary import UNK_ID
-from sr_transformers.evaluation.model_scorer import load_model
+from sr_transformers.evaluation.loading import load_model
 from sr_transformers.export.onnx import WEIGHTS, export_onnx
 
 BATCH, K, SINGLE = 32, 10, 500

@@ -27,7 +27,7 @@ import polars as pl
 from transformers import AutoTokenizer
 
 from sr_transformers import ModelScorer, PreparedData, Recipe, RunRecord, evaluate, finetune, prepare, train
-from sr_transformers.evaluation.model_scorer import load_model
+from sr_transformers.evaluation.loading import load_model
 from sr_transformers.finetuning.vocabulary import item_list, with_vocabulary
 
 HERE = Path(__file__).parent

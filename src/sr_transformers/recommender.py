@@ -8,7 +8,8 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, decode_items, encode_items
-from sr_transformers.evaluation.model_scorer import ModelScorer, load_model
+from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import log_partition, rows_of_scores, top_k_items
 
 ItemId = str | int

@@ -22,7 +22,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, table
-    from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary, load_model
+    from sr_transformers.evaluation.loading import load_model
+    from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 
     data = PreparedData(options.data)
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]

@@ -1,27 +1,17 @@
 """A causal language model over item tokens as a scorer: the last position's logits."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
-
-
-def load_model(name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
-    """`AutoModelForCausalLM.from_pretrained`, on the accelerator if there is one and `device_map` says nothing else."""
-    model = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs)
-    if torch.accelerator.is_available() and "device_map" not in kwargs:
-        model.to(torch.accelerator.current_accelerator())  # type: ignore[arg-type]
-    return model
 
 
 def check_vocabulary(name: str, vocab_size: int, data: PreparedData) -> None:

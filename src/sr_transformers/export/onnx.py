@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
-from sr_transformers.evaluation.model_scorer import load_model
+from sr_transformers.evaluation.loading import load_model
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,6 +21,7 @@ from transformers import (
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.evaluation.loading import load_model
 from sr_transformers.finetuning.vocabulary import item_list, one_type, with_vocabulary
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.records import RunRecord
@@ -75,7 +75,7 @@ def finetune(
             "cannot be frozen; give one of the two."
         )
     data = data if isinstance(data, PreparedData) else PreparedData(data)
-    base = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32)
+    base = load_model(name_or_path, dtype=torch.float32, device_map="cpu")
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     changes = _config_changes(base.config, recipe, str(name_or_path))
     if old_items == "keep":

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from sr_transformers.evaluation.evaluator import evaluate
-from sr_transformers.evaluation.model_scorer import ModelScorer, load_model
+from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.tasks.checkpoints import count_block_parameters, model_contestant
 from sr_transformers.evaluation.tasks.runner import run_tasks
 from sr_transformers.evaluation.tasks.task import TaskOptions

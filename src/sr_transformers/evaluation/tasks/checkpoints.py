@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary, load_model
+from sr_transformers.evaluation.loading import load_config, load_model
+from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 from sr_transformers.evaluation.tasks.runner import Contestant
 from sr_transformers.records import RUN_FILE
 
@@ -33,7 +34,7 @@ def model_contestant(
     """
     sizes, trained = {}, []
     for path in paths:
-        config = _config(path)
+        config = load_config(path)
         check_vocabulary(str(path), config.vocab_size, data)
         record = _record(path)
         if record is not None:
@@ -58,14 +59,6 @@ def count_block_parameters(model: PreTrainedModel) -> int:
     if head is not None:
         left_out.add(id(head.weight))
     return sum(one.numel() for one in model.parameters() if one.ndim == 2 and id(one) not in left_out)
-
-
-def _config(path: str | Path) -> PreTrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(path)
-    except OSError as error:
-        what = str(error).splitlines()[0]
-        raise FileNotFoundError(f"{path} is no folder with a model, and none came from the Hub: {what}") from error
 
 
 def _open(path: str | Path, name: str, window: int | None) -> Scorer:
