@@ -119,3 +119,26 @@ def test_two_processes_share_a_model_by_its_tensor_parallel_plan(tmp_path):
     result = subprocess.run([sys.executable, *launch], capture_output=True, text=True, timeout=300, env=environment())
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count("agrees") == 2
+
+
+STUDY = """
+name: two
+data: %s
+settings: {max_position_embeddings: 8, row_width: 8, per_device_train_batch_size: 8, switch_optimizer: false}
+sizes: {s: [1, 8, 1], m: [1, 16, 1]}
+blocks:
+  main: {sizes: [s, m], fractions: [{users: 0.5}], epochs: [1], seeds: [1]}
+"""
+
+
+def test_a_study_on_two_processes_does_every_run_once_with_both(markov_prepared, tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY % markov_prepared.path)
+    script = [sys.executable, *TWO_PROCESSES, str(ROOT / "recipes" / "scaling_law.py"), str(tmp_path / "study.yaml")]
+    result = subprocess.run(
+        [*script, "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=300, env=environment()
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = [line for line in result.stdout.splitlines() if "ndcg@10" in line]
+    assert [line.split()[0] for line in lines] == ["1/2", "2/2"]  # said by one of the two processes
+    for record in sorted((tmp_path / "out" / "runs").glob("*/run.json")):
+        assert json.loads(record.read_text())["hardware"]["processes"] == 2

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
@@ -66,7 +67,8 @@ def run_study(
     start = time.perf_counter()
     output = Path(output)
     data = data if isinstance(data, PreparedData) else PreparedData(data or study.data)
-    state = PartialState()
+    # Without a GPU accelerate has to be told, or every process takes itself for the only one until the first training.
+    state = PartialState(cpu=not torch.accelerator.is_available())
     if state.is_main_process:
         _open(study, output)
     state.wait_for_everyone()
