@@ -2,8 +2,9 @@
 
 Leave-one-out: the target of every user among the whole catalogue, items of the user's own history removed, models of
 two layers and d 64 (fresh weights: they do not change the speed). Ours computes HR, NDCG, MRR, coverage and the loss
-through `evaluate`; RePlay recall and NDCG through its metrics callback; RecTools lists ten items for everyone with
-`recommend` and counts hits; for GPT-2 and SASRec.pytorch a loop by hand that also counts hits among ten.
+through `evaluate`, in float32 and with the layers in bfloat16; RePlay recall and NDCG through its metrics callback;
+RecTools lists ten items for everyone with `recommend` and counts hits; for GPT-2 and SASRec.pytorch a loop by hand that
+also counts hits among ten.
 """
 
 import harness
@@ -31,14 +32,15 @@ def main() -> None:
             "sequences": 128,
         }
         print(case, flush=True)
-        found = harness.rounds(["ours", *options.peers], settings, options)
+        found = harness.rounds([*harness.OURS, *options.peers], settings, options)
         rows = []
-        for metric, key, unit, higher in (
-            ("full ranking", "users_per_second", "users/s", True),
-            ("peak memory of evaluation", "peak_gib", "GiB", False),
+        for metric, key, unit, higher, who in (
+            ("full ranking, fp32", "users_per_second", "users/s", True, "ours"),
+            ("full ranking, layers in bf16", "users_per_second", "users/s", True, "ours bf16"),
+            ("peak memory of evaluation", "peak_gib", "GiB", False, "ours"),
         ):
             values = {name: harness.median(turns, key) for name, turns in found.items()}
-            ours = values["ours"]
+            ours = values[who]
             peers = {name: values[name] for name in options.peers}
             rows.append(harness.row(case, metric, unit, ours, peers, higher))
         harness.save("evaluation", case, rows, found, options)

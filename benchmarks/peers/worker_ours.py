@@ -142,7 +142,8 @@ def gemm(settings: dict[str, Any]) -> dict[str, Any]:
 def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     """Full ranking of all test targets, seen items removed, all metrics."""
     data = prepared(settings)
-    scorer = ModelScorer(new_model(settings, data.vocab_size))
+    model = new_model(settings, data.vocab_size)
+    scorer = ModelScorer(model, reuse_memory=True, bf16=settings["precision"] == "bf16")
     report = evaluate(scorer, data, "test", filter_seen=True)
     return {"users_per_second": report["num_targets"] / report["seconds"]}
 

@@ -116,3 +116,25 @@ def test_memory_is_shared_between_calls_only_on_request(model):
     first = reusing.score(HISTORIES)
     assert torch.equal(first, before)
     assert reusing.score(HISTORIES[:2]).data_ptr() == first.data_ptr()
+
+
+def test_a_model_in_bf16_ranks_without_the_ties_of_rounded_scores():
+    model = model_of(5000).to(torch.bfloat16)
+    scores = ModelScorer(model).score(HISTORIES)
+    assert scores.dtype == torch.float32
+    assert min(len(row.unique()) for row in scores) > 4900  # bfloat16 has 256 values between two powers of 2
+    weight = model.lm_head.weight.double()
+    state = model.eval().model(input_ids=torch.tensor([[3, 4, 5]])).last_hidden_state[0, -1].double()
+    torch.testing.assert_close(scores[0].double(), weight @ state, atol=1e-5, rtol=1e-2)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_layers_in_bf16_change_scores_by_no_more_than_its_rounding(attention):
+    model = model_of(5000)
+    model.set_attn_implementation(attention)
+    exact, rounded = ModelScorer(model).score(HISTORIES), ModelScorer(model, bf16=True).score(HISTORIES)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).abs().max() < 0.02 * exact.abs().max()
+    assert min(len(row.unique()) for row in rounded) > 4900
+    assert model.dtype == torch.float32

@@ -14,6 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
                      help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
+    one.add_argument("--bf16", action="store_true", help="compute the models' layers in bfloat16: faster, less exact")
     one.add_argument("--json", metavar="FILE", help="write the reports here too")
     one.set_defaults(run=_evaluate)
 
@@ -27,7 +28,9 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
     data = PreparedData(options.data)
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
-    scorers: list = [ModelScorer(load_model(name), name=name, reuse_memory=True) for name in options.model]
+    scorers: list = [
+        ModelScorer(load_model(name), name=name, reuse_memory=True, bf16=options.bf16) for name in options.model
+    ]
     for scorer in scorers:
         check_vocabulary(scorer.name, scorer.model.config.vocab_size, data)
     scorers += baselines(data)

@@ -1,5 +1,6 @@
 """A causal language model over item tokens as a scorer: the last position's logits."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,21 +36,24 @@ class ModelScorer:
         window: most recent items read; None: the model's `max_position_embeddings`.
         name: what reports call it.
         reuse_memory: scores are overwritten by the next call; faster, for callers that are done with them by then.
+        bf16: compute the layers in bfloat16; our own model's scores of items stay float32, as rounded ones would tie.
     """
 
     gives_log_probabilities = True
 
     def __init__(
-        self, model: PreTrainedModel, window: int | None = None, name: str = "model", reuse_memory: bool = False
+        self,
+        model: PreTrainedModel,
+        window: int | None = None,
+        name: str = "model",
+        reuse_memory: bool = False,
+        bf16: bool = False,
     ):
-        self.model, self.name, self.reuse_memory = model, name, reuse_memory
+        self.model, self.name, self.reuse_memory, self.bf16 = model, name, reuse_memory, bf16
         self.window = window or model.config.max_position_embeddings
         # Our own model can leave out what ranking does not need, unless its weights are spread over processes.
-        self._last_only = (
-            isinstance(model, LSRMForCausalLM)
-            and model.config._attn_implementation in ("eager", "sdpa")
-            and not isinstance(model.lm_head.weight, DTensor)
-        )
+        self._is_ours = isinstance(model, LSRMForCausalLM) and not isinstance(model.lm_head.weight, DTensor)
+        self._last_only = self._is_ours and model.config._attn_implementation in ("eager", "sdpa")
         self._scores: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -77,27 +81,26 @@ class ModelScorer:
         if was_training:  # a walk over all modules: a quarter of the time of one user's request
             self.model.eval()
         try:
-            if self._last_only:
-                states = self.model.model(**inputs, last_only=True).last_hidden_state[:, -1]
-                return self._score_items(states)
-            return self.model(**inputs, logits_to_keep=1).logits[:, -1].float()
+            with torch.autocast(device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext():
+                if not self._is_ours:
+                    return self.model(**inputs, logits_to_keep=1).logits[:, -1].float()
+                leave_out = {"last_only": True} if self._last_only else {}
+                return self._score_items(self.model.model(**inputs, **leave_out).last_hidden_state[:, -1])
         finally:
             if was_training:
                 self.model.train()
 
     def _score_items(self, states: torch.Tensor) -> torch.Tensor:
-        """`LSRMForCausalLM.score_items`, a block of items at a time."""
+        """`LSRMForCausalLM.score_items` in float32 whatever the model's type, a block of items at a time."""
         weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
-            return self.model.score_items(states).float()  # type: ignore[operator]
         scores = self._scores
         if scores is None or len(scores) < len(states):
-            scores = torch.empty(len(states), weight.shape[0])
+            scores = torch.empty(len(states), weight.shape[0], device=weight.device)
             self._scores = scores if self.reuse_memory else None
         scores = scores[: len(states)]
         step = _BLOCK if len(states) >= 32 else weight.shape[0]  # a few users read the embeddings once in any case
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(weight.device.type, enabled=False):
             for first in range(0, weight.shape[0], step):
                 block = slice(first, first + step)
-                torch.mm(states.float(), weight[block].t(), out=scores[:, block])
+                torch.mm(states.float(), weight[block].float().t(), out=scores[:, block])
         return scores
