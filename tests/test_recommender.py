@@ -85,7 +85,7 @@ def test_wrong_requests_are_refused(recommender, arguments, message):
 
 @pytest.mark.parametrize("history", ["tea", 42])
 def test_a_single_id_is_no_history(recommender, history):
-    with pytest.raises(TypeError, match="a history is a sequence of item ids"):
+    with pytest.raises(TypeError, match="item ids are given as a sequence"):
         recommender.recommend(history)
 
 
