@@ -1,5 +1,6 @@
 import dataclasses
 import subprocess
+import sys
 
 import pytest
 
@@ -47,3 +48,20 @@ def test_the_commit_of_the_sources_is_known_in_a_checkout_only(monkeypatch, tmp_
     assert len(clean) == 40
     ours.write_text("# changed")
     assert records.source_commit() == clean + "+changes"
+
+
+def test_the_command_of_a_record_can_be_typed_again(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/opt/bin/sr-transformers", "train", "my recipe.yaml", "--dropout", "[0.1,0.2]"])
+    assert records.command_line() == "sr-transformers train 'my recipe.yaml' --dropout '[0.1,0.2]'"
+
+
+def test_a_module_is_started_with_python(tmp_path):
+    code = "from sr_transformers.records import command_line; print(command_line())"
+    package = tmp_path / "some" / "thing"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(code)
+    said = subprocess.run(
+        [sys.executable, "-m", "some.thing", "--x"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "python -m some.thing --x"

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,16 @@ def write_whole(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(text)
     os.replace(part, path)
+
+
+def command_line() -> str:
+    """How this program was started, as one would type it."""
+    program, *rest = sys.argv
+    name = Path(program).name
+    module = sys.modules["__main__"].__spec__  # None for a script
+    if name == "__main__.py" and module is not None:
+        name = f"python -m {module.parent}"
+    return " ".join([name, *map(shlex.quote, rest)])
 
 
 def source_commit() -> str | None:

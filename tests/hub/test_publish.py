@@ -149,7 +149,7 @@ def test_a_study_needs_its_card(finished_run, study, tmp_path):
     (study / "README.md").write_text("# No metadata\n")
     with pytest.raises(ValueError, match="no metadata block"):
         publish(finished_run, "org/sr", scaling=study, dry_run=tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="finished scaling study"):
+    with pytest.raises(FileNotFoundError, match="scaling report"):
         publish_study(tmp_path / "nowhere", "org/study")
 
 

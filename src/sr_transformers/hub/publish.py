@@ -125,6 +125,9 @@ def publish_study(
 
 def _check_study(study: Path) -> None:
     if not (study / CARD).is_file():
-        raise FileNotFoundError(f"{study / CARD}: no such file; give the folder of a finished scaling study.")
+        raise FileNotFoundError(
+            f"{study / CARD}: no such file; write the study's report (sr-transformers scaling report {study} --output "
+            f"{study}-report) and give that folder."
+        )
     if not DatasetCard.load(study / CARD).data.to_dict():
         raise ValueError(f"{study / CARD} has no metadata block; the study is not finished.")

@@ -4,9 +4,7 @@ import dataclasses
 import os
 import platform
 import resource
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import accelerate
@@ -22,7 +20,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.evaluator import evaluate, report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
-from sr_transformers.records import RunRecord, source_commit
+from sr_transformers.records import RunRecord, command_line, source_commit
 from sr_transformers.training.arguments import LSRMTrainingArguments
 
 
@@ -92,7 +90,7 @@ def _record(
     kept = [entry for entry in state.log_history if "eval_loss" in entry and entry["step"] == best_step]
     return RunRecord(
         name=name,
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         started=started,
         seed=arguments.seed,
         data=data.manifest,

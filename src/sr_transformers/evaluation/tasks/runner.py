@@ -1,11 +1,9 @@
 """Runs tasks: every pass once per checkpoint, one checkpoint in memory at a time."""
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -26,7 +24,7 @@ from sr_transformers.evaluation.tasks import (
 )
 from sr_transformers.evaluation.tasks.summary import summarise
 from sr_transformers.evaluation.tasks.task import NotRun, Outcome, Pass, Plan, TaskOptions
-from sr_transformers.records import source_commit
+from sr_transformers.records import command_line, source_commit
 
 # In the order of reports. The paper's five, then ours.
 TASKS: dict[str, Callable[[PreparedData, TaskOptions], Plan | NotRun]] = {
@@ -149,7 +147,7 @@ def _protocol(data: PreparedData, options: TaskOptions) -> dict[str, Any]:
         **settings,
         "filter_seen": data.filters_seen(options.filter_seen),
         "intervals": "percentile bootstrap over users, and over checkpoints where a model has several",
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "version": __version__,
         "commit": source_commit(),
     }
