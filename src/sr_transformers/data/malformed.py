@@ -26,7 +26,7 @@ def open_text(file: Path, newline: str = "") -> TextIO:
 def cut(lines: Iterable[str], separator: str, strict: bool = False) -> Iterator[list[str]]:
     """The rows of a CSV file, fields within quotes told apart from separators and line ends."""
     if len(separator) > 1:
-        lines, separator = (line.replace(separator, _UNIT) for line in lines), _UNIT
+        return csv.reader((line.replace(separator, _UNIT) for line in lines), delimiter=_UNIT, strict=strict)
     return csv.reader(lines, delimiter=separator, strict=strict)
 
 

@@ -6,7 +6,7 @@ import decimal
 import math
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # per second
-_FARTHEST = 10**22  # of numbers; no log holds any beyond 2**63
+_DIGITS = 22  # of a number; no log holds any beyond 2**63
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -31,7 +31,7 @@ def parse_moment(moment: int | str | None, option: str, unit: str | None, millio
         raise ValueError(f"{option} {moment!r} must be an int or text: a number, or a moment in ISO 8601.")
     with contextlib.suppress(decimal.InvalidOperation):
         number = decimal.Decimal(moment)
-        if number.is_finite() and abs(number) < _FARTHEST:
+        if number.is_finite() and number.adjusted() < _DIGITS:
             return math.ceil(number * 10**6 if millionths else number)
     try:
         time = datetime.datetime.fromisoformat(str(moment))

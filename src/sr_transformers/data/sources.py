@@ -79,9 +79,10 @@ def find_log(source: Source, names: Sequence[str] | None = None, separator: str 
     """Finds out what a source is.
 
     Args:
-        source: a `.csv`, `.tsv`, `.dat`, `.jsonl` or `.parquet` file (text also `.gz`), a folder or glob of them (in
-            the order of their names), `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars or
-            pandas frame, an Arrow table, a `datasets.Dataset`, an embedded set or the name of a download.
+        source: a `.csv`, `.tsv`, `.dat`, `.jsonl` or `.parquet` file (text also `.gz`; the columns of JSONL are the
+            keys of its first line), a folder or glob of them (in the order of their names),
+            `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars or pandas frame, an Arrow table,
+            a `datasets.Dataset`, an embedded set or the name of a download.
         names: names of the columns, for CSV files that have no header line.
         separator: of CSV files, a backslash and t for a tab; None: "," in .csv, tab in .tsv, "::" in .dat.
 
@@ -180,13 +181,20 @@ def column_names(log: Log, file: Path | None = None) -> list[str]:
             if not is_utf8(first):
                 raise ValueError("its first line is not UTF-8; convert the file, for example with iconv")
             if log.format == JSONL:
-                row = json.loads(first)
+                row = _json(first)
                 if not isinstance(row, dict):
                     raise ValueError("its first line is no JSON object")
                 return list(row)
             return next(cut(itertools.chain([first], lines), log.separator))
     except (pa.ArrowException, OSError, ValueError, EOFError, csv.Error, zlib.error) as error:
         raise ValueError(f"{file}: cannot be read as {log.format}: {error}") from error
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def map_files(log: Log, columns: dict[str, str], rating: bool) -> list[dict[str, str]]:
