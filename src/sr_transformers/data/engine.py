@@ -227,7 +227,7 @@ def reading(log: Log, file: Path, names: dict[str, str], errors: tuple[type[Exce
 def brief(error: Exception) -> str:
     """An engine's message in one line, without the offending text (perhaps a megabyte) and advice about its options."""
     text = re.sub("Original Line:.*\n", "", str(error))
-    text = re.split(r"Possible fixes|Possible Solution|Try setting|LINE \d+:|SQLSTATE", text)[0]
+    text = re.split(r"Possible fixes|Possible Solution|Try setting|Try increasing|LINE \d+:|SQLSTATE", text)[0]
     return " ".join(text.split())[:300]
 
 
