@@ -4,7 +4,8 @@ It answers the same SQL as DuckDB and gives the same files. The log is read by S
 of them see it, and so must the output, beside which tables are kept while they are needed; the sorted rows come back to
 the driver, which writes the prepared folder.
 
-Differs: a field of a CSV file may not hold a line break (Spark cuts files at lines), and such a file is refused.
+Differs: a field of a CSV file may not hold a line break (Spark cuts files at lines), and such a file is refused. Ids of
+JSONL files that are neither text nor integers are taken as their text, not refused. Unsigned 64-bit ids are refused.
 """
 
 import importlib.util
