@@ -1,11 +1,8 @@
-import gzip
 import json
 
 import datasets
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -325,42 +322,6 @@ def test_moments_are_in_the_unit_of_the_log_also_where_times_have_fractions(tmp_
     data = prepare(log, tmp_path / "data", split="temporal", validation_from=5, test_from="7")
     assert (data.train_lengths.tolist(), data.targets("test").tolist()) == ([5], [[0, 7]])
     assert data.manifest["counts"]["test_from"] == 7_000_000
-
-
-@pytest.mark.parametrize("kind", ["snappy", "head", "text"])
-def test_a_damaged_parquet_file_is_named_among_several(tmp_path, kind):
-    numbers = np.random.default_rng(0).integers(0, 10**9, 5000)
-    log = pa.table({"user_id": numbers % 7, "item_id": numbers, "timestamp": numbers})
-    if kind == "text":
-        log = log.set_column(1, "item_id", pa.array(["a", "bcd", "c"] * 1666 + ["d", "e"]))
-    for number in range(2):
-        pq.write_table(log, tmp_path / f"{number}.parquet", compression="snappy", use_dictionary=False)
-    content = bytearray((tmp_path / "1.parquet").read_bytes())
-    if kind == "snappy":
-        content[len(content) // 2 : len(content) // 2 + 2000] = b"\xff" * 2000
-    elif kind == "head":
-        content[4:60] = b"\xff" * 56
-    else:
-        pq.write_table(log, tmp_path / "1.parquet", compression="none", use_dictionary=False)
-        content = (tmp_path / "1.parquet").read_bytes().replace(b"bcd", b"\xed\xa0\x80")
-    (tmp_path / "1.parquet").write_bytes(content)
-    with pytest.raises(ValueError, match=r"/1.parquet: cannot be read: "):
-        prepare(tmp_path / "*.parquet", tmp_path / "data")
-
-
-def test_text_of_a_table_that_is_not_utf8_is_refused(tmp_path):
-    items = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a", b"\xed\xa0\x80"]).buffers())
-    with pytest.raises(ValueError, match=r"log: cannot be read: .*unicode"):
-        prepare(pa.table({"user_id": [1, 1], "item_id": items, "timestamp": [1, 2]}), tmp_path / "data")
-
-
-def test_a_compressed_file_whose_checksum_is_wrong_is_refused(tmp_path):
-    content = bytearray(gzip.compress(b"user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,c,3\n"))
-    content[-8] ^= 1  # of the checksum
-    (tmp_path / "log.csv.gz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"log.csv.gz: cannot be decompressed: CRC check failed"):
-        prepare(tmp_path / "log.csv.gz", tmp_path / "data")
-    assert not (tmp_path / "data").exists()
 
 
 def test_huge_ids_long_histories_and_the_largest_times_are_handled(tmp_path):
