@@ -121,3 +121,11 @@ def test_a_set_that_lost_the_ids_of_unknown_items_is_refused(log, tmp_path):
     (tmp_path / "old" / "unknown.arrow").unlink()
     with pytest.raises(ValueError, match="old does not keep the ids of items outside its vocabulary"):
         describe(tmp_path / "old")
+
+
+def test_gaps_beyond_int64_count_as_the_largest_and_names_are_no_formulas(tmp_path):
+    (tmp_path / "a$_$b.csv").write_text(f"user_id,item_id,timestamp\nu,a,{-(2**63)}\nu,b,0\nu,a,{2**63 - 1}\n")
+    report = describe(tmp_path / "a$_$b.csv")
+    assert (report["median_gap"], report["gap_quantiles"]["0.1"]) == (2**63 - 1, 2**63 - 1)
+    draw(report, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size

@@ -64,6 +64,8 @@ def test_many_ties_keep_the_order_of_the_source():
         ([" 3", "1 "], [3, 1]),
         (["9007199254740993", "1"], [2**53 + 1, 1]),
         (["1e3", "2"], [1000, 2]),
+        (["1704067200123456789", "5."], [1704067200123456789, 5]),  # not through a double
+        (pl.Series([Decimal(2**53 + 1), Decimal(1)], dtype=pl.Decimal(20, 0)), [2**53 + 1, 1]),
         (["1.25", "2"], [1_250_000, 2_000_000]),
         ([dt.date(2024, 1, 1)], [NEW_YEAR]),
         ([dt.datetime(2024, 1, 1)], [NEW_YEAR]),
@@ -110,6 +112,11 @@ def test_iso_text_becomes_microseconds_and_is_utc_without_a_zone(text, expected)
         (["2024-01-01T25:00:00"], 1),
         (["01/02/2024"], 1),  # January or February
         (["", "2024-01-01"], 1),
+        (["1", "1_000"], 2),
+        (["1.5", "0x1p3"], 2),
+        (["2024-01-01T00:00:00+99:00"], 1),
+        (["2024-01-01T00:00:00+01:60"], 1),
+        (pl.Series([0, 2**62]).cast(pl.Datetime("ms")), 2),  # the year 146 million
         ([True], 1),
         ([dt.timedelta(1)], 1),
         (pl.Series([1, 2**63], dtype=pl.UInt64), 2),
@@ -189,6 +196,21 @@ def test_a_rating_that_is_no_number_is_refused_with_its_row():
     log = RATED.with_columns(rating=pl.Series(["1", "2", "good", "4", None]))
     with pytest.raises(ValueError, match=r"shop: rating is no number in row 3: 'good' \(2 such rows\)"):
         clean(log, "shop", min_rating=1)
+
+
+@pytest.mark.parametrize("ratings", [[5.0, float("nan"), 5.0], ["5", "nan", "5"], ["5", "1_0", "5"]])
+def test_a_rating_that_no_threshold_can_judge_is_refused(ratings):
+    with pytest.raises(ValueError, match=r"shop: rating is no number in row 2: .* \(1 such rows\)"):
+        clean(log_at([1, 2, 3]).with_columns(rating=pl.Series(ratings)), "shop", min_rating=1)
+    for threshold in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"min_rating .* must be a finite number"):
+            Filters(min_rating=threshold)
+
+
+def test_a_time_range_is_in_the_unit_of_the_log_also_where_times_have_fractions():
+    log = log_at([1.5, 2.0, 2.5, 3.0])
+    assert clean(log, since=2, until="3")["timestamp"].to_list() == [2_000_000, 2_500_000]
+    assert clean(log.cast({"timestamp": pl.String}), since="2.5")["timestamp"].to_list() == [2_500_000, 3_000_000]
 
 
 def test_a_time_range_holds_its_first_moment_and_not_its_last():

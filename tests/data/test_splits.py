@@ -118,6 +118,20 @@ def test_paper_holds_out_a_trajectory_of_ten_then_test_then_validation():
     }
 
 
+@given(st.lists(st.integers(1, 30), min_size=20, max_size=60), st.integers(12, 20), st.integers(0, 9))
+def test_training_validation_test_and_trajectory_partition_every_history(lengths, longest, seed):
+    by_paper = paper_split(lengths, longest, unseen_share=0.9, seed=seed)
+    for split, trajectory in ((leave_one_out(np.array(lengths)), 0), (by_paper, 10)):
+        validation, test = dict(split.validation.tolist()), dict(split.test.tolist())
+        assert validation.keys() == test.keys()
+        for user, (length, trained) in enumerate(zip(lengths, split.train_length.tolist(), strict=True)):
+            if user in test:
+                assert 1 <= trained == validation[user] == test[user] - 1
+                assert test[user] + 1 == length - (trajectory if length > longest else 0)
+            else:
+                assert trained in (0, length)
+
+
 def test_amazon_trajectories_begin_at_21_interactions():
     split = paper_split([20, 21] * 50, min_trajectory_length=20)
     assert {(user % 2, position) for user, position in split.test.tolist()} == {(0, 19), (1, 10)}

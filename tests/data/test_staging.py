@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -68,12 +69,15 @@ def test_killed_it_leaves_no_output_and_the_next_run_clears_up(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
-def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "what"), [(errno.ENOSPC, "the disk is full at"), (errno.EFBIG, "no file may grow further in")]
+)
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path, number, what):
     def fill():
         with staged(tmp_path / "out"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(number, os.strerror(number))
 
-    with pytest.raises(OSError, match=f"the disk of {tmp_path} is full; nothing was left there"):
+    with pytest.raises(OSError, match=f"{what} {tmp_path}; nothing was left there"):
         fill()
     assert names(tmp_path) == []
 
@@ -82,4 +86,20 @@ def test_an_output_with_something_in_it_is_refused_at_once(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(FileExistsError, match="out exists and is not an empty folder"), staged(tmp_path / "out"):
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_filled_where_it_leads(tmp_path, exists):
+    if exists:
+        (tmp_path / "far").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "far")
+    with staged(tmp_path / "out") as staging:
+        (staging / "file").touch()
+    assert names(tmp_path / "far") == names(tmp_path / "out") == ["file"]
+
+
+def test_the_current_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileExistsError, match=r"^\. is the folder that this runs in"), staged(Path()):
         raise AssertionError("not reached")

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options.run(options, rest)
     except (ValueError, OSError, ImportError) as error:
-        print(f"sr-transformers {options.command}: {error}", file=sys.stderr)
+        print(f"sr-transformers {options.command}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2
     return 0
 

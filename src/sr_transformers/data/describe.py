@@ -130,7 +130,8 @@ def _gaps(rows: Rows, folder: Path) -> np.ndarray:
     for first, last, start, stop in blocks(rows.lengths):
         user = np.repeat(np.arange(last - first), rows.lengths[first:last])
         between = np.diff(rows.timestamps[start:stop])[user[1:] == user[:-1]]
-        gaps[filled : filled + len(between)] = between
+        # Times rise within a user; a gap of 2**63 or more, which int64 does not hold, is counted as the largest.
+        gaps[filled : filled + len(between)] = np.where(between < 0, np.iinfo(np.int64).max, between)
         filled += len(between)
     return gaps
 
@@ -238,20 +239,24 @@ def draw(report: dict[str, Any], path: str | Path) -> None:
     figure = Figure(figsize=(10, 7), layout="constrained")
     panels = figure.subplots(2, 2)
     curves = report["curves"]
-    for panel, curve, title in (
-        (panels[0, 0], "lengths", "interactions per user"),
-        (panels[1, 1], "gaps", f"time between interactions of a user ({report['time_unit'] or 'units'})"),
+    for panel, curve, title, what in (
+        (panels[0, 0], "lengths", "interactions per user", "users"),
+        (panels[1, 1], "gaps", f"time between interactions of a user ({report['time_unit'] or 'units'})", "pairs"),
     ):
-        labels = [f"{start:.0e}" if start >= 10**6 else str(start) for start in curves[curve]["from"]]
+        labels = [f"{start:.0e}" if start >= 10**5 else str(start) for start in curves[curve]["from"]]
         panel.bar(range(len(labels)), curves[curve]["count"], width=1, align="edge", edgecolor="white")
-        step = max(len(labels) // 8, 1)
-        panel.set_xticks(range(0, len(labels), step), labels[::step])
+        step = len(labels) // 10 + 1
+        panel.set_xticks(range(0, len(labels), step), labels[::step], rotation=45)
         panel.set_title(title)
+        panel.set_ylabel(what)
     panels[0, 1].loglog(curves["popularity_ranks"], curves["popularity"])
     panels[0, 1].set_title("interactions of an item, by its rank")
+    panels[0, 1].set_ylabel("interactions")
     activity = curves["activity"]
     panels[1, 0].stairs(activity["count"], fill=True)
     panels[1, 0].set_xticks([0, _BINS], [report["from"][:10], report["to"][:10]])
     panels[1, 0].set_title("interactions over time")
-    figure.suptitle(f"{report['name']}: {report['interactions']:,} interactions, {report['users']:,} users")
+    panels[1, 0].set_ylabel("interactions")
+    title = f"{report['name']}: {report['interactions']:,} interactions, {report['users']:,} users"
+    figure.suptitle(title, parse_math=False)  # a file name may hold two dollar signs
     figure.savefig(path)

@@ -15,11 +15,12 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sr_transformers.columns import DOMAIN
-from sr_transformers.data.sources import JSONL, PARQUET, Log, column_names, map_columns
+from sr_transformers.columns import DOMAIN, ITEM, USER
+from sr_transformers.data.malformed import MAX_LINE, csv_fault, jsonl_fault
+from sr_transformers.data.sources import JSONL, PARQUET, Log, column_names, map_columns, map_files
 
 BATCH_ROWS = 1 << 20
-MAX_LINE = 4 << 20  # bytes of a line of CSV
+IDS = (USER, ITEM, DOMAIN)
 
 
 class Engine(Protocol):
@@ -78,6 +79,7 @@ class DuckDBEngine:
         self._connection.execute("CREATE MACRO regexp_like(t, p) AS regexp_matches(t, p)")
         self._connection.execute("CREATE MACRO unix_micros(t) AS epoch_us(t)")
         self._starts: list[tuple[str, int]] = []  # (file, ordinal of its first row)
+        self._parts: dict[Path, str] = {}  # what reads each Parquet file
 
     def load(self, log: Log, columns: dict[str, str], rating: bool) -> None:
         if log.format == PARQUET:
@@ -103,49 +105,50 @@ class DuckDBEngine:
 
     def _load_parquet(self, log: Log, columns: dict[str, str], rating: bool) -> None:
         """A view: Parquet is read where it lies, as often as it takes."""
-        parts, first, types = [], 0, None
-        for file in log.files:
-            names = map_columns(column_names(log, file), str(file), columns, rating)
-            with reading(file, log.format):
-                metadata = pq.ParquetFile(file)
-            found = [metadata.schema_arrow.field(theirs).type for theirs in names.values()]
-            if types is not None and found != types:
-                raise ValueError(
-                    f"{file}: its columns are {', '.join(map(str, found))}, those of the files before it "
-                    f"{', '.join(map(str, types))}; write all files with the same types."
-                )
-            types = found
-            selected = ", ".join(f"{identifier(theirs)} AS {ours}" for ours, theirs in names.items())
-            place = quote(glob.escape(str(file)))
-            parts.append(
-                f"SELECT {selected}, file_row_number + {first} AS ordinal "
-                f"FROM read_parquet({place}, file_row_number = true)"
+        first = 0
+        for file, names in zip(log.files, map_files(log, columns, rating), strict=True):
+            present = column_names(log, file)
+            if "file_row_number" in map(str.lower, present):
+                raise ValueError(f"{file}: DuckDB needs the name file_row_number for itself; rename that column.")
+            # By place: DuckDB does not tell user_id from USER_ID. And a folder called item_id=7 is no column.
+            places = ", ".join(f"c{index}" for index in range(len(present)))
+            selected = ", ".join(f"c{present.index(theirs)} AS {ours}" for ours, theirs in names.items())
+            self._parts[file] = (
+                f"SELECT {selected}, place + {first} AS ordinal FROM read_parquet({quote(glob.escape(str(file)))}, "
+                f"file_row_number = true, hive_partitioning = false) AS file({places}, place)"
             )
             self._starts.append((str(file), first))
-            first += metadata.metadata.num_rows
-        self._connection.execute("CREATE VIEW raw AS " + " UNION ALL ".join(parts))
+            first += pq.ParquetFile(file).metadata.num_rows
+        with self._room():
+            self._connection.execute("CREATE VIEW raw AS " + " UNION ALL ".join(self._parts.values()))
 
     def _load_text(self, log: Log, columns: dict[str, str], rating: bool) -> None:
         first = 0
-        for number, file in enumerate(log.files):
-            present = column_names(log, file)
-            names = map_columns(present, str(file), columns, rating)
+        for number, (file, names) in enumerate(zip(log.files, map_files(log, columns, rating), strict=True)):
             place = quote(glob.escape(str(file)))
             if log.format == JSONL:
-                wanted = ", ".join(f"{quote(theirs)}: 'VARCHAR'" for theirs in names.values())
-                selected = ", ".join(f"{identifier(theirs)} AS {ours}" for ours, theirs in names.items())
-                table = f"read_json({place}, format = 'newline_delimited', columns = {{{wanted}}})"
+                wanted = ", ".join(
+                    f"{quote(theirs)}: '{'JSON' if ours in IDS else 'VARCHAR'}'" for ours, theirs in names.items()
+                )
+                selected = ", ".join(
+                    f"{_json_id(identifier(theirs)) if ours in IDS else identifier(theirs)} AS {ours}"
+                    for ours, theirs in names.items()
+                )
+                how = f"format = 'newline_delimited', hive_partitioning = false, columns = {{{wanted}}}"
+                table = f"read_json({place}, {how})"
             else:
+                present = column_names(log, file)
                 every = ", ".join(f"'c{index}': 'VARCHAR'" for index in range(len(present)))
                 selected = ", ".join(f"c{present.index(theirs)} AS {ours}" for ours, theirs in names.items())
                 selected += f", {quote(log.domains[number])} AS {DOMAIN}" if log.domains else ""
                 header = "true" if log.names is None else "false"
                 table = (
                     f"read_csv({place}, auto_detect = false, header = {header}, delim = {quote(log.separator)}, "
-                    f"quote = '\"', escape = '\"', max_line_size = {MAX_LINE}, columns = {{{every}}})"
+                    f"quote = '\"', escape = '\"', max_line_size = {MAX_LINE}, hive_partitioning = false, "
+                    f"columns = {{{every}}})"
                 )
             verb = "INSERT INTO loaded BY NAME" if number else "CREATE TABLE loaded AS"
-            with self._room(), reading(file, log.format):
+            with self._room(), reading(log, file, names):
                 self._connection.execute(f"{verb} SELECT {selected} FROM {table}")
             self._starts.append((str(file), first))
             first = self.rows("SELECT count(*) FROM loaded")[0][0]
@@ -177,6 +180,17 @@ class DuckDBEngine:
         except (duckdb.OutOfMemoryException, duckdb.IOException, pa.ArrowException) as error:
             text = " ".join(str(error).split())[:300]
             raise OSError(f"DuckDB has no room in {self._folder} (its disk may be full): {text}") from error
+        except duckdb.Error as error:
+            raise ValueError(f"{self._damaged()}: cannot be read: {brief(error)}") from error
+
+    def _damaged(self) -> str:
+        """The first Parquet file that cannot be read to its end; else the log."""
+        for file, part in self._parts.items():
+            try:
+                self._connection.execute(f"SELECT max(hash(part)) FROM ({part}) AS part").fetchall()
+            except duckdb.Error:
+                return str(file)
+        return self._starts[0][0] if self._starts else "log"
 
     def place(self, ordinal: int) -> tuple[str, int]:
         file, first = max((start for start in self._starts if start[1] <= ordinal), key=lambda start: start[1])
@@ -187,15 +201,43 @@ class DuckDBEngine:
 
 
 @contextlib.contextmanager
-def reading(file: Path, kind: str) -> Iterator[None]:
-    """Errors of a reader as one that names the file."""
+def reading(log: Log, file: Path, names: dict[str, str], errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Errors of a reader as one that names the file, and the row where it is text.
+
+    Args:
+        names: of the file's columns by ours.
+        errors: of readers besides DuckDB and Arrow.
+
+    Raises:
+        ValueError: for a file that cannot be read.
+    """
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise  # not the file's fault
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        text = re.sub("Original Line:.*\n", "", str(error))  # it may be a megabyte long, and lines are named anyway
-        raise ValueError(f"{file}: cannot be read as {kind}: {' '.join(text.split())[:400]}") from error
+    except (duckdb.Error, pa.ArrowException, OSError, *errors) as error:
+        fault = None
+        if log.format == JSONL:
+            fault = jsonl_fault(file, [names[ours] for ours in IDS if ours in names], list(names.values()))
+        elif log.format != PARQUET:
+            fault = csv_fault(file, log.separator, len(column_names(log, file)), log.names is None)
+        raise ValueError(f"{file}: cannot be read as {log.format}: {fault or brief(error)}") from error
+
+
+def brief(error: Exception) -> str:
+    """An engine's message in one line, without the offending text (perhaps a megabyte) and advice about its options."""
+    text = re.sub("Original Line:.*\n", "", str(error))
+    text = re.split(r"Possible fixes|Possible Solution|Try setting|Try increasing|LINE \d+:|SQLSTATE", text)[0]
+    return " ".join(text.split())[:300]
+
+
+def _json_id(column: str) -> str:
+    """The text of a JSON value that is text or an integer."""
+    # An error, not null: null is a missing id. The row is looked for when it happens.
+    return (
+        f"CASE WHEN starts_with({column}::VARCHAR, '\"') THEN {column} ->> '$' WHEN {column} IS NULL THEN NULL "
+        f"WHEN regexp_matches({column}::VARCHAR, '^-?[0-9]+$') THEN {column}::VARCHAR ELSE error('no id') END"
+    )
 
 
 def quote(text: str) -> str:

@@ -4,6 +4,7 @@ Written in the SQL that DuckDB and Spark share. What cannot be understood is ref
 what is left out on request is counted; rows that tie in time keep the order of the source.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,11 @@ REPEATS = (KEEP, DISTINCT, FIRST, LAST)
 MAX_DOMAINS = 2**15 - 1
 
 _INTEGER = "^[+-]?[0-9]+$"
+_NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"  # engines take more: 1_000, 0x1p3, 1d
 _ISO = (
     "^([0-9]{4}-[0-9]{2}-[0-9]{2})"
     "([T ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?([.][0-9]{1,6})?[0-9]*"
-    "(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?)?$"
+    "(Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?$"
 )
 _ZONE = "([+-])([0-9]{2}):?([0-9]{2})?$"
 
@@ -33,13 +35,13 @@ class Filters:
 
     Attributes:
         min_rating: rows of a lower rating.
-        since, until: rows outside `since <= time < until`; a number in the log's unit, or ISO 8601.
+        since, until: rows outside `since <= time < until`; a number in the log's own unit, or ISO 8601.
         repeats: "keep" all rows; "distinct": rows that repeat user, item and time are kept once; "first" and "last": of
             each user and item only that row.
         min_interactions: keep users and items with at least so many rows, to a fixpoint (k-core).
 
     Raises:
-        ValueError: for a policy that is not known, or a k below 1.
+        ValueError: for a policy that is not known, a k below 1, or a rating that is no finite number.
     """
 
     min_rating: float | None = None
@@ -53,6 +55,8 @@ class Filters:
             raise ValueError(f"repeats {self.repeats!r} is not known; choose from {', '.join(REPEATS)}.")
         if self.min_interactions < 1:
             raise ValueError(f"min_interactions {self.min_interactions} must be at least 1.")
+        if self.min_rating is not None and not math.isfinite(self.min_rating):
+            raise ValueError(f"min_rating {self.min_rating} must be a finite number.")
 
 
 @dataclass
@@ -87,7 +91,7 @@ def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = N
 
     Times may be numbers, dates, or text that is all numbers or all ISO 8601 (`2024-01-31`,
     `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC). They become int64: the source's numbers (millionths of
-    its unit where some have a fraction), or microseconds since 1970 for dates and ISO text.
+    its unit where some have a fraction), or microseconds since 1970 for dates and ISO text (finer digits are cut off).
 
     Args:
         name: what to call the log in errors.
@@ -113,9 +117,12 @@ def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = N
     rating = "true"
     if filters.min_rating is not None:
         number = f"try_cast({RATING} AS DOUBLE)"
-        _refuse(engine, RATING, f"{RATING} is no number", f"{number} IS NULL")
-        rating = f"{number} >= CAST({filters.min_rating!r} AS DOUBLE)"
-    since, until = parse_moment(filters.since, "since", unit), parse_moment(filters.until, "until", unit)
+        if _is_text(_plain(schema.field(RATING).type)):
+            number = f"CASE WHEN regexp_like({RATING}, '{_NUMBER}') THEN {number} END"
+        _refuse(engine, RATING, f"{RATING} is no number", f"({number}) IS NULL OR isnan({number})")
+        rating = f"({number}) >= CAST({filters.min_rating!r} AS DOUBLE)"
+    since = parse_moment(filters.since, "since", unit, millionths)
+    until = parse_moment(filters.until, "until", unit, millionths)
     ranges = [f"{TIMESTAMP} >= {since}"] if since is not None else []
     ranges += [f"{TIMESTAMP} < {until}"] if until is not None else []
     selected = ", ".join(f"CAST({column} AS {kinds[column]}) AS {column}" for column in ids)
@@ -156,19 +163,26 @@ def _refuse(engine: Engine, column: str, what: str, bad: str) -> None:
     """Raises for the first row in which a condition holds."""
     number, first = engine.rows(f"SELECT count(*), min(ordinal) FROM raw WHERE {bad}")[0]
     if number:
-        value = engine.rows(f"SELECT {column} FROM raw WHERE ordinal = {first}")[0][0]
+        shown = column
+        if pa.types.is_timestamp(engine.schema("raw").field(column).type):  # DuckDB cannot show what it cannot convert
+            shown = f"CASE WHEN {column} IS NOT NULL THEN 'a moment too far away' END"
+        value = engine.rows(f"SELECT {shown} FROM raw WHERE ordinal = {first}")[0][0]
         file, row = engine.place(first)
         shown = repr(value) if len(repr(value)) <= 100 else f"{repr(value)[:100]}..."
         raise ValueError(f"{file}: {what} in row {row}: {shown} ({number} such rows). Fix or remove them.")
 
 
 def _id_type(name: str, column: str, kind: pa.DataType) -> str:
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    kind = _plain(kind)
     if pa.types.is_integer(kind):
         return "UBIGINT" if kind == pa.uint64() else "BIGINT"
     if _is_text(kind):
         return "STRING"
     raise ValueError(f"{name}: {column} is {kind}; ids are text or integers. Cast the column first.")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -179,25 +193,27 @@ def _time(
     engine: Engine, name: str, kind: pa.DataType, unit: str | None, millionths: bool
 ) -> tuple[str, str | None, bool]:
     """The expression of an int64 time that is null where the value is no time, its unit, whether it is scaled."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_integer(kind):
+    kind = _plain(kind)
+    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
         return f"try_cast({TIMESTAMP} AS BIGINT)", unit, False
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _fractions(engine, f"CAST({TIMESTAMP} AS DOUBLE)", unit, millionths)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
         has_zone = pa.types.is_timestamp(kind) and kind.tz is not None
-        moment = TIMESTAMP if has_zone else f"CAST({TIMESTAMP} AS TIMESTAMP)"  # without a zone it is UTC
+        moment = TIMESTAMP if has_zone else f"try_cast({TIMESTAMP} AS TIMESTAMP)"  # without a zone it is UTC
         return f"unix_micros({moment})", _dates(name, unit), False
     if not _is_text(kind):
         return "CAST(NULL AS BIGINT)", None, False
     text = f"trim({TIMESTAMP})"
-    number = f"try_cast({text} AS DOUBLE)"
-    numbers, integers, rows = engine.rows(
-        f"SELECT count({number}), sum(CASE WHEN regexp_like({text}, '{_INTEGER}') THEN 1 ELSE 0 END), count(*) FROM raw"
-    )[0]
-    if integers == rows and not millionths:
-        return f"try_cast({text} AS BIGINT)", unit, False
-    return _fractions(engine, number, unit, millionths) if numbers else (_iso(text), _dates(name, unit), False)
+    is_integer, is_number = f"regexp_like({text}, '{_INTEGER}')", f"regexp_like({text}, '{_NUMBER}')"
+    integer = f"try_cast({text} AS BIGINT)"
+    others = engine.rows(f"SELECT count(*) FROM raw WHERE NOT {is_integer}")[0][0]
+    if not others and not millionths:
+        return integer, unit, False
+    if not engine.rows(f"SELECT count(*) FROM raw WHERE {is_number}")[0][0]:
+        return _iso(text), _dates(name, unit), False
+    number = f"CASE WHEN {is_number} THEN try_cast({text} AS DOUBLE) END"
+    return _fractions(engine, number, unit, millionths, f"WHEN {is_integer} THEN {integer}")
 
 
 def _dates(name: str, unit: str | None) -> str:
@@ -206,14 +222,18 @@ def _dates(name: str, unit: str | None) -> str:
     return "us"
 
 
-def _fractions(engine: Engine, number: str, unit: str | None, millionths: bool) -> tuple[str, str | None, bool]:
+def _fractions(
+    engine: Engine, number: str, unit: str | None, millionths: bool, exact: str = ""
+) -> tuple[str, str | None, bool]:
     # Fractions of the source's unit would tie after rounding: keep them as microunits.
+    number = f"({number})"
     finite = f"abs({number}) < 9e18"
     any_fraction = millionths or bool(
         engine.rows(f"SELECT count(*) FROM raw WHERE {finite} AND {number} <> round({number})")[0][0]
     )
     scaled = f"{number} * 1e6" if any_fraction else number
-    whole = f"CASE WHEN abs({scaled}) < 9.2e18 THEN CAST(round({scaled}) AS BIGINT) END"
+    # Beyond 2**53 a double is not exact: what is written as an integer is read as one.
+    whole = f"CASE {'' if any_fraction else exact} WHEN abs({scaled}) < 9.2e18 THEN CAST(round({scaled}) AS BIGINT) END"
     return whole, {"s": "us", "ms": "ns"}.get(unit or "") if any_fraction else unit, any_fraction
 
 

@@ -1,28 +1,40 @@
 """Moments in time: written by people as ISO 8601, kept in logs as numbers of some unit since 1970."""
 
+import contextlib
 import datetime
+import decimal
+import math
 
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # per second
+_DIGITS = 22  # of a number; no log holds any beyond 2**63
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-def parse_moment(moment: int | str | None, option: str, unit: str | None) -> int | None:
-    """A moment as a number in a log's unit: numbers as they are, ISO 8601 (UTC where no zone is given) converted.
+def parse_moment(moment: int | str | None, option: str, unit: str | None, millionths: bool = False) -> int | None:
+    """A moment as a number of a sound log: the first that is not before it.
+
+    Args:
+        moment: a number in the unit of the log as it was given, or ISO 8601 (UTC where no zone is given).
+        option: what to call it in errors.
+        unit: of the sound log's times.
+        millionths: whether these are millionths of the unit of the log as it was given.
 
     Raises:
         ValueError: if it is neither, or ISO 8601 where the unit is not known.
 
-    >>> parse_moment("1970-01-01T00:00:01", "since", "ms")
-    1000
+    >>> parse_moment("1970-01-01T00:00:01", "since", "ms"), parse_moment("1.5", "since", "us", millionths=True)
+    (1000, 1500000)
     """
-    if moment is None or isinstance(moment, int):
-        return moment
+    if moment is None:
+        return None
+    if isinstance(moment, bool) or not isinstance(moment, int | str):
+        raise ValueError(f"{option} {moment!r} must be an int or text: a number, or a moment in ISO 8601.")
+    with contextlib.suppress(decimal.InvalidOperation):
+        number = decimal.Decimal(moment)
+        if number.is_finite() and number.adjusted() < _DIGITS:
+            return math.ceil(number * 10**6 if millionths else number)
     try:
-        return int(moment)
-    except ValueError:
-        pass
-    try:
-        time = datetime.datetime.fromisoformat(moment)
+        time = datetime.datetime.fromisoformat(str(moment))
     except ValueError as error:
         raise ValueError(f"{option} {moment!r} is neither a number nor ISO 8601.") from error
     if unit not in UNITS:

@@ -56,7 +56,7 @@ def prepare(
         columns: the source's column names by ours: user_id, item_id, timestamp, domain, rating.
         split: "leave_one_out", "temporal" or "paper".
         min_interactions, min_rating, since, until, repeats: what to leave out, see `interactions.Filters`.
-        validation_from, test_from: moments of the temporal split: numbers in the log's unit of time, or ISO 8601.
+        validation_from, test_from: moments of the temporal split: numbers in the log's own unit of time, or ISO 8601.
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
         time_unit: "s", "ms" or "us", of times that are numbers; only moments in ISO 8601 need it.
         names, separator: of CSV files, see `sources.find_log`.
@@ -147,7 +147,8 @@ def write(
         read: counts of the rows that were read and left out.
         manifest: what is to stand there besides.
     """
-    cut = options.apply(rows.lengths, rows.timestamps, user_ids, manifest["times"]["unit"])
+    times = manifest["times"]
+    cut = options.apply(rows.lengths, rows.timestamps, user_ids, times["unit"], times["millionths"])
     if len(cut.test) == 0:
         raise ValueError(
             f"{name}: the {options.split} split leaves no test target ({len(user_ids)} users, {len(rows.items)} rows)."

@@ -11,12 +11,14 @@ import glob
 import gzip
 import hashlib
 import importlib.util
+import itertools
 import json
 import urllib.parse
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import datasets
 import polars as pl
@@ -25,6 +27,7 @@ import pyarrow.parquet as pq
 
 from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
 from sr_transformers.data import downloads, synthetic
+from sr_transformers.data.malformed import cut, is_utf8, open_text
 
 COMPLETE_JOURNEY = "complete-journey"
 SYNTHETIC = "synthetic"
@@ -35,7 +38,16 @@ CSV, JSONL, PARQUET = "csv", "jsonl", "parquet"
 _FORMATS = {".csv": CSV, ".tsv": CSV, ".dat": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".dat": "::"}
 
-Source: TypeAlias = str | Path | pl.DataFrame | pa.Table | datasets.Dataset
+_MARKS = (";", "\t", "|", ",")  # other separators, to guess at where a header line is one column
+
+
+class ArrowStream(Protocol):
+    """A table that gives itself to Arrow: a polars or pandas frame, an Arrow table."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+Source: TypeAlias = str | Path | ArrowStream | datasets.Dataset
 
 
 @dataclass(frozen=True)
@@ -67,16 +79,21 @@ def find_log(source: Source, names: Sequence[str] | None = None, separator: str 
     """Finds out what a source is.
 
     Args:
-        source: a `.csv`, `.tsv`, `.dat`, `.jsonl` or `.parquet` file (text also `.gz`), a folder or glob of them (in
-            the order of their names), `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars frame,
-            an Arrow table, a `datasets.Dataset`, an embedded set or the name of a download.
+        source: a `.csv`, `.tsv`, `.dat`, `.jsonl` or `.parquet` file (text also `.gz`; the columns of JSONL are the
+            keys of its first line), a folder or glob of them (in the order of their names),
+            `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars or pandas frame, an Arrow table,
+            a `datasets.Dataset`, an embedded set or the name of a download.
         names: names of the columns, for CSV files that have no header line.
-        separator: of CSV files; None: "," in .csv, tab in .tsv, "::" in .dat.
+        separator: of CSV files, a backslash and t for a tab; None: "," in .csv, tab in .tsv, "::" in .dat.
 
     Raises:
         FileNotFoundError: no such file, and no set of that name.
-        ValueError: a file of another format, files of several formats, or names and separator for what is no CSV.
+        ValueError: a file of another format, files of several formats, a folder within the folder, names and separator
+            for what is no CSV, a separator that cannot be one, or an object that is none of these.
     """
+    separator = None if separator is None else separator.replace("\\t", "\t")
+    if separator is not None and (not 1 <= len(separator.encode()) <= 4 or set(separator) & set('"\r\n')):
+        raise ValueError(f"separator {separator!r} must be 1 to 4 bytes of text, without quotes and line ends.")
     log = _find(source)
     if names is None and separator is None:
         return log
@@ -88,12 +105,13 @@ def find_log(source: Source, names: Sequence[str] | None = None, separator: str 
 
 
 def _find(source: Source) -> Log:
-    if isinstance(source, pl.DataFrame):
-        return Log("log", table=source.to_arrow())
-    if isinstance(source, pa.Table):
-        return Log("log", table=source)
     if isinstance(source, datasets.Dataset):
         return Log("data set", table=_arrow_of(source))
+    if hasattr(source, "__arrow_c_stream__"):
+        return Log("log", table=_table_of(source))
+    if not isinstance(source, str | Path):
+        kind = type(source).__name__
+        raise ValueError(f"a log is a path, a name, a polars or pandas frame or an Arrow table; this is a {kind}.")
     text = str(source)
     if text == COMPLETE_JOURNEY:
         return Log(text, table=_complete_journey().to_arrow())
@@ -111,11 +129,15 @@ def _find(source: Source) -> Log:
 
 def _files(path: Path) -> Log:
     if path.is_dir():
-        files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith((".", "_")))
+        files = sorted(one for one in path.iterdir() if not one.name.startswith((".", "_")))
+        if inner := next((one for one in files if one.is_dir()), None):
+            raise ValueError(
+                f"{inner}: folders within a log's folder are not read; take a glob such as '{path}/**/*.csv'."
+            )
     elif path.exists():
         files = [path]
     else:
-        files = sorted(Path(one) for one in glob.glob(str(path)) if Path(one).is_file())
+        files = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
     if not files:
         what = "there are no files in it" if path.is_dir() else "no such file"
         raise FileNotFoundError(f"{path}: {what}; sets with a name are {', '.join(EMBEDDED + downloads.names())}.")
@@ -134,9 +156,8 @@ def _files(path: Path) -> Log:
 
 def _suffix(file: Path) -> str:
     """Lower-case suffix, `.gz` looked through for text."""
-    suffix = file.suffix.lower()
     inner = file.with_suffix("").suffix.lower()
-    return inner if suffix == ".gz" and inner != ".parquet" else suffix
+    return inner if file.suffix == ".gz" and inner != ".parquet" else file.suffix.lower()
 
 
 def column_names(log: Log, file: Path | None = None) -> list[str]:
@@ -153,22 +174,55 @@ def column_names(log: Log, file: Path | None = None) -> list[str]:
             return pq.read_schema(file).names
         if log.names is not None:
             return list(log.names)
-        with (
-            gzip.open(file, "rt", encoding="utf-8-sig")
-            if file.suffix == ".gz"
-            else open(file, encoding="utf-8-sig", newline="") as lines
-        ):
+        with open_text(file) as lines:
             first = lines.readline()
-        if not first.strip():
-            raise ValueError("it is empty, or its first line is")
-        if log.format == JSONL:
-            return list(json.loads(first))
-        line = first.rstrip("\r\n")
-        return (
-            line.split(log.separator) if len(log.separator) > 1 else next(csv.reader([line], delimiter=log.separator))
-        )
-    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
+            if not first.strip():
+                raise ValueError("it is empty, or its first line is")
+            if not is_utf8(first):
+                raise ValueError("its first line is not UTF-8; convert the file, for example with iconv")
+            if log.format == JSONL:
+                row = _json(first)
+                if not isinstance(row, dict):
+                    raise ValueError("its first line is no JSON object")
+                return list(row)
+            return next(cut(itertools.chain([first], lines), log.separator))
+    except (pa.ArrowException, OSError, ValueError, EOFError, csv.Error, zlib.error) as error:
         raise ValueError(f"{file}: cannot be read as {log.format}: {error}") from error
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def map_files(log: Log, columns: dict[str, str], rating: bool) -> list[dict[str, str]]:
+    """`map_columns` for every file of a log.
+
+    Raises:
+        ValueError: as `map_columns`; files of which only some have a domain, and Parquet files of different types.
+    """
+    mapped: list[dict[str, str]] = []
+    types: list[pa.DataType] = []
+    for file in log.files:
+        names = map_columns(column_names(log, file), str(file), columns, rating)
+        if mapped and names.keys() != mapped[0].keys():
+            has = "has a" if DOMAIN in names else "has no"
+            raise ValueError(
+                f"{file}: it {has} column {DOMAIN}, unlike the files before it; all files need one, or none."
+            )
+        if log.format == PARQUET:
+            schema = pq.read_schema(file)
+            found = [schema.field(theirs).type for theirs in names.values()]
+            if mapped and found != types:
+                raise ValueError(
+                    f"{file}: its columns are {', '.join(map(str, found))}, those of the files before it "
+                    f"{', '.join(map(str, types))}; write all files with the same types."
+                )
+            types = found
+        mapped.append(names)
+    return mapped
 
 
 def map_columns(present: Sequence[str], name: str, columns: dict[str, str], rating: bool = False) -> dict[str, str]:
@@ -181,8 +235,8 @@ def map_columns(present: Sequence[str], name: str, columns: dict[str, str], rati
         rating: whether the rating is read.
 
     Raises:
-        ValueError: a name that is not ours, or a column that is missing or stands twice; the message lists those that
-            are there.
+        ValueError: a name that is not ours, a column that is missing or stands twice, or one for two of ours; the
+            message lists those that are there.
     """
     names = {ours: ours for ours in (USER, ITEM, TIMESTAMP)}
     mappable = {*names, DOMAIN, RATING}
@@ -196,10 +250,20 @@ def map_columns(present: Sequence[str], name: str, columns: dict[str, str], rati
     names.update({ours: theirs for ours, theirs in columns.items() if ours != RATING or rating})
     missing = [f"{theirs} (for {ours})" for ours, theirs in names.items() if theirs not in present]
     if missing:
+        guess = next((mark for mark in _MARKS if len(present) == 1 and mark in present[0]), None)
         raise ValueError(
             f"{name}: column {', '.join(missing)} is missing; there are {', '.join(present)}. "
-            "Map names with columns={...}, on the command line --user-column, --item-column, ..."
+            + (
+                f"Are its fields separated by {guess!r}? Say so with separator, on the command line --separator."
+                if guess
+                else "Map names with columns={...}, on the command line --user-column, --item-column, ...; name the "
+                "columns of a CSV file without a header line with names, --names."
+            )
         )
+    for ours, theirs in names.items():
+        others = [other for other in names if names[other] == theirs and other != ours]
+        if others:
+            raise ValueError(f"{name}: column {theirs} cannot be {ours} and {others[0]} as well; map one of them.")
     twice = [theirs for theirs in names.values() if list(present).count(theirs) > 1]
     if twice:
         raise ValueError(f"{name}: column {twice[0]} stands twice in {', '.join(present)}; rename one of them.")
@@ -207,17 +271,53 @@ def map_columns(present: Sequence[str], name: str, columns: dict[str, str], rati
 
 
 def describe(log: Log) -> dict[str, Any]:
-    """What the manifest says of a source: name, and size and digest of each file."""
+    """What the manifest says of a source: name, and size and digest of each file.
+
+    Raises:
+        ValueError: a compressed file whose checksum is not that of its content (no engine looks at it).
+    """
     if not log.files:
         return {"name": "frame" if log.name == "log" else log.name}
     files = []
     for file in log.files:
         with open(file, "rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if file.suffix == ".gz":
+            _check_gzip(file)
         files.append({"name": file.name, "sha256": digest, "bytes": file.stat().st_size})
     if len(files) == 1 and log.name == str(log.files[0]):
         return files[0]
     return {"name": log.name if "/" not in log.name else Path(log.name).name, "files": files}
+
+
+def _check_gzip(file: Path) -> None:
+    try:
+        with gzip.open(file) as content:
+            while content.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file}: cannot be decompressed: {error}") from error
+
+
+def _table_of(frame: Any) -> pa.Table:
+    """A frame as an Arrow table."""
+    try:
+        return frame.to_arrow() if isinstance(frame, pl.DataFrame) else pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(f"log: {_mixed(frame) or f'it cannot be made an Arrow table: {error}'}") from error
+
+
+def _mixed(frame: Any) -> str | None:
+    """The first row of a pandas frame in which a column changes its type."""
+    for name in getattr(frame, "columns", ()):
+        kinds = [(row, type(value)) for row, value in enumerate(frame[name], 1) if value is not None and value == value]
+        for row, kind in kinds:
+            if kind is not kinds[0][1]:
+                return (
+                    f"{name} is {kind.__name__} in row {row} and {kinds[0][1].__name__} before; give the column one "
+                    "type, for example with astype(str)."
+                )
+    return None
 
 
 def _arrow_of(dataset: datasets.Dataset) -> pa.Table:

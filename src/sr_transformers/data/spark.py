@@ -4,10 +4,10 @@ It answers the same SQL as DuckDB and gives the same files. The log is read by S
 of them see it, and so must the output, beside which tables are kept while they are needed; the sorted rows come back to
 the driver, which writes the prepared folder.
 
-Differs: a field of a CSV file may not hold a line break (Spark cuts files at lines), and such a file is refused.
+Differs: a field of a CSV file may not hold a line break (Spark cuts files at lines), and such a file is refused. Ids of
+JSONL files that are neither text nor integers are taken as their text, not refused. Unsigned 64-bit ids are refused.
 """
 
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from sr_transformers.columns import DOMAIN
 from sr_transformers.data.engine import BATCH_ROWS, quote, reading
-from sr_transformers.data.sources import JSONL, PARQUET, Log, column_names, map_columns
+from sr_transformers.data.sources import JSONL, PARQUET, Log, column_names, map_columns, map_files
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
+    "spark.sql.caseSensitive": "true",
     "spark.sql.csv.parser.columnPruning.enabled": "false",  # else a row that lacks a field is not seen
 }
 _TYPES = {
@@ -64,17 +65,17 @@ class SparkEngine:
             self._session.conf.set(key, value)
 
     def load(self, log: Log, columns: dict[str, str], rating: bool) -> None:
+        name, is_table = log.name, log.table is not None
         if log.table is not None:
+            map_columns(log.table.column_names, name, columns, rating)
             # Through a file: a table in memory has no rows that workers could count.
             path = self._folder / "given.parquet"
             pq.write_table(_plain(log.table), path)
             log = Log(log.name, (path,), PARQUET)
         parts = []
-        for number, file in enumerate(log.files):
-            present = column_names(log, file)
-            names = map_columns(present, str(file) if file.parent != self._folder else log.name, columns, rating)
-            with _refusing(file, log.format):
-                self._read(log, file, present, names).createOrReplaceTempView("file")
+        for number, (file, names) in enumerate(zip(log.files, map_files(log, columns, rating), strict=True)):
+            with reading(log, file, names, _errors()):
+                self._read(log, file, column_names(log, file), names).createOrReplaceTempView("file")
                 # One number per row that rises within a file: rows of a block in its order, after the block's offset.
                 row = "_row" if log.format == PARQUET else "monotonically_increasing_id()"
                 self.define(f"loaded_{number}", f"SELECT *, {row} AS _place FROM file")
@@ -84,15 +85,13 @@ class SparkEngine:
                 f"l._place - first AS ordinal FROM loaded_{number} AS l JOIN (SELECT _block, min(_place) AS first "
                 f"FROM loaded_{number} GROUP BY _block) AS b ON l._block = b._block"
             )
-            self._files.append(log.name if file.parent == self._folder else str(file))
+            self._files.append(name if is_table else str(file))
         self.define_view("raw", " UNION ALL ".join(parts))
 
     def _read(self, log: Log, file: Path, present: list[str], names: dict[str, str]) -> Any:
         """Our columns of a file, and the offset of the block in which a row stands."""
         reader = self._session.read
         if log.format == PARQUET:
-            with reading(file, PARQUET):
-                pq.ParquetFile(file)
             frame = reader.parquet(str(file))
             selected = [f"{_identifier(theirs)} AS {ours}" for ours, theirs in names.items()]
             return frame.selectExpr(*selected, "_metadata.row_index AS _row", "CAST(0 AS BIGINT) AS _block")
@@ -110,7 +109,7 @@ class SparkEngine:
 
     def schema(self, table: str) -> pa.Schema:
         return pa.schema([
-            (name, pa.decimal128(38, 18) if kind.startswith("decimal") else _TYPES.get(kind, pa.null()))
+            (name, pa.decimal128(*_sizes(kind)) if kind.startswith("decimal") else _TYPES.get(kind, pa.null()))
             for name, kind in self._session.table(table).dtypes
         ])  # fmt: skip
 
@@ -147,22 +146,24 @@ class SparkEngine:
             self._session.conf.unset(key) if value is None else self._session.conf.set(key, value)
 
 
-@contextlib.contextmanager
-def _refusing(file: Path, kind: str) -> Iterator[None]:
-    """Spark's errors as one that names the file."""
+def _errors() -> tuple[type[Exception], ...]:
+    """What Spark raises."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
-    try:
-        yield
-    except (Py4JError, PySparkException) as error:
-        raise ValueError(f"{file}: cannot be read as {kind}: {' '.join(str(error).split())[:400]}") from error
+    return Py4JError, PySparkException
 
 
 def _plain(table: pa.Table) -> pa.Table:
     """Types of a table that Parquet and Spark know."""
     plain = [pa.field(field.name, pa.string()) if _is_special_text(field.type) else field for field in table.schema]
     return table.cast(pa.schema(plain))
+
+
+def _sizes(kind: str) -> tuple[int, int]:
+    """Precision and scale of `decimal(precision,scale)`."""
+    precision, scale = kind.removeprefix("decimal(").removesuffix(")").split(",")
+    return int(precision), int(scale)
 
 
 def _is_special_text(kind: pa.DataType) -> bool:

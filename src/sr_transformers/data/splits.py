@@ -62,7 +62,7 @@ class Options:
 
     Attributes:
         split: one of `SPLITS`.
-        validation_from, test_from: see `temporal`; numbers in the log's unit of time, or ISO 8601.
+        validation_from, test_from: see `temporal`; numbers in the log's own unit of time, or ISO 8601.
         min_trajectory_length, unseen_share, seed: see `paper`; 15, 0.2 and 0 by default.
 
     Raises:
@@ -101,18 +101,25 @@ class Options:
         told = {"split_parameters": parameters} if parameters else {}
         return {"split": self.split, **told, "leaks": LEAKS[self.split]}
 
-    def apply(self, lengths: np.ndarray, timestamps: np.ndarray, user_ids: pa.Array, unit: str | None) -> "Split":
+    def apply(
+        self,
+        lengths: np.ndarray,
+        timestamps: np.ndarray,
+        user_ids: pa.Array,
+        unit: str | None,
+        millionths: bool = False,
+    ) -> "Split":
         """Splits U histories that lie one after the other.
 
         Args:
             lengths: `(U,)` int64.
             timestamps: `(sum of lengths,)` int64, rising within a user; may be a mapped file.
             user_ids: `(U,)` raw ids.
-            unit: of the timestamps, see `parse_moment`.
+            unit, millionths: of the timestamps, see `parse_moment`.
         """
         parameters = self.parameters()
         if self.split == TEMPORAL:
-            moments = {name: parse_moment(value, name, unit) for name, value in parameters.items()}
+            moments = {name: parse_moment(value, name, unit, millionths) for name, value in parameters.items()}
             return temporal(lengths, timestamps, **moments)
         if self.split == PAPER:
             return paper(lengths, user_ids.to_pylist(), **parameters)

@@ -18,7 +18,9 @@ _LOCK = ".lock"
 
 
 def check_output(output: Path) -> None:
-    """Raises FileExistsError unless a folder of that name could be made: it must not exist or be empty."""
+    """Raises FileExistsError unless a folder of that name could be made: it must not exist, or be empty and not `.`."""
+    if output.resolve() == Path.cwd():  # who stands in it would stand in the folder that it replaced
+        raise FileExistsError(f"{output} is the folder that this runs in; choose another output.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} exists and is not an empty folder; choose another output or remove it.")
 
@@ -29,9 +31,10 @@ def staged(output: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: if the output has something in it, before or after.
-        OSError: for a full disk, naming the folder.
+        OSError: for a full disk or a limit on the size of files, naming the folder.
     """
     check_output(output)
+    output = output.resolve()  # a link to an empty folder is filled where it leads
     output.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(output)
     staging = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
@@ -50,8 +53,9 @@ def staged(output: Path) -> Iterator[Path]:
             (output / _LOCK).unlink()
     except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(error.errno, f"the disk of {output.parent} is full; nothing was left there") from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what = "no file may grow further in" if error.errno == errno.EFBIG else "the disk is full at"
+            raise OSError(error.errno, f"{what} {output.parent}; nothing was left there") from error
         raise
 
 
