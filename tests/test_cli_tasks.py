@@ -65,7 +65,7 @@ def test_sizes_and_seeds_side_by_side(models, markov_prepared, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--model", "nowhere"], "nowhere is no folder with a model"),
+        (["--model", "nowhere"], "nowhere: there is no such folder"),
         (["--perturbation-rate", "3"], "perturbation_rate is 3.0; it is a probability"),
         (["--no-baselines"], "give at least one"),
         (["--json", "nowhere/report.json"], "nowhere/report.json: there is no such folder"),

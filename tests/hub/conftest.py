@@ -31,6 +31,8 @@ def hub(monkeypatch, tmp_path):
     """The loopback Hub, and this process's client pointed at it, logged in as one who may write to org/."""
     server = LoopbackHub()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+    # The client that transformers shares took its address when it was first used, perhaps by another test.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
