@@ -57,7 +57,7 @@ def _results(report: dict[str, Any]) -> str:
         rows = {(row["group"], row["model"]): row for row in task["results"]}
         users = {one["name"]: one["num_users"] for one in task["groups"]}
         enough = [group for group, number in users.items() if number >= ENOUGH]
-        for group in groups or (enough[0], enough[-1]):
+        for group in groups or dict.fromkeys(enough[:1] + enough[-1:]):
             if not users.get(group):
                 continue
             metric = headline(task, group)
