@@ -6,6 +6,7 @@ becomes the table `raw` and how answers come back.
 
 import contextlib
 import glob
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,9 @@ class DuckDBEngine:
         self.versions = {"duckdb": duckdb.__version__}
         self._folder = folder
         self._connection = duckdb.connect()
-        settings = {"memory_limit": memory, "temp_directory": str(folder), "TimeZone": "UTC"}
+        # Every thread holds blocks in memory: of many cores, so many that the limit has room for them.
+        threads = min(os.cpu_count() or 1, 16)
+        settings = {"memory_limit": memory, "temp_directory": str(folder), "threads": str(threads), "TimeZone": "UTC"}
         for name, value in settings.items():
             self._connection.execute(f"SET {name} = {quote(value)}")
         # Two names that Spark has and DuckDB lacks.
