@@ -27,6 +27,7 @@ from transformers.utils.generic import maybe_autocast, merge_with_config_default
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
+from .attention_lsrm import prefers_short_rows, short_row_attention
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .loss_lsrm import next_item_loss
@@ -85,19 +86,16 @@ class LSRMAttention(nn.Module):
         value = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
+        dropout = self.attention_dropout if self.training else 0.0
+        implementation = self.config._attn_implementation
+        if self.training and implementation == "sdpa" and prefers_short_rows(query, key, attention_mask):
+            output = short_row_attention(query, key, value, attention_mask, self.scaling, dropout)
+            weights = None
+        else:
+            attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+            output, weights = attention(
+                self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+            )
         return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
 
 

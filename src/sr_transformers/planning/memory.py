@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
+from sr_transformers.lsrm.attention_lsrm import LONGEST_ROW
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.loss_lsrm import chunk_sizes
 
@@ -118,14 +119,18 @@ def kept_by_block(config: LSRMConfig, work: Work, layer: int) -> int:
         raise ValueError("attention dropout on a CPU keeps all attention weights, which is not planned; set it to 0.")
     # Autocast casts the normed input for q, k and v each on its own.
     normed = compute * d if compute == WIDE else 3 * compute * d
-    attention = 4 * compute * d + 4 * heads  # q, k, v, output; the softmax's sums
-    mask = 0 if work.attention == "flash" else compute * work.width  # the mask as numbers, anew in every block
+    attention = 4 * compute * d  # q, k, v, output
+    if work.device == "cpu" and work.precision == "bf16" and work.width <= LONGEST_ROW:
+        attention += compute * heads * work.width  # all weights
+    else:
+        attention += 4 * heads  # the softmax's sums
+        attention += 0 if work.attention == "flash" else compute * work.width  # the mask as numbers, in every block
     feed_forward = compute * d + 2 * compute * inner
     # On CPUs dropout keeps what it multiplied by, elsewhere a truth value.
     noise = compute if work.device == "cpu" else 1
     dropped = 2 * noise * d if config.layer_dropout("residual_dropout")[layer] else 0
     residual = 2 * WIDE * d + 2 * 2 * 4  # inputs of both norms, their means and deviations
-    return work.positions * (normed + attention + mask + feed_forward + dropped + residual)
+    return work.positions * (normed + attention + feed_forward + dropped + residual)
 
 
 def kept_around_blocks(config: LSRMConfig, work: Work) -> int:
