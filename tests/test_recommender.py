@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 import torch
@@ -53,6 +54,38 @@ def test_a_batch_equals_one_by_one(recommender):
         alone = recommender.recommend(history, k=3)
         assert names(found) == names(alone)
         assert [one.probability for one in found] == pytest.approx([one.probability for one in alone], abs=1e-6)
+
+
+def test_many_users_are_encoded_part_by_part(recommender, monkeypatch):
+    histories = [["tea", "bread", "42"][: 1 + index % 3] for index in range(7)]
+    whole = recommender.recommend_batch(histories, k=6)
+    monkeypatch.setattr("sr_transformers.evaluation.model_scorer._USERS", 2)
+    parts = recommender.recommend_batch(histories, k=6)
+    for one, other in zip(whole, parts, strict=True):
+        assert names(one) == names(other)
+        assert [p for _, p in one] == pytest.approx([p for _, p in other], abs=1e-6)
+    assert recommender.recommend_batch([]) == []
+
+
+def test_bf16_changes_probabilities_by_its_rounding_alone(recommender):
+    rounded = Recommender(recommender.model, recommender.tokenizer, bf16=True)
+    exact = {one.item: one.probability for one in recommender.recommend(["tea", "bread"], k=6)}
+    found = {one.item: one.probability for one in rounded.recommend(["tea", "bread"], k=6)}
+    assert found == pytest.approx(exact, rel=0.05)
+    assert found != exact
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_give_the_same_answers(recommender):
+    compiled = Recommender(recommender.model, recommender.tokenizer, compile=True)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for histories in ([["tea", "Käse"]], [["tea", "42"], ["bread", "tea"]]):
+        for found, expected in zip(
+            compiled.recommend_batch(histories), recommender.recommend_batch(histories), strict=True
+        ):
+            assert names(found) == names(expected)
+            assert [p for _, p in found] == pytest.approx([p for _, p in expected], abs=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2
 
 
 def test_unknown_items_are_skipped(recommender):

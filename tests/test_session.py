@@ -56,6 +56,16 @@ def test_only_new_items_are_encoded(recommender, monkeypatch):
     assert sizes == [2]
 
 
+def test_a_visit_is_answered_in_the_recommenders_precision(recommender):
+    rounded = Recommender(recommender.model, recommender.tokenizer, bf16=True)
+    found, expected = (
+        {one.item: one.probability for one in Session(which, ["i1", "i2", "i3"]).recommend(99)}
+        for which in (rounded, recommender)
+    )
+    assert found == pytest.approx(expected, rel=0.2)
+    assert found != expected
+
+
 def test_what_cannot_be_answered_is_said(recommender):
     session = Session(recommender, ["never sold"])
     with pytest.raises(ValueError, match=r"no item that the model knows \(\['never sold'\]\); add one first"):

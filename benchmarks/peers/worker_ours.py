@@ -149,21 +149,32 @@ def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def serving(settings: dict[str, Any]) -> dict[str, Any]:
-    """`Recommender.recommend` for one history, `recommend_batch` for many."""
+    """`Recommender.recommend` for one history, `recommend_batch` for many; with compiled layers and in bf16 too."""
     data = prepared(settings)
-    recommender = Recommender(new_model(settings, data.vocab_size).eval(), data.tokenizer)
+    model = new_model(settings, data.vocab_size).eval()
+    plain = Recommender(model, data.tokenizer)
+    compiled = Recommender(model, data.tokenizer, compile=True)
+    rounded = Recommender(model, data.tokenizer, bf16=True)
     ids = np.arange(len(data.tokenizer) - 2)
     rng = np.random.default_rng(0)
     histories = [rng.choice(ids, settings["window"]).tolist() for _ in range(512)]
     size = settings["batch"]
 
-    def batch(index: int) -> int:
-        start = index * size % (len(histories) - size + 1)
-        return len(recommender.recommend_batch(histories[start : start + size], k=10))
+    def one(recommender: Recommender) -> dict[str, float]:
+        return latencies(lambda index: recommender.recommend(histories[index % len(histories)], k=10), settings)
+
+    def many(recommender: Recommender) -> float:
+        def batch(index: int) -> int:
+            start = index * size % (len(histories) - size + 1)
+            return len(recommender.recommend_batch(histories[start : start + size], k=10))
+
+        return throughput(batch, settings["seconds"])
 
     return {
-        **latencies(lambda index: recommender.recommend(histories[index % len(histories)], k=10), settings),
-        "batched_users_per_second": throughput(batch, settings["seconds"]),
+        **one(plain),
+        **{f"compiled_{name}": value for name, value in one(compiled).items()},
+        "batched_users_per_second": many(plain),
+        "bf16_batched_users_per_second": many(rounded),
     }
 
 

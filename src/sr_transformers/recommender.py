@@ -1,23 +1,23 @@
 """Recommending to a user: a raw history in, the next items out. The user need never have been seen in training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, decode_items
 from sr_transformers.evaluation.loading import load_model
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.evaluation.ranking import log_partition, rows_of_scores, top_k_items
+from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
 
 
-@dataclass(frozen=True)
-class Recommendation:
+class Recommendation(NamedTuple):
     """One recommended item.
 
     Attributes:
@@ -35,27 +35,38 @@ class Recommender:
     Args:
         model: a causal language model over item tokens.
         tokenizer: the vocabulary it was trained with.
+        bf16: compute the layers in bfloat16 (see `ModelScorer`).
+        compile: translate the layers by `torch.compile` (see `ModelScorer`).
 
     Raises:
         ValueError: if the two do not belong together.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        bf16: bool = False,
+        compile: bool = False,
+    ):
         if len(tokenizer) != model.config.vocab_size:
             raise ValueError(
                 f"the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}: "
                 "load both from the same folder."
             )
         self.model, self.tokenizer = model, tokenizer
-        self.scorer = ModelScorer(model, reuse_memory=True)
+        self.scorer = ModelScorer(model, reuse_memory=True, bf16=bf16, compile=compile)
         # Looked up item by item, the tokenizer takes a tenth of the time of one user's request.
         self._token_of = tokenizer.get_vocab()
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **kwargs) -> "Recommender":
+    def from_pretrained(
+        cls, name_or_path: str | Path, bf16: bool = False, compile: bool = False, **kwargs
+    ) -> "Recommender":
         """Loads a folder or a Hub id; further arguments go to `AutoModelForCausalLM.from_pretrained`."""
-        return cls(load_model(name_or_path, **kwargs), AutoTokenizer.from_pretrained(name_or_path))
+        model = load_model(name_or_path, **kwargs)
+        return cls(model, AutoTokenizer.from_pretrained(name_or_path), bf16, compile)
 
     def recommend(
         self,
@@ -108,14 +119,14 @@ class Recommender:
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            scores = self.scorer.score([known.numpy() for known in part])
+            scores = self.scorer.score(part)
             results += self.best(scores, part, k, exclude_seen, allowed)
         return results
 
     def best(
         self,
         scores: torch.Tensor,
-        tokens: Sequence[torch.Tensor],
+        tokens: Sequence[np.ndarray],
         k: int,
         exclude_seen: bool,
         allowed: torch.Tensor | None,
@@ -134,24 +145,24 @@ class Recommender:
                 scores[index] = -torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)
                 scores[index, :NUM_SPECIAL] = -torch.inf
                 log_z[index] = torch.nan
-            if exclude_seen and len(known):
-                scores[index, known.to(scores.device)] = -torch.inf
+        if exclude_seen:
+            scores[pairs_of(tokens, scores.device)] = -torch.inf
         if allowed is not None:
             scores[:, ~allowed.to(scores.device)] = -torch.inf
         best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
         chosen = (best - log_z).exp()
         results = []
         for values, indices, row in zip(best.tolist(), tokens_found.tolist(), chosen.tolist(), strict=True):
-            kept = [(index, p) for value, index, p in zip(values, indices, row, strict=True) if value > -torch.inf]
-            results.append([Recommendation(self._item_of[index], p) for index, p in kept])
+            found = zip(values, indices, row, strict=True)
+            results.append([Recommendation(self._item_of[index], p) for value, index, p in found if value > -torch.inf])
         return results
 
-    def encode(self, history: Sequence[ItemId]) -> torch.Tensor:
+    def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
         if isinstance(history, str | int):
             raise TypeError(f"item ids are given as a sequence, got {history!r}; write [{history!r}].")
-        tokens = [self._token_of.get(str(item), UNK_ID) for item in history]
-        return torch.tensor([token for token in tokens if token >= NUM_SPECIAL], dtype=torch.long)
+        tokens = np.array([self._token_of.get(str(item), UNK_ID) for item in history], np.int64)
+        return tokens[tokens >= NUM_SPECIAL]
 
     def allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
         """`(V,)` bool, true for the candidates; None for None."""
@@ -161,5 +172,5 @@ class Recommender:
         if not len(tokens):
             raise ValueError("the vocabulary knows none of the candidates; pass raw item ids as they were in the log.")
         allowed = torch.zeros(len(self.tokenizer), dtype=torch.bool)
-        allowed[tokens] = True
+        allowed[torch.from_numpy(tokens)] = True
         return allowed

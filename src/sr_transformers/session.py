@@ -7,6 +7,7 @@ along.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
@@ -27,7 +28,7 @@ class Session:
     def __init__(self, recommender: Recommender, history: Sequence[ItemId] = ()):
         self.recommender = recommender
         self.history: list[ItemId] = []
-        self._tokens = torch.zeros(0, dtype=torch.long)
+        self._tokens = np.zeros(0, np.int64)
         self._num_cached = 0
         self._cache: DynamicCache | None = None
         self._scores: torch.Tensor | None = None
@@ -39,7 +40,7 @@ class Session:
         known = self.recommender.encode(items)
         self.history += items
         if len(known):
-            self._tokens, self._scores = torch.cat([self._tokens, known]), None
+            self._tokens, self._scores = np.concatenate([self._tokens, known]), None
         return len(known)
 
     def recommend(
@@ -65,16 +66,14 @@ class Session:
         model, length = self.recommender.model, len(self._tokens)
         if length > self.recommender.scorer.window:
             self._cache = None
-            return self.recommender.scorer.score([self._tokens.numpy()]).clone()
+            return self.recommender.scorer.score([self._tokens]).clone()
         if self._cache is None:
             self._cache, self._num_cached = DynamicCache(config=model.config), 0
         positions = torch.arange(self._num_cached, length, device=model.device)[None]
-        output = model(
-            input_ids=self._tokens[None, self._num_cached :].to(model.device),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        new = torch.from_numpy(self._tokens[None, self._num_cached :]).to(model.device)
+        with self.recommender.scorer.autocast():
+            output = model(
+                input_ids=new, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            )
         self._num_cached = length
         return output.logits[:, -1].float()

@@ -12,7 +12,7 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
-from sr_transformers.evaluation.ranking import Ranking, log_partition, rank_targets, rows_of_scores
+from sr_transformers.evaluation.ranking import Ranking, log_partition, pairs_of, rank_targets, rows_of_scores
 
 _BLOCK = 1 << 16  # targets looked at a time
 
@@ -93,14 +93,8 @@ def rank_histories(
     if scorer.gives_log_probabilities:
         losses = (log_partition(scores) - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
         losses[targets == UNK_ID] = np.nan
-    pairs = None if seen is None else _pairs(seen, scores.device)
+    pairs = None if seen is None else pairs_of(seen, scores.device)
     return rank_targets(scores, target, pairs, max(ks)), losses
-
-
-def _pairs(histories: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
-    tokens = np.concatenate(histories).astype(np.int64) if len(rows) else np.zeros(0, np.int64)
-    return torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device)
 
 
 def evaluate(

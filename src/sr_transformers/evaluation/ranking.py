@@ -5,7 +5,7 @@ few rows at a time: fresh memory of the scores' size costs more than the arithme
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,13 @@ _GROUP = 64  # neighbours of which only the best can bring its group into the se
 def rows_of_scores(vocab_size: int) -> int:
     """How many users to score at a time so that memory stays bounded whatever the catalogue."""
     return min(max(_SCORES // vocab_size, 1), 512)
+
+
+def pairs_of(histories: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The (row, token) pairs, int64, of the tokens of every history: an index into its row of scores."""
+    rows = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+    tokens = np.concatenate(histories).astype(np.int64) if len(rows) else np.zeros(0, np.int64)
+    return torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device)
 
 
 @dataclass

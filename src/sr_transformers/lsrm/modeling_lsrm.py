@@ -234,6 +234,7 @@ class LSRMModel(LSRMPreTrainedModel):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
+        given = position_ids  # only these can restart: whole rows need not be searched for several users
         if position_ids is None:
             position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
         if position_ids.device.type == "cpu" and position_ids.numel() and not is_tracing(position_ids):
@@ -244,7 +245,7 @@ class LSRMModel(LSRMPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            position_ids=position_ids,
+            position_ids=given,
         )
         # Only now: a mask is made to keep packed users apart only where there is no cache yet.
         if use_cache and past_key_values is None:
