@@ -1,10 +1,12 @@
-"""python benchmarks/growth.py: how throughput and memory of training grow with V, window, width, layers and users.
+"""python benchmarks/growth.py: how throughput and memory grow: training with V, window, width, layers and users,
+preparation with rows.
 
 Each point is a process of its own: one training step to warm up (forward, backward, clipping, fused AdamW; float32,
 OMP_NUM_THREADS threads), then as many as fit into a few seconds. Throughput is targets per second (median step), memory
 the peak resident set above what the process held after a tiny model's step. One thing grows at a time from 2 layers,
 d 64, window 50, V 3,418; every step has about 800 targets (3,200 where the window grows, in fewer and longer rows). For
-users the model is left out: planning an epoch and collating batches of histories of about 12 interactions.
+users the model is left out: planning an epoch and collating batches of histories of about 12 interactions. For rows a
+log of MovieLens 20M's lengths and catalogue, sorted by user, is prepared from Parquet.
 
 Exponents are slopes of a line through the logarithms, over all points and between the last two. Written to
 benchmarks/results/growth.json, growth.png and growth.svg (the figure needs matplotlib). `--prefix "taskset -c 0"`, or
@@ -13,21 +15,25 @@ machine.
 """
 
 import argparse
+import functools
 import json
 import platform
 import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from memory import resident, train_steps
 
-from sr_transformers import LSRMConfig
+from sr_transformers import LSRMConfig, prepare
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.planning.memory import Work
@@ -36,13 +42,16 @@ from sr_transformers.records import source_commit
 RESULTS = Path(__file__).parent / "results"
 BASE = {"vocab_size": 3_418, "hidden_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 50}
 TARGETS, SECONDS, MEAN_LENGTH = 800, 2.0, 12
+ROWS_PER_USER, ROW_ITEMS = 134, 26_427
 AXES: dict[str, tuple[str, list[int]]] = {
     "V": ("vocab_size", [3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000]),
     "window": ("max_position_embeddings", [50, 100, 200, 400, 1_024]),
     "d": ("hidden_size", [64, 128, 256, 512]),
     "layers": ("num_hidden_layers", [2, 4, 8, 16, 32]),
     "users": ("users", [1_000, 10_000, 100_000, 1_000_000]),
+    "rows": ("rows", [1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000]),
 }
+NOTES = {"users": " (input path alone)", "rows": " (preparation)"}
 
 
 def measure_training(axis: str, value: int) -> dict[str, float]:
@@ -56,7 +65,7 @@ def measure_training(axis: str, value: int) -> dict[str, float]:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     times = train_steps(config, work, 2, SECONDS)[1:]
-    return {"targets_per_second": work.positions / statistics.median(times), "bytes": resident("VmHWM") - before}
+    return {"per_second": work.positions / statistics.median(times), "bytes": resident("VmHWM") - before}
 
 
 class Log:
@@ -68,7 +77,7 @@ class Log:
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.flat = rng.integers(2, BASE["vocab_size"], int(self.lengths.sum()), dtype=np.int32)
 
-    def items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+    def train_items(self, history: int, stop: int, start: int) -> np.ndarray:
         """Tokens of a history."""
         return self.flat[self.starts[history] + start : self.starts[history] + stop]
 
@@ -90,10 +99,39 @@ def measure_users(users: int) -> dict[str, float]:
             break
     per_target = planning + (time.perf_counter() - start) / collated
     return {
-        "targets_per_second": 1 / per_target,
+        "per_second": 1 / per_target,
         "planning_seconds": planning * sampler.plan.num_targets,
         "bytes": resident("VmHWM") - before,
     }
+
+
+def write_log(path: Path, rows: int) -> None:
+    """A log of so many rows as Parquet, a part at a time."""
+    rng = np.random.default_rng(0)
+    columns = [(name, pa.int64()) for name in ("user_id", "item_id", "timestamp")]
+    with pq.ParquetWriter(path, pa.schema(columns)) as writer:
+        for first in range(0, rows, 1_000_000):
+            place = np.arange(first, min(first + 1_000_000, rows))
+            items = (ROW_ITEMS ** rng.random(len(place))).astype(np.int64)  # popularity falls as one over the rank
+            table = {"user_id": place // ROWS_PER_USER, "item_id": items, "timestamp": place % ROWS_PER_USER}
+            writer.write_table(pa.table(table))
+
+
+def measure_rows(rows: int) -> dict[str, float]:
+    """Rows per second of a preparation from file to folder, and the bytes that takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.parquet"
+        write_log(log, 10_000)  # libraries have allocated what they keep
+        prepare(log, Path(folder) / "warm")
+        # In a process of its own: what writing leaves behind is not preparation's.
+        code = f"import growth, pathlib; growth.write_log(pathlib.Path({str(log)!r}), {rows})"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        start = time.perf_counter()
+        prepare(log, Path(folder) / "out")
+        seconds = time.perf_counter() - start
+    return {"per_second": rows / seconds, "bytes": resident("VmHWM") - before}
 
 
 def exponents(points: list[dict[str, float]], name: str) -> dict[str, float]:
@@ -113,10 +151,10 @@ def draw(result: dict[str, Any]) -> None:
     from matplotlib import pyplot
 
     rows = (
-        ("targets_per_second", "targets / s", "#0072B2", "o", 1.0),
+        ("per_second", "targets / s (last: rows / s)", "#0072B2", "o", 1.0),
         ("bytes", "peak memory, MB", "#D55E00", "s", 1e-6),
     )
-    figure, axes = pyplot.subplots(2, len(AXES), figsize=(15, 5.6), sharex="col", layout="constrained")
+    figure, axes = pyplot.subplots(2, len(AXES), figsize=(17, 5.6), sharex="col", layout="constrained")
     for column, (axis, one) in enumerate(result["axes"].items()):
         values = [point["value"] for point in one["points"]]
         for row, (name, label, colour, marker, unit) in enumerate(rows):
@@ -130,7 +168,7 @@ def draw(result: dict[str, Any]) -> None:
             plot.grid(True, which="major", alpha=0.3)
             if not column:
                 plot.set_ylabel(label)
-        axes[1, column].set_xlabel(axis + (" (input path alone)" if axis == "users" else ""))
+        axes[1, column].set_xlabel(axis + NOTES.get(axis, ""))
     for kind in ("png", "svg"):
         figure.savefig(RESULTS / f"growth.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)
 
@@ -144,7 +182,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.point:
         axis, value = options.point[0], int(options.point[1])
-        print(json.dumps(measure_users(value) if axis == "users" else measure_training(axis, value)))
+        measure = {"users": measure_users, "rows": measure_rows}.get(axis, functools.partial(measure_training, axis))
+        print(json.dumps(measure(value)))
         return
     stored = RESULTS / "growth.json"
     if not options.figure:
@@ -163,7 +202,7 @@ def main() -> None:
                     raise RuntimeError(f"{shlex.join(command)} failed:\n{done.stderr}")
                 points.append({"value": value, **json.loads(done.stdout.splitlines()[-1])})
                 print(axis, points[-1], flush=True)
-            slopes = {name: exponents(points, name) for name in ("targets_per_second", "bytes")}
+            slopes = {name: exponents(points, name) for name in ("per_second", "bytes")}
             result["axes"][axis] = {"points": points, "exponents": slopes}
         stored.write_text(json.dumps(result, indent=2) + "\n")
     draw(json.loads(stored.read_text()))

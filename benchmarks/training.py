@@ -3,7 +3,8 @@
 Two layers, two heads, window 50, Adam, dropout 0.2; 128 sequences a step, or as many targets. Ours through
 `LSRMTrainer` on a prepared folder, in float32 and in bf16; the peers through their own trainers, in float32. Steps are
 timed from end to end, data loading included, after warm-up; padding does not count, and neither does a first item that
-nothing precedes. SASRec.pytorch trains with one negative instead of the full softmax: it is measured and not compared.
+nothing precedes. The limit is what the matrix products of such a step would reach alone, measured in the same run.
+SASRec.pytorch trains with one negative instead of the full softmax: it is measured and not compared.
 `12-layers` holds our training FLOPs against the machine's measured matrix products instead.
 """
 
@@ -37,16 +38,32 @@ def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str,
         rows.append(harness.row(case, "training, our best setting", "targets/s", max(bf16, speed["ours"]), peers))
     best = rows[0]["peer"]
     rows.append(harness.row(case, "peak memory, fp32", "GiB", memory["ours"], {best: memory[best]}, False, 3))
-    loss = loss_beside(found, best)
-    if loss:
-        rows.append(harness.row(case, "loss after as many targets, fp32", "nats", *loss, False))
+    for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
+        loss = loss_beside(found, name, best)
+        if loss:
+            rows.append(harness.row(case, f"loss after as many targets, {precision}", "nats", *loss, False))
     return rows
 
 
-def loss_beside(found: dict[str, list[dict[str, Any]]], peer: str) -> tuple[float, dict[str, float | None]] | None:
-    """Training loss of ours and of a peer after as many targets, the mean over the last fifth of them; None without
-    curves that go so far."""
-    curves = [found[name][0].get("losses") for name in ("ours", peer)]
+def rows_of_limit(
+    case: str, found: dict[str, list[dict[str, Any]]], machine: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Our throughput against what the step's matrix products alone would allow."""
+    rows = []
+    for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
+        ours = harness.median(found[name], "targets_per_second")
+        if ours:
+            limit = {"matrix products alone": harness.median(machine, f"targets_per_second_{precision}")}
+            rows.append(harness.row(case, f"training, {precision}, and its limit", "targets/s", ours, limit))
+    return rows
+
+
+def loss_beside(
+    found: dict[str, list[dict[str, Any]]], name: str, peer: str
+) -> tuple[float, dict[str, float | None]] | None:
+    """Training loss of one of ours and of a peer after as many targets, the mean over the last fifth of them; None
+    without curves that go so far."""
+    curves = [found[one][0].get("losses") for one in (name, peer)]
     if not all(curves):
         return None
     last = min(curve[-1][0] for curve in curves)
@@ -93,7 +110,9 @@ def main() -> None:
             harness.save("training", case, rows, {**found, "matrix products": machine}, options)
             continue
         found = harness.rounds([*harness.OURS, *options.peers], settings, options)
-        harness.save("training", shown, rows_of(shown, found), found, options)
+        machine = harness.rounds(("ours",), {**settings, "task": "products"}, options)["ours"]
+        rows = [*rows_of(shown, found), *rows_of_limit(shown, found, machine)]
+        harness.save("training", shown, rows, {**found, "matrix products alone": machine}, options)
 
 
 if __name__ == "__main__":

@@ -146,3 +146,17 @@ def test_result_files_hold_rows_and_the_readme_shows_them():
             assert row["ratio"] == pytest.approx(row["ours"] / row["best_peer"], rel=0.01), row
     shown = (ROOT / "README.md").read_text().split(table.BEGIN)[1].split(table.END)[0]
     assert shown == "\n" + table.table(results) + "\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+def test_growth_measures_what_it_names(monkeypatch):
+    module("memory")
+    growth = module("growth")
+    monkeypatch.setattr(growth, "SECONDS", 0.05)
+    for measure, value in ((growth.measure_users, 200), (growth.measure_rows, 20_000)):
+        point = measure(value)
+        assert point["per_second"] > 1_000
+        assert point["bytes"] > 0
+    points = [{"value": x, "per_second": 3 / x, "bytes": 5 * x**2} for x in (1, 10, 1000)]
+    assert growth.exponents(points, "per_second") == {"all": -1.0, "last_two": -1.0}
+    assert growth.exponents(points, "bytes") == {"all": 2.0, "last_two": 2.0}

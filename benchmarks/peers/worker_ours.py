@@ -1,6 +1,7 @@
 """sr_transformers through its public API: `prepare`, `LSRMTrainer`, `evaluate`, `Recommender`."""
 
 import shutil
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -139,6 +140,34 @@ def gemm(settings: dict[str, Any]) -> dict[str, Any]:
     return best
 
 
+def products(settings: dict[str, Any]) -> dict[str, Any]:
+    """What no trainer of this model can pass here: targets per second if a step were its matrix products alone,
+    forward and both of backward, in buffers that are used again; the head 256 targets at a time."""
+    targets, width, head_rows = settings["targets_per_step"], settings["width"], min(256, settings["targets_per_step"])
+    layers = settings["layers"]
+    found = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        seconds = 0.0
+        for rows, columns, times in (
+            (targets, width, 4 * layers),
+            (targets, 4 * width, 2 * layers),
+            (head_rows, settings["items"], targets / head_rows),
+        ):
+            inputs, weights = torch.randn(rows, width).to(dtype), torch.randn(columns, width).to(dtype)
+            outputs = torch.empty(rows, columns, dtype=dtype)
+            turns = []
+            while len(turns) < 3 or sum(turns) < 1.0:
+                start = time.perf_counter()
+                torch.mm(inputs, weights.t(), out=outputs)
+                torch.mm(outputs, weights, out=inputs)
+                torch.mm(outputs.t(), inputs, out=weights)
+                turns.append(time.perf_counter() - start)
+                inputs.fill_(0.1), weights.fill_(0.1)  # products of products would leave the range of numbers
+            seconds += times * statistics.median(turns)
+        found[f"targets_per_second_{name}"] = targets / seconds
+    return found
+
+
 def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
     """Full ranking of all test targets, seen items removed, all metrics."""
     data = prepared(settings)
@@ -187,5 +216,5 @@ def preparation(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tasks = {f.__name__: f for f in (training, quality, evaluation, serving, preparation, gemm)}
+    tasks = {f.__name__: f for f in (training, quality, evaluation, serving, preparation, gemm, products)}
     main(tasks, ("torch", "transformers", "numpy"))
