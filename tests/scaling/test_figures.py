@@ -52,6 +52,20 @@ def test_no_interval_draws_no_band(points):
     assert len(axes.collections) == 0
 
 
+def test_a_fit_that_is_no_law_says_so():
+    rng = np.random.default_rng(0)
+    columns = {"N": np.logspace(3.5, 7, 8), "D": np.logspace(5, 7, 8), "loss": 6 + 0.01 * rng.standard_normal(8)}
+    flat = points_from(columns)
+    fitted = fit("n", flat, starts=2)
+    assert fitted.status == "degenerate"
+    axes = figures.law_figure(flat, fitted, bootstrap(fitted, flat, 5), "t").axes[0]
+    (line,) = [line for line in axes.get_lines() if line.get_label() == "no law (degenerate)"]
+    assert line.get_linestyle() == "--"
+    joint = fit("joint", flat, starts=2)
+    axes = figures.joint_figure(flat, joint, "t").axes[0]
+    assert axes.get_legend().get_title().get_text().startswith("lines: no law (")
+
+
 def test_series_differ_in_colour_and_marker():
     assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == 7
 

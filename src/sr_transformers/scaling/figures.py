@@ -71,7 +71,8 @@ def law_figure(
         axes.plot(x[unseen], values[unseen], "s", color=COLOURS[1], mfc="white", ms=8, mew=1.8,
                   label="measured, held out")  # fmt: skip
     line = np.geomspace(x.min() / 1.2, x.max() * 1.2, 100)
-    axes.plot(line, law.predict(fitted.params, {variable: line}), color=COLOURS[0], label=_equation(fitted))
+    axes.plot(line, law.predict(fitted.params, {variable: line}), _dash(fitted), color=COLOURS[0],
+              label=_equation(fitted))  # fmt: skip
     band = resampled.of_new_run({variable: line}) if held else resampled.of_law({variable: line})
     if not np.isnan(band).any():
         label = "95 % interval of a new run" if held else "95 % interval of the law"
@@ -91,7 +92,8 @@ def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
         style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7]}
         axes.plot(n, points.columns[LOSS][mask], ls="none", label=f"D = {_short(d)}", **style)
         line = np.geomspace(points.columns[N].min() / 1.2, points.columns[N].max() * 1.2, 60)
-        axes.plot(line, law.predict(fitted.params, {N: line, D: np.full_like(line, d)}), color=style["color"], lw=1)
+        axes.plot(line, law.predict(fitted.params, {N: line, D: np.full_like(line, d)}), _dash(fitted),
+                  color=style["color"], lw=1)  # fmt: skip
     axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8, title="lines: " + _equation(fitted), title_fontsize=8)
     return figure
@@ -107,7 +109,8 @@ def data_figure(points: Points, fitted: Fit, title: str) -> Any:
         style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7]}
         axes.plot(points.columns[D][mask], points.columns[LOSS][mask], ls="none", label=f"N = {_short(n)}", **style)
         line = np.geomspace(points.columns[D].min() / 1.2, points.columns[D].max() * 1.2, 60)
-        axes.plot(line, law.predict(fitted.params, {N: np.full_like(line, n), D: line}), color=style["color"], lw=1)
+        axes.plot(line, law.predict(fitted.params, {N: np.full_like(line, n), D: line}), _dash(fitted),
+                  color=style["color"], lw=1)  # fmt: skip
     axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8, title="lines: " + _equation(fitted), title_fontsize=8)
     return figure
@@ -115,7 +118,7 @@ def data_figure(points: Points, fitted: Fit, title: str) -> Any:
 
 def repetition_figure(points: Points, title: str, fitted: Fit | None = None) -> Any:
     """Loss against epochs at fixed distinct data, a series for every N; with the data-constrained law if given."""
-    figure, axes = _new(title, "epochs", "test loss, nats")
+    figure, axes = _new(title, "epochs up to the kept checkpoint", "test loss, nats")
     epochs = points.columns[D] / points.columns[UNIQUE]
     for index, n in enumerate(_values(points.columns[N])):
         mask = np.isclose(points.columns[N], n)
@@ -216,7 +219,13 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _dash(fitted: Fit) -> str:
+    return "-" if fitted.usable else "--"
+
+
 def _equation(fitted: Fit) -> str:
+    if not fitted.usable:
+        return f"no law ({fitted.status.replace('_', ' ')})"
     p = {name: f"{value:.3g}" for name, value in fitted.params.items()}
     return {
         "n": lambda: f"L = {p['E']} + {p['A']} / N^{p['alpha']}",
