@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sr_transformers import RunRecord
 from sr_transformers.study.analysis import analyse
-from sr_transformers.study.report import ablation_table, held_out_table
+from sr_transformers.study.report import ablation_table, held_out_table, size_table
 from sr_transformers.study.words import sentences
 
 RESULTS = Path(__file__).parent / "results" / "scaling"
@@ -62,7 +62,7 @@ def text(results: Path = RESULTS) -> str:
             *(f"- Not answered: {note}" for note in found.notes),
             "",
         ]
-        for table in (held_out_table(found), ablation_table(found)):
+        for table in (size_table(found), held_out_table(found), ablation_table(found)):
             if table:
                 parts += [table, ""]
     return "\n".join(parts).strip() or "No study is kept in `recipes/results/` yet."

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from made_studies import add_run
 
-from sr_transformers.study.report import write_report
+from sr_transformers.study.report import size_table, write_report
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
 
@@ -51,6 +51,21 @@ def test_the_numbers_in_the_text_are_those_of_the_analysis(written):
     assert stored == found.document
     alpha = stored["laws"]["n"]["params"]["alpha"]
     assert f"alpha {alpha:.3g} [" in (output / "README.md").read_text()
+
+
+def test_sizes_are_means_over_seeds(written):
+    found, _ = written
+    head, _, *rows = size_table(found).splitlines()
+    assert head == "| N | runs | test loss | NDCG@10 | HR@10 |"
+    points = found.laws["n"].points.columns
+    assert [int(row.split(" | ")[0].strip("| ").replace(",", "")) for row in rows] == sorted(set(points["N"]))
+    for row in rows:
+        n, runs, loss, *_ = row.strip("| ").split(" | ")
+        of_size = points["loss"][points["N"] == int(n.replace(",", ""))]
+        assert int(runs) == len(of_size)
+        assert float(loss.split(" ± ")[0]) == pytest.approx(of_size.mean(), rel=1e-3)
+        if len(of_size) > 1:
+            assert float(loss.split(" ± ")[1]) == pytest.approx(of_size.std(ddof=1), rel=0.06)
 
 
 def test_a_study_that_determines_nothing_still_has_a_report(tmp_path):

@@ -227,7 +227,7 @@ def _judge(
                 f"{variable} has 2 distinct values: no curve can be told from a line; measure a third."
             )
         if float(jacobian[:, first + index].max()) < _VANISHED:
-            return DEGENERATE, f"the loss does not depend on {variable}: the term {names[first + index]} vanished."
+            return DEGENERATE, f"the loss does not fall with {variable}: the term {names[first + index]} vanished."
     hit = [
         f"{name} at its {'lower' if value <= low + 1e-9 else 'upper'} bound"
         for name, value, (low, high) in zip(names, theta, bounds_of(bound, log_loss), strict=True)

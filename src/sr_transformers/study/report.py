@@ -25,6 +25,7 @@ import polars as pl
 from sr_transformers.records import write_whole
 from sr_transformers.scaling import figures
 from sr_transformers.scaling.laws import UNIQUE, D, N
+from sr_transformers.scaling.points import LOSS, METRIC
 from sr_transformers.study.analysis import Analysis, StudyRun, analyse
 from sr_transformers.study.runner import STUDY_FILE
 from sr_transformers.study.words import METRIC_NAMES, sentences
@@ -157,6 +158,25 @@ def _tables_of(found: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
         tables.append(("Less data in other ways", document["ways"]))
     tables.append(("Runs", [_run_row(run) for run in found.runs]))
     return tables
+
+
+def size_table(found: Analysis) -> str:
+    """Loss and metrics by size at the main amount of data and epochs: means over seeds and their standard deviations;
+    empty if no law of size was tried."""
+    if "n" not in found.laws:
+        return ""
+    columns = {"test loss": (found.laws["n"].points, LOSS)} | {
+        label: (found.laws[key].points, METRIC) for key, label in METRIC_NAMES.items() if key in found.laws
+    }
+    rows = []
+    for n in np.unique(found.laws["n"].points.columns[N]).tolist():
+        row: dict[str, Any] = {"N": int(n)}
+        for label, (points, column) in columns.items():
+            values = points.columns[column][points.columns[N] == n]
+            spread = f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else ""
+            row |= {"runs": len(values), label: f"{values.mean():.4g}{spread}"}
+        rows.append(row)
+    return _markdown_table(rows)
 
 
 def held_out_table(found: Analysis) -> str:
