@@ -161,6 +161,9 @@ def draw(result: dict[str, Any]) -> None:
             plot = axes[row, column]
             plot.loglog(values, [point[name] * unit for point in one["points"]], color=colour, marker=marker)
             slopes = one["exponents"][name]
+            ends = np.array([min(plot.get_lines()[0].get_ydata()), max(plot.get_lines()[0].get_ydata())])
+            if ends[1] < 10 * ends[0]:  # a decade at least, or what hardly moves looks like a cliff
+                plot.set_ylim(*(np.sqrt(ends.prod()) * np.array([10**-0.55, 10**0.55])))
             if values[-1] < 50 * values[0]:  # less than two decades: the values themselves, or labels run into another
                 plot.set_xticks(values, [str(value) for value in values])
                 plot.xaxis.minorticks_off()

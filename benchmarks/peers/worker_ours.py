@@ -141,8 +141,8 @@ def gemm(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def products(settings: dict[str, Any]) -> dict[str, Any]:
-    """What no trainer of this model can pass here: targets per second if a step were its matrix products alone,
-    forward and both of backward, in buffers that are used again; the head 256 targets at a time."""
+    """Targets per second if a step were its matrix products alone, forward and both of backward, in buffers that are
+    used again; the head 256 targets at a time."""
     targets, width, head_rows = settings["targets_per_step"], settings["width"], min(256, settings["targets_per_step"])
     layers = settings["layers"]
     found = {}
