@@ -54,15 +54,21 @@ def text(results: Path = RESULTS) -> str:
         records = [run.record for run in found.runs]
         sizes = [record.num_non_embedding_parameters for record in records]
         started, hours = min(record.started for record in records)[:10], found.document["training_hours"]
+        planned = json.loads((folder / "plan.json").read_text())["runs"]
+        missing = len(set(planned) - {run.name for run in found.runs})
+        count = f"{len(records)} of {len(records) + missing}" if missing else f"{len(records)}"
         parts += [
-            f"**{folder.name}** ({started}, {len(records)} runs, N from {min(sizes):,} to {max(sizes):,}, "
+            f"**{folder.name}** ({started}, {count} runs, N from {min(sizes):,} to {max(sizes):,}, "
             f"{hours:.1f} hours of training on one CPU thread):",
             "",
-            *(f"- {sentence}" for sentence in sentences(found.document)),
-            *(f"- Not answered: {note}" for note in found.notes),
-            "",
         ]
-        for table in (size_table(found), held_out_table(found), ablation_table(found)):
+        if missing:  # laws may still change: means only
+            tables = [size_table(found), ablation_table(found)]
+        else:
+            parts += [f"- {sentence}" for sentence in sentences(found.document)]
+            parts += [*(f"- Not answered: {note}" for note in found.notes), ""]
+            tables = [size_table(found), held_out_table(found), ablation_table(found)]
+        for table in tables:
             if table:
                 parts += [table, ""]
     return "\n".join(parts).strip() or "No study is kept in `recipes/results/` yet."

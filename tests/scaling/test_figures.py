@@ -68,6 +68,12 @@ def test_a_fit_that_is_no_law_says_so():
 
 def test_series_differ_in_colour_and_marker():
     assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == 7
+    sizes = np.logspace(3, 6, 9)
+    columns = {"N": np.repeat(sizes, 2), "D": np.tile([1e5, 1e6], 9), "loss": np.tile([7.0, 6.0], 9)}
+    points = points_from(columns)
+    axes = figures.data_figure(points, fit("joint", points, starts=2), "t").axes[0]
+    series = {(line.get_color(), line.get_marker()) for line in axes.get_lines() if line.get_marker() != "None"}
+    assert len(series) == 9
 
 
 def test_a_figure_is_saved_twice_and_the_same_every_time(points, tmp_path):

@@ -89,7 +89,7 @@ def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
     for index, d in enumerate(_values(points.columns[D])):
         mask = np.isclose(points.columns[D], d, rtol=0.03)
         n = points.columns[N][mask]
-        style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7]}
+        style = {"color": COLOURS[index % 7], "marker": _marker(index)}
         axes.plot(n, points.columns[LOSS][mask], ls="none", label=f"D = {_short(d)}", **style)
         line = np.geomspace(points.columns[N].min() / 1.2, points.columns[N].max() * 1.2, 60)
         axes.plot(line, law.predict(fitted.params, {N: line, D: np.full_like(line, d)}), _dash(fitted),
@@ -106,7 +106,7 @@ def data_figure(points: Points, fitted: Fit, title: str) -> Any:
     sizes = [n for n in _values(points.columns[N]) if len(_values(points.columns[D][points.columns[N] == n])) > 1]
     for index, n in enumerate(sizes):
         mask = points.columns[N] == n
-        style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7]}
+        style = {"color": COLOURS[index % 7], "marker": _marker(index)}
         axes.plot(points.columns[D][mask], points.columns[LOSS][mask], ls="none", label=f"N = {_short(n)}", **style)
         line = np.geomspace(points.columns[D].min() / 1.2, points.columns[D].max() * 1.2, 60)
         axes.plot(line, law.predict(fitted.params, {N: np.full_like(line, n), D: line}), _dash(fitted),
@@ -124,7 +124,7 @@ def repetition_figure(points: Points, title: str, fitted: Fit | None = None) -> 
         mask = np.isclose(points.columns[N], n)
         order = np.argsort(epochs[mask])
         x, y = epochs[mask][order], points.columns[LOSS][mask][order]
-        style = {"color": COLOURS[index % 7], "marker": MARKERS[index % 7]}
+        style = {"color": COLOURS[index % 7], "marker": _marker(index)}
         axes.plot(x, y, ls="-" if fitted is None else "none", label=f"N = {_short(n)}", **style)
         if fitted is not None:
             u = float(np.median(points.columns[UNIQUE][mask]))
@@ -144,7 +144,7 @@ def shape_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     for index, n in enumerate(_values(np.array([float(row["n"]) for row in rows]), 0.05)):
         ours = sorted((row for row in rows if np.isclose(row["n"], n, rtol=0.05)), key=_ratio)
         axes.plot([_ratio(row) for row in ours], [row["loss"] for row in ours], color=COLOURS[index % 7],
-                  marker=MARKERS[index % 7], label=f"N = {_short(n)}")  # fmt: skip
+                  marker=_marker(index), label=f"N = {_short(n)}")  # fmt: skip
         for row in ours:
             axes.annotate(f"{row['layers']}x{row['width']}", (_ratio(row), row["loss"]), fontsize=7,
                           xytext=(4, 4), textcoords="offset points")  # fmt: skip
@@ -171,7 +171,7 @@ def predicted_figure(held: HeldOut, title: str) -> Any:
             low, high = ([float(row[key] or 0) for row in ours] for key in ("low", "high"))
             ends += [*low, *high]
             error = np.abs(np.array([np.subtract(predicted, low), np.subtract(high, predicted)]))
-        axes.errorbar(measured, predicted, yerr=error, fmt=MARKERS[index % 7], color=COLOURS[index % 7], capsize=3,
+        axes.errorbar(measured, predicted, yerr=error, fmt=_marker(index), color=COLOURS[index % 7], capsize=3,
                       label=f"N = {_short(n)}")  # fmt: skip
     margin = 0.05 * (max(ends) - min(ends)) + 1e-9
     limits = (min(ends) - margin, max(ends) + margin)
@@ -192,10 +192,18 @@ def isoflop_figure(fitted: Fit, ranges: Mapping[str, tuple[float, float]], vocab
         axes.plot(n, loss, color=COLOURS[index], label=f"{flops:.0e} FLOPs")
         best = int(np.argmin(loss))
         axes.plot(n[best], loss[best], MARKERS[index], color=COLOURS[index])
+    # Where next to no data is left for a large model the law shoots up and hides the minima.
+    bests = [float(line.get_ydata()[0]) for line in axes.get_lines()[1::2]]
+    axes.set_ylim(min(bests) - 0.1, max(bests) + 1.5)
     axes.axvspan(ranges[N][1], n[-1], color="0.5", alpha=0.1, lw=0, label="beyond the sizes measured")
     axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _marker(index: int) -> str:
+    """Shifted by one each time the colours begin again, so that no two of 49 series look alike."""
+    return MARKERS[(index + index // 7) % 7]
 
 
 def _ratio(row: Mapping[str, Any]) -> float:
