@@ -14,7 +14,8 @@ from sr_transformers.hub.publish import build, publish, publish_study
 from sr_transformers.hub.upload import HubError
 
 ROOT = Path(__file__).parents[2]
-CODE = {"configuration_lsrm.py", "modeling_lsrm.py", "dropout_lsrm.py", "loss_lsrm.py", "pipeline_lsrm.py"}
+PARTS = ("attention", "configuration", "dropout", "loss", "modeling", "pipeline")
+CODE = {f"{part}_lsrm.py" for part in PARTS}
 PLAIN = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md"}
 FIT = {
     "law": "n",
