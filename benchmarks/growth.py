@@ -159,11 +159,13 @@ def draw(result: dict[str, Any]) -> None:
         values = [point["value"] for point in one["points"]]
         for row, (name, label, colour, marker, unit) in enumerate(rows):
             plot = axes[row, column]
-            plot.loglog(values, [point[name] * unit for point in one["points"]], color=colour, marker=marker)
+            measured = [point[name] * unit for point in one["points"]]
+            plot.loglog(values, measured, color=colour, marker=marker)
             slopes = one["exponents"][name]
-            ends = np.array([min(plot.get_lines()[0].get_ydata()), max(plot.get_lines()[0].get_ydata())])
-            if ends[1] < 10 * ends[0]:  # a decade at least, or what hardly moves looks like a cliff
-                plot.set_ylim(*(np.sqrt(ends.prod()) * np.array([10**-0.55, 10**0.55])))
+            low, high = min(measured), max(measured)
+            if high < 10 * low:  # a decade at least, or what hardly moves looks like a cliff
+                middle = (low * high) ** 0.5
+                plot.set_ylim(middle * 10**-0.55, middle * 10**0.55)
             if values[-1] < 50 * values[0]:  # less than two decades: the values themselves, or labels run into another
                 plot.set_xticks(values, [str(value) for value in values])
                 plot.xaxis.minorticks_off()
