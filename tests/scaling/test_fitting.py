@@ -3,17 +3,8 @@ import pytest
 from scipy.optimize import minimize
 from test_laws import PARAMS
 
-from sr_transformers.scaling.fitting import (
-    BOUND_HIT,
-    CONVERGED,
-    DEGENERATE,
-    DELTA,
-    UNDER_DETERMINED,
-    fit,
-    huber,
-    minimum,
-    random_starts,
-)
+from sr_transformers.scaling.descent import DELTA, huber, minimum
+from sr_transformers.scaling.fitting import BOUND_HIT, CONVERGED, DEGENERATE, UNDER_DETERMINED, fit, random_starts
 from sr_transformers.scaling.laws import LAWS
 from sr_transformers.scaling.points import points_from
 
@@ -72,6 +63,35 @@ def test_every_start_ends_at_the_same_minimum():
     values = np.array([value for _, value, _ in ends])
     assert values == pytest.approx(values.min(), rel=1e-6)
     assert all(settled for _, _, settled in ends)
+
+
+def straight_line(seed):
+    """Eight sizes, three runs each, whose loss is a straight line in log N: floor and exponent are all but free."""
+    n = np.repeat(np.logspace(3.5, 6.5, 8), 3)
+    noise = np.exp(0.004 * np.random.default_rng(seed).standard_normal(len(n)))
+    return points_from({"N": n, "loss": (6.8 - 0.02 * np.log(n)) * noise})
+
+
+def test_the_bottom_of_a_flat_valley_does_not_depend_on_the_start():
+    points = straight_line(1)
+    bound, log_loss = LAWS["n"].bind(points.columns), np.log(points.columns["loss"])
+    starts = random_starts(bound, log_loss, 20, np.random.default_rng(5))
+    floors = [np.exp(minimum(bound, log_loss, np.ones(len(log_loss)), start)[0][0]) for start in starts]
+    assert floors == pytest.approx([6.1000873] * 20, rel=1e-6)
+
+
+def test_a_floor_on_its_way_to_nothing_ends_on_its_bound():
+    found = fit("n", straight_line(4), starts=6)
+    assert found.status == BOUND_HIT
+    assert found.reason == "E at its bound: no floor is visible in these points."
+    assert found.starts_agreeing == found.starts
+
+
+def test_repeated_data_need_several_amounts_of_distinct_data():
+    columns = grid(np.logspace(6, 9, 5), [1e8], (1, 2, 5, 10, 40))
+    found = fit("repeated", points_on("repeated", 0.001, columns=columns), starts=2)
+    assert found.status == UNDER_DETERMINED
+    assert "unique has one distinct value (1e+08)" in found.reason
 
 
 def test_outliers_hardly_move_it():

@@ -56,6 +56,26 @@ def test_coordinates_go_there_and_back(name):
 
 
 @pytest.mark.parametrize("name", LAWS)
+def test_straight_coordinates_go_there_and_back(name):
+    bound = LAWS[name].bind(COLUMNS)
+    theta = bound.encode(PARAMS[name])
+    z = bound.straighten(theta)
+    back, jacobian = bound.bend(z)
+    assert back == pytest.approx(theta, rel=1e-9)
+    for index in range(len(z)):
+        step = np.zeros_like(z)
+        step[index] = 1e-6
+        slope = (bound.bend(z + step)[0] - bound.bend(z - step)[0]) / 2e-6
+        assert jacobian[:, index] == pytest.approx(slope, rel=1e-5, abs=1e-8)
+
+
+def test_powers_that_leave_nothing_for_a_floor_are_nowhere():
+    bound = LAWS["n"].bind(COLUMNS)
+    z = bound.straighten(bound.encode(PARAMS["n"]))
+    assert np.isnan(bound.bend(z + np.array([0, 5, 0]))[0]).all()
+
+
+@pytest.mark.parametrize("name", LAWS)
 def test_the_jacobian_is_the_derivative(name):
     bound = LAWS[name].bind(COLUMNS)
     theta = bound.encode(PARAMS[name])

@@ -11,17 +11,14 @@ Source: Hoffmann et al. 2022 (form, Huber), Besiroglu et al. 2024 (summed; stop 
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import least_squares, minimize
 
-from sr_transformers.scaling.laws import BoundLaw, Law, law_named
+from sr_transformers.scaling.descent import DELTA, bounds_of, minimum
+from sr_transformers.scaling.laws import UNIQUE, BoundLaw, Law, law_named
 from sr_transformers.scaling.points import Points
 
-DELTA = 1e-3
 CONVERGED, BOUND_HIT, DEGENERATE = "converged", "bound_hit", "degenerate"
 UNDER_DETERMINED, NOT_CONVERGED = "under_determined", "not_converged"
 
-_EXPONENTS = (1e-3, 5.0)
-_LOG_REPEATS = (np.log(0.05), np.log(1e4))
 _VANISHED = 1e-4  # share of the loss below which a term is not visible
 _CONDITION = 1e6
 
@@ -101,72 +98,6 @@ def fit(law: Law | str, points: Points, starts: int = 24, seed: int = 0, delta: 
     )
 
 
-def huber(residuals: np.ndarray, delta: float) -> np.ndarray:
-    """`r^2 / 2` up to delta, `delta (|r| - delta / 2)` beyond.
-
-    >>> huber(np.array([0.5, 3.0]), 1.0).tolist()
-    [0.125, 2.5]
-    """
-    size = np.abs(residuals)
-    return np.where(size < delta, 0.5 * residuals**2, delta * (size - 0.5 * delta))
-
-
-def minimum(
-    bound: BoundLaw, log_loss: np.ndarray, weights: np.ndarray, start: np.ndarray, delta: float = DELTA
-) -> tuple[np.ndarray, float, bool]:
-    """Runs downhill from a start.
-
-    Returns:
-        theta, the objective there, and whether the gradient vanishes (along bounds that were hit: its inner part).
-    """
-    scale = delta * delta  # so that the optimizer's tolerances see numbers of order 1
-
-    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        value, jacobian = bound.log_loss(theta)
-        residuals = value - log_loss
-        gradient = (weights * np.clip(residuals, -delta, delta)) @ jacobian
-        return float(weights @ huber(residuals, delta)) / scale, gradient / scale
-
-    limits = bounds_of(bound, log_loss)
-    low, high = np.array(limits).T
-    start = np.clip(start, low, high)
-    # SLSQP keeps the bounds, BFGS then goes to the bottom. L-BFGS-B would do both, but its small factorizations wake
-    # all threads of the BLAS: 100 times slower where other programs use the cores.
-    found = minimize(objective, start, jac=True, method="SLSQP", bounds=limits, options={"ftol": 1e-10, "maxiter": 500})
-    theta = np.clip(found.x, low, high)
-    inside = bool(np.all((theta > low) & (theta < high)))
-    if inside:
-        if np.all(np.abs(bound.log_loss(theta)[0] - log_loss) < delta):
-            # All residuals in the square part, for example points without noise: Gauss-Newton ends exactly there.
-            root = np.sqrt(weights)
-            polished = least_squares(
-                lambda t: root * (bound.log_loss(t)[0] - log_loss),
-                theta,
-                jac=lambda t: root[:, None] * bound.log_loss(t)[1],
-                bounds=(low, high),
-                xtol=1e-15,
-                ftol=1e-15,
-                gtol=1e-15,
-            ).x
-        else:
-            polished = minimize(objective, theta, jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": 300}).x
-        if np.all((polished > low) & (polished < high)) and objective(polished)[0] <= objective(theta)[0]:
-            theta = polished
-    value, gradient = objective(theta)
-    blocked = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
-    # The gradient sums terms of up to w delta / delta^2; what is left must be small against that.
-    settled = bool(np.abs(np.where(blocked, 0.0, gradient)).max() <= 1e-4 * max(weights.sum() / delta, 1.0))
-    return theta, value * scale, settled
-
-
-def bounds_of(bound: BoundLaw, log_loss: np.ndarray) -> list[tuple[float, float]]:
-    """Limits of theta: floors and powers from e^-16 of the smallest loss on, exponents from 0.001 to 5."""
-    k = bound.num_powers
-    low, high = float(log_loss.min()), float(log_loss.max())
-    limits = [(low - 16.0, high)] * bound.first + [(low - 16.0, high + 3.0)] * k + [_EXPONENTS] * k
-    return limits + [_LOG_REPEATS] * (bound.law.num_parameters - len(limits))
-
-
 def grid_starts(bound: BoundLaw, log_loss: np.ndarray, keep: int = 3) -> list[np.ndarray]:
     """Best starts from a grid of exponents: with these fixed the law is linear in E and its coefficients."""
     loss = np.exp(log_loss)
@@ -221,20 +152,28 @@ def _judge(
             "them whatever they are; measure more sizes or amounts of data."
         )
     k, first, names = bound.num_powers, bound.first, law.names
+    if UNIQUE in law.variables and points.num_values(UNIQUE) == 1:
+        return UNDER_DETERMINED, (
+            f"{UNIQUE} has one distinct value ({points.columns[UNIQUE][0]:g}): what repeated data are worth against "
+            "fresh data cannot be told; measure several amounts of distinct data."
+        )
     for index, variable in enumerate(law.powers):
         if law.has_floor and law.name != "repeated" and points.num_values(variable) < 3:
             return UNDER_DETERMINED, (
                 f"{variable} has 2 distinct values: no curve can be told from a line; measure a third."
             )
         if float(jacobian[:, first + index].max()) < _VANISHED:
-            return DEGENERATE, f"the loss does not fall with {variable}: the term {names[first + index]} vanished."
+            moves = "the metric does not rise" if law.name == "saturating" else "the loss does not fall"
+            return DEGENERATE, f"{moves} with {variable}: the term {names[first + index]} vanished."
+    limits = bounds_of(bound, log_loss)
     hit = [
         f"{name} at its {'lower' if value <= low + 1e-9 else 'upper'} bound"
-        for name, value, (low, high) in zip(names, theta, bounds_of(bound, log_loss), strict=True)
+        for name, value, (low, high) in zip(names, theta, limits, strict=True)
         if value <= low + 1e-9 or value >= high - 1e-9
     ]
     if first and float(jacobian[:, 0].max()) < _VANISHED:
-        hit = [f"{names[0]} at its bound: no floor is visible in these points", *hit]
+        others = [one for one in hit if not one.startswith(f"{names[0]} ")]
+        hit = [f"{names[0]} at its bound: no floor is visible in these points", *others]
     if hit:
         return BOUND_HIT, "; ".join(hit) + "."
     scaled = jacobian / np.linalg.norm(jacobian, axis=0)

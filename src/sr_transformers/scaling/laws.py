@@ -116,6 +116,40 @@ class BoundLaw:
         value, weights = log_sum_exp(np.concatenate([floor, powers]))
         return value, np.concatenate([weights, -weights[first:] * self.x]).T
 
+    def straighten(self, theta: np.ndarray) -> np.ndarray:
+        """z: where the valley along which floor, coefficients and exponents trade is straight; theta without a floor.
+
+        z = (log L, log s_1 .. log s_K, log p_1 .. log p_K, rest), L the law's value at the centre of the data and
+        -s_k its slope there in log x_k. Points that show level and slopes but hardly a bend leave only the p_k open,
+        and the way along them is a line; in theta it is a curve on which every optimizer creeps.
+        """
+        if not self.first:
+            return theta.copy()
+        k = self.num_powers
+        level, shares = log_sum_exp(theta[: 1 + k, None])
+        exponents = theta[1 + k : 1 + 2 * k]
+        slopes = np.log(shares[1:, 0]) + np.log(exponents)
+        return np.concatenate([level, slopes, np.log(exponents), theta[1 + 2 * k :]])
+
+    def bend(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """theta of z, and its Jacobian `(Q, Q)`; theta is nan where the powers leave nothing for the floor."""
+        jacobian = np.eye(len(z))
+        if not self.first:
+            return z, jacobian
+        k = self.num_powers
+        log_shares = z[1 : 1 + k] - z[1 + k : 1 + 2 * k]
+        floor = 1.0 - np.exp(np.minimum(log_shares, 1.0)).sum()
+        if not floor > 0:
+            return np.full_like(z, np.nan), jacobian
+        exponents = np.exp(z[1 + k : 1 + 2 * k])
+        coefficient, exponent = np.arange(1, 1 + k), np.arange(1 + k, 1 + 2 * k)
+        jacobian[0, coefficient] = -np.exp(log_shares) / floor
+        jacobian[0, exponent] = np.exp(log_shares) / floor
+        jacobian[coefficient, 0] = 1.0
+        jacobian[coefficient, exponent] = -1.0
+        jacobian[exponent, exponent] = exponents
+        return np.concatenate([[z[0] + np.log(floor)], z[0] + log_shares, exponents, z[1 + 2 * k :]]), jacobian
+
     def encode(self, params: Mapping[str, float]) -> np.ndarray:
         """Internal coordinates of parameters by name; E of 0 becomes a floor far below any loss."""
         k, first, names = self.num_powers, self.first, self.law.names
@@ -207,7 +241,7 @@ def log_sum_exp(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _discount(repeats: np.ndarray, log_r: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log(1 + R (1 - exp(-repeats / R))), and its derivatives by the repeats and by log R."""
-    r = np.exp(log_r)
+    r = np.exp(np.clip(log_r, -30.0, 30.0))  # as with exponents: an optimizer without bounds may look beyond
     left = np.exp(-repeats / r)
     worth = 1.0 - r * np.expm1(-repeats / r)
     return np.log(worth), left / worth, (-r * np.expm1(-repeats / r) - repeats * left) / worth

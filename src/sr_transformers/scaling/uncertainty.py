@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sr_transformers.scaling.fitting import DELTA, Fit, minimum
+from sr_transformers.scaling.descent import DELTA, minimum
+from sr_transformers.scaling.fitting import Fit
 from sr_transformers.scaling.laws import law_named
 from sr_transformers.scaling.points import Points
 
@@ -44,7 +45,11 @@ class Bootstrap:
         names = law_named(self.law).names
         if self.reason:
             return dict.fromkeys(names)
-        return {name: _interval(self.params[name], level) for name in names}
+        return {name: interval(self.params[name], level) for name in names}
+
+    def rows(self) -> list[dict[str, float]]:
+        """The parameters of every refit; empty if there is no interval."""
+        return [{name: float(values[draw]) for name, values in self.params.items()} for draw in range(self.draws)]
 
     def of_law(self, columns: Mapping[str, np.ndarray], level: float = LEVEL) -> np.ndarray:
         """`(P, 2)` interval of the law's own value at new points, the mean of many runs; nan if there is none."""
@@ -65,8 +70,7 @@ class Bootstrap:
         if self.reason:
             return None
         law = law_named(self.law)
-        rows = [{name: values[draw] for name, values in self.params.items()} for draw in range(self.draws)]
-        return np.stack([law.predict(row, columns) for row in rows])
+        return np.stack([law.predict(row, columns) for row in self.rows()])
 
     def _bounds(self, curves: np.ndarray | None, columns: Mapping[str, np.ndarray], level: float) -> np.ndarray:
         if curves is None:
@@ -121,7 +125,8 @@ def bootstrap(fitted: Fit, points: Points, draws: int = 200, seed: int = 0, delt
     return result
 
 
-def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """The middle `level` of resampled values."""
     tail = (1.0 - level) / 2
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return float(low), float(high)

@@ -14,11 +14,10 @@ import numpy as np
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.scaling.laws import N, law_named
-from sr_transformers.scaling.prediction import bottleneck
-from sr_transformers.study.analysis import Analysis, analyse
+from sr_transformers.study.analysis import Analysis, analyse, bottleneck_of
 from sr_transformers.study.plan import Study
 from sr_transformers.study.runner import run_study
-from sr_transformers.study.words import METRIC_NAMES, sentences
+from sr_transformers.study.words import METRIC_NAMES, agreeing, sentences
 
 SIZES = {
     "3k": [1, 16, 1],
@@ -151,8 +150,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         "bottleneck": None,
     }
     if joint and joint.fitted.usable:
-        answer["bottleneck"] = bottleneck(joint.fitted.params, largest, d)
-        answer["bottleneck"]["agreeing_draws"] = _agreeing(joint, largest, d, answer["bottleneck"]["bottleneck"])
+        answer["bottleneck"] = bottleneck_of(joint, largest, d)
     return answer
 
 
@@ -164,10 +162,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     if choice:
         data_gain, size_gain = choice["gain_from_data"], choice["gain_from_size"]
         gains = f"{data_gain:.3f} nats from twice the data, {size_gain:.3f} from twice the size"
-        sure = choice["agreeing_draws"]
         lines.append(
-            f"Bottleneck at N = {answer['largest_measured']:,}: {choice['bottleneck']} ({gains}"
-            + (f"; {sure:.0%} of the resampled fits agree)." if sure is not None else "; no interval for this).")
+            f"Bottleneck at N = {answer['largest_measured']:,}: {choice['bottleneck']} ({gains}; {agreeing(choice)})."
         )
     else:
         lines.append("Whether data or size is the bottleneck these runs do not say: the joint law is not determined.")
@@ -198,17 +194,6 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     lines += [f"- {sentence}" for sentence in sentences(found.document)]
     lines += [f"- Not answered: {note}" for note in found.notes]
     return "\n".join(lines)
-
-
-def _agreeing(joint: Any, n: float, d: float, name: str) -> float | None:
-    if joint.resampled.reason:
-        return None
-    draws = joint.resampled.params
-    names = [
-        bottleneck({key: float(values[i]) for key, values in draws.items()}, n, d)["bottleneck"]
-        for i in range(joint.resampled.draws)
-    ]
-    return float(np.mean([one == name for one in names]))
 
 
 def _bounds(interval: np.ndarray) -> list[float] | None:

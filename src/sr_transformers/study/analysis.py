@@ -22,7 +22,7 @@ from sr_transformers.scaling.laws import UNIQUE, D, N, law_named
 from sr_transformers.scaling.points import Points
 from sr_transformers.scaling.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
 from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of
-from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap
+from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap, interval
 
 METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
@@ -169,16 +169,33 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     return Analysis(runs, epochs, fraction, laws, held, plain(document), notes)
 
 
-def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, float]]:
-    """N and D for the compute of the costliest run, for ten and a hundred times it; of distinct data, so one epoch."""
+def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, Any]]:
+    """N and D for the compute of the costliest run, for ten and a hundred times it; of distinct data, so one epoch.
+
+    With the intervals of both, and how many times the most data measured D is: the law is an extrapolation there.
+    """
     if joint is None or not joint.fitted.usable:
         return []
     most = max(run.record.training_flops + run.record.head_flops for run in runs)
     vocabulary = int(runs[0].record.recipe["model"]["vocab_size"])
-    return [
-        {"flops": factor * most, **compute_optimal(joint.fitted.params, factor * most, vocabulary)}
-        for factor in (1.0, 10.0, 100.0)
-    ]
+    measured = float(joint.points.columns[D].max())
+    rows = []
+    for flops in (most, 10 * most, 100 * most):
+        best = compute_optimal(joint.fitted.params, flops, vocabulary)
+        draws = [compute_optimal(params, flops, vocabulary) for params in joint.resampled.rows()]
+        intervals = {
+            f"{name}_interval": interval(np.array([one[name] for one in draws])) if draws else None for name in (N, D)
+        }
+        rows.append({"flops": flops, **best, **intervals, "times_measured_D": best[D] / measured})
+    return rows
+
+
+def bottleneck_of(joint: Fitted, n: float, d: float) -> dict[str, Any]:
+    """`bottleneck` of a joint law, and the part of the resampled fits that name the same; None without intervals."""
+    found: dict[str, Any] = {N: n, D: d, **bottleneck(joint.fitted.params, n, d)}
+    names = [bottleneck(params, n, d)["bottleneck"] for params in joint.resampled.rows()]
+    found["agreeing_draws"] = float(np.mean([name == found["bottleneck"] for name in names])) if names else None
+    return found
 
 
 def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
@@ -186,7 +203,7 @@ def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
     if joint is None or not joint.fitted.usable:
         return None
     n, d = (float(joint.points.columns[name].max()) for name in (N, D))
-    return {"N": n, "D": d, **bottleneck(joint.fitted.params, n, d)}
+    return bottleneck_of(joint, n, d)
 
 
 def _epochs_worth(repeated: Fitted | None) -> list[dict[str, float]]:

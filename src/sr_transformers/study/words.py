@@ -1,16 +1,43 @@
 """What a study found, in plain sentences with numbers: the same in the report, in `advise` and on the card."""
 
+import math
 from typing import Any
 
 METRIC_NAMES = {"ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 
 
-def parameter(document: dict[str, Any], name: str, digits: int = 3) -> str:
-    """A parameter with its interval, or without one and saying so."""
+PAPER_ALPHA = 0.121  # on ML-20M
+_NO_EFFECT = 0.0011  # an exponent at its lower bound, rounding aside
+_FAR = 3.0  # times the data measured from which on an extrapolation is called one
+
+
+def parameter(document: dict[str, Any], name: str) -> str:
+    """A parameter with its interval, to a hundredth of the interval's width; or without one and saying so.
+
+    >>> parameter({"params": {"E": 3.168}, "intervals": {"E": [7.3e-07, 6.581]}}, "E")
+    '3.17 [0.00, 6.58]'
+    """
     value, bounds = document["params"][name], document["intervals"][name]
     if bounds is None:
-        return f"{value:.{digits}g} (no interval)"
-    return f"{value:.{digits}g} [{bounds[0]:.{digits}g}, {bounds[1]:.{digits}g}]"
+        return f"{value:.3g} (no interval)"
+    width = bounds[1] - bounds[0]
+    digits = max(2 - math.floor(math.log10(width)), 0) if width > 0 else 6
+    return f"{value:,.{digits}f} [{bounds[0]:,.{digits}f}, {bounds[1]:,.{digits}f}]"
+
+
+def rounded(value: float) -> str:
+    """Three digits, written out.
+
+    >>> rounded(2_407_382_946.1), rounded(156_158.0), rounded(0.01234)
+    ('2,410,000,000', '156,000', '0.0123')
+    """
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def agreeing(choice: dict[str, Any]) -> str:
+    """How sure a bottleneck is."""
+    share = choice["agreeing_draws"]
+    return "no interval for this" if share is None else f"{share:.0%} of the resampled fits agree"
 
 
 def sentences(document: dict[str, Any]) -> list[str]:
@@ -24,12 +51,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
             found.append(
                 f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}."
             )
-            bounds = one["intervals"]["alpha"]
-            if bounds:
-                inside = bounds[0] <= 0.121 <= bounds[1]
-                found.append(
-                    f"The paper's alpha on ML-20M, .121, lies {'inside' if inside else 'outside'} this interval."
-                )
+            if one["intervals"]["alpha"]:
+                found.append(_against_paper(*one["intervals"]["alpha"]))
         else:
             found.append(f"{law}: the form L = E + A / N^alpha does not describe these runs: {one['reason']}")
         found += _forms(one)
@@ -48,14 +71,10 @@ def sentences(document: dict[str, Any]) -> list[str]:
         found.append(
             f"At N = {choice['N']:,.0f} and D = {choice['D']:,.0f} twice the data would gain "
             f"{choice['gain_from_data']:.3f} nats, twice the size {choice['gain_from_size']:.3f}: "
-            f"the bottleneck is {choice['bottleneck']}."
+            f"the bottleneck is {choice['bottleneck']} ({agreeing(choice)})."
         )
     if document["compute_optimal"]:
-        best = document["compute_optimal"][-1]
-        found.append(
-            f"A hundred times the compute of the costliest run ({best['flops']:.1e} FLOPs, {best['head_share']:.0%} of "
-            f"them for the head) would be best spent on N = {best['N']:,.0f} and D = {best['D']:,.0f}."
-        )
+        found.append(_best_spent(document["compute_optimal"][-1]))
     if "repeated" in laws:
         one = laws["repeated"]
         if one["status"] == "converged":
@@ -74,6 +93,31 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def _against_paper(low: float, high: float) -> str:
+    if low <= _NO_EFFECT and high >= PAPER_ALPHA:
+        return (
+            f"This interval reaches down to no effect of size at all: it neither supports nor contradicts the paper's "
+            f"alpha on ML-20M, {PAPER_ALPHA}."
+        )
+    where = "inside" if low <= PAPER_ALPHA <= high else "outside"
+    return f"The paper's alpha on ML-20M, {PAPER_ALPHA}, lies {where} this interval."
+
+
+def _best_spent(best: dict[str, Any]) -> str:
+    parts = []
+    for name in ("N", "D"):
+        bounds = best[f"{name}_interval"]
+        between = f" [{rounded(bounds[0])} to {rounded(bounds[1])}]" if bounds else " (no interval)"
+        parts.append(f"{name} = {rounded(best[name])}{between}")
+    text = (
+        f"A hundred times the compute of the costliest run ({best['flops']:.1e} FLOPs, {best['head_share']:.0%} of "
+        f"them for the head) would be best spent on {' and '.join(parts)}"
+    )
+    if best["times_measured_D"] > _FAR:
+        return f"{text}; that is {rounded(best['times_measured_D'])} times the data measured, a far extrapolation."
+    return f"{text}."
 
 
 def _forms(one: dict[str, Any]) -> list[str]:
