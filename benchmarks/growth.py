@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from memory import resident, train_steps
+from memory import PeakMemory, train_steps
 
 from sr_transformers import LSRMConfig, prepare
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
@@ -62,10 +62,9 @@ def measure_training(axis: str, value: int) -> dict[str, float]:
     train_steps(
         LSRMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1), Work(2, precision="fp32", device="cpu"), 1
     )
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    memory = PeakMemory()
     times = train_steps(config, work, 2, SECONDS)[1:]
-    return {"per_second": work.positions / statistics.median(times), "bytes": resident("VmHWM") - before}
+    return {"per_second": work.positions / statistics.median(times), "bytes": memory.bytes()}
 
 
 class Log:
@@ -85,8 +84,7 @@ class Log:
 def measure_users(users: int) -> dict[str, float]:
     """Targets per second of planning an epoch and collating batches, and the bytes that takes beside the log."""
     log, window = Log(users), BASE["max_position_embeddings"]
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
+    memory = PeakMemory()
     start = time.perf_counter()
     sampler = EpochBatchSampler(log.lengths, window, window, 64, 0, ALL_POSITIONS)
     planning = (time.perf_counter() - start) / sampler.plan.num_targets
@@ -101,7 +99,7 @@ def measure_users(users: int) -> dict[str, float]:
     return {
         "per_second": 1 / per_target,
         "planning_seconds": planning * sampler.plan.num_targets,
-        "bytes": resident("VmHWM") - before,
+        "bytes": memory.bytes(),
     }
 
 
@@ -126,12 +124,11 @@ def measure_rows(rows: int) -> dict[str, float]:
         # In a process of its own: what writing leaves behind is not preparation's.
         code = f"import growth, pathlib; growth.write_log(pathlib.Path({str(log)!r}), {rows})"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")
+        memory = PeakMemory()
         start = time.perf_counter()
         prepare(log, Path(folder) / "out")
         seconds = time.perf_counter() - start
-    return {"per_second": rows / seconds, "bytes": resident("VmHWM") - before}
+    return {"per_second": rows / seconds, "bytes": memory.bytes()}
 
 
 def exponents(points: list[dict[str, float]], name: str) -> dict[str, float]:
@@ -174,8 +171,9 @@ def draw(result: dict[str, Any]) -> None:
             if not column:
                 plot.set_ylabel(label)
         axes[1, column].set_xlabel(axis + NOTES.get(axis, ""))
-    for kind in ("png", "svg"):
-        figure.savefig(RESULTS / f"growth.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": "growth"}):  # the same picture is the same file
+        for kind in ("png", "svg"):
+            figure.savefig(RESULTS / f"growth.{kind}", dpi=110, metadata={"Date": None} if kind == "svg" else None)
 
 
 def main() -> None:

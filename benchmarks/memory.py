@@ -55,11 +55,21 @@ def plan(case: dict[str, Any]) -> tuple[LSRMConfig, Work]:
     return LSRMConfig.from_size(case["size"], vocab_size=case["items"] + 2), Work(device="cpu", **options)
 
 
-def resident(field: str) -> int:
-    """Bytes of VmRSS or VmHWM of this process."""
-    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert match
-    return int(match[1]) * 1024
+class PeakMemory:
+    """Bytes of this process's peak resident set above what it held when this was made; `bytes()` asks the kernel."""
+
+    def __init__(self) -> None:
+        self.before = self._resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak counter starts again from here
+
+    def bytes(self) -> int:
+        return self._resident("VmHWM") - self.before
+
+    @staticmethod
+    def _resident(field: str) -> int:
+        match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert match
+        return int(match[1]) * 1024
 
 
 def train_steps(config: LSRMConfig, work: Work, steps: int, seconds: float = 0.0) -> list[float]:
@@ -98,10 +108,9 @@ def measure(case: dict[str, Any]) -> int:
     tiny = {**config.to_dict(), "hidden_size": 16, "intermediate_size": 64, "num_attention_heads": 2}
     small = Work(rows=2, precision=work.precision, optimizer=work.optimizer, device="cpu")
     train_steps(LSRMConfig(**{**tiny, "num_hidden_layers": 1, "vocab_size": 50}), small, 1)
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counter starts again from here
+    memory = PeakMemory()
     train_steps(config, work, STEPS)
-    return resident("VmHWM") - before
+    return memory.bytes()
 
 
 def run(case: dict[str, Any], prefix: list[str], environment: dict[str, str]) -> int:

@@ -22,7 +22,7 @@ def test_it_is_the_fused_kernels_attention_with_its_gradients(heads, starts):
     states = [torch.randn(2, heads, 9, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     mask = None if starts is None else torch.cat([packed(9, starts), packed(9, [0, 4])])
     expected = nn.functional.scaled_dot_product_attention(*states, attn_mask=mask, is_causal=mask is None, scale=0.3)
-    found = short_row_attention(*states, mask, 0.3).transpose(1, 2)
+    found = short_row_attention(nn.Module(), *states, mask, 0.3)[0].transpose(1, 2)
     torch.testing.assert_close(found, expected)
     upstream = torch.randn_like(expected)
     for one, other in zip(
@@ -34,7 +34,8 @@ def test_it_is_the_fused_kernels_attention_with_its_gradients(heads, starts):
 def test_dropout_is_of_the_weights():
     torch.manual_seed(0)
     query = torch.zeros(1, 1, 200, 200)  # all weights of a row are equal
-    found = short_row_attention(query, query, torch.eye(200)[None, None], None, 1.0, dropout=0.25)[0, :, 0]
+    one = torch.eye(200)[None, None]
+    found = short_row_attention(nn.Module(), query, query, one, None, 1.0, dropout=0.25)[0][0, :, 0]
     kept = found != 0
     counts = torch.arange(1, 201, dtype=torch.float32)
     assert kept.sum() / counts.sum() == pytest.approx(0.75, abs=0.01)
@@ -63,9 +64,9 @@ def test_it_is_preferred_where_it_was_measured_to_be_faster(dtype, length, keys,
 def test_training_in_bf16_takes_it_and_nothing_else_does(training, monkeypatch):
     calls = []
 
-    def spy(*args):
+    def spy(*args, **kwargs):
         calls.append(args)
-        return short_row_attention(*args)
+        return short_row_attention(*args, **kwargs)
 
     monkeypatch.setattr("sr_transformers.lsrm.modeling_lsrm.short_row_attention", spy)
     torch.manual_seed(0)

@@ -1,6 +1,8 @@
 # Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
 """Attention for training in bfloat16 on CPUs, where torch's fused kernel has a slow backward."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,23 +11,28 @@ LONGEST_ROW = 256
 
 
 def short_row_attention(
+    module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-) -> torch.Tensor:
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
     """Attention as batched matrix products: what `scaled_dot_product_attention` computes, all weights at once.
 
+    Called as transformers calls its attention functions.
+
     Args:
+        module: the layer; not needed here.
         query, key, value: `(B, H, T, D)`.
         attention_mask: `(B, 1, T, T)` bool, true where a query may look; None: at everything before it and itself.
         scaling: of the products, before the softmax.
         dropout: rate for the weights.
 
     Returns:
-        `(B, T, H, D)`.
+        `(B, T, H, D)`, and no weights.
     """
     batch, heads, length, size = query.shape
     lowest = torch.finfo(query.dtype).min
@@ -38,7 +45,7 @@ def short_row_attention(
     with torch.autocast(query.device.type, enabled=False):
         weights = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=scaling).softmax(-1)
         output = torch.bmm(nn.functional.dropout(weights, dropout), value)
-    return output.view(batch, heads, length, size).transpose(1, 2).contiguous()
+    return output.view(batch, heads, length, size).transpose(1, 2).contiguous(), None
 
 
 def prefers_short_rows(query: torch.Tensor, key: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:

@@ -88,14 +88,12 @@ class LSRMAttention(nn.Module):
             key, value = past_key_values.update(key, value, self.layer_idx)
         dropout = self.attention_dropout if self.training else 0.0
         implementation = self.config._attn_implementation
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         if self.training and implementation == "sdpa" and prefers_short_rows(query, key, attention_mask):
-            output = short_row_attention(query, key, value, attention_mask, self.scaling, dropout)
-            weights = None
-        else:
-            attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-            output, weights = attention(
-                self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-            )
+            attention = short_row_attention
+        output, weights = attention(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
         return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
 
 
