@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from sr_transformers.lsrm.attention_lsrm import LONGEST_ROW, prefers_short_rows, short_row_attention
+from sr_transformers.lsrm.attention_lsrm import (
+    LONGEST_ROW,
+    MOST_WEIGHTS,
+    prefers_short_rows,
+    short_row_attention,
+)
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
@@ -43,43 +48,66 @@ def test_dropout_is_of_the_weights():
     torch.testing.assert_close(found[kept], expected[kept])
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("dtype", "length", "keys", "mask", "preferred"),
+    ("dtype", "rows", "length", "keys", "mask", "preferred"),
     [
-        (torch.bfloat16, LONGEST_ROW, LONGEST_ROW, None, True),
-        (torch.bfloat16, 5, 5, torch.bool, True),
-        (torch.bfloat16, 5, 5, torch.bfloat16, False),
-        (torch.bfloat16, LONGEST_ROW + 1, LONGEST_ROW + 1, None, False),
-        (torch.bfloat16, 1, 5, None, False),
-        (torch.float32, 5, 5, None, False),
+        (torch.bfloat16, 2, LONGEST_ROW, LONGEST_ROW, None, "always"),
+        (torch.bfloat16, 2, 5, 5, torch.bool, "always"),
+        (torch.bfloat16, 2, 5, 5, torch.bfloat16, "never"),
+        (torch.bfloat16, 2, LONGEST_ROW + 1, LONGEST_ROW + 1, None, "never"),
+        (torch.bfloat16, 2, 1, 5, None, "never"),
+        (torch.bfloat16, 1, 5, 5, None, "training"),
+        (torch.bfloat16, MOST_WEIGHTS // 200**2 + 1, 200, 200, None, "training"),
+        (torch.float32, 2, 5, 5, None, "ranking"),
     ],
 )
-def test_it_is_preferred_where_it_was_measured_to_be_faster(dtype, length, keys, mask, preferred):
-    query, key = (torch.zeros(1, 1, count, 2, dtype=dtype) for count in (length, keys))
+def test_it_is_preferred_where_it_was_measured_to_be_faster(training, dtype, rows, length, keys, mask, preferred):
+    query, key = (torch.zeros(rows, 1, count, 2, dtype=dtype) for count in (length, keys))
     mask = None if mask is None else torch.ones(1, 1, length, keys, dtype=mask)
-    assert prefers_short_rows(query, key, mask) is preferred
+    expected = preferred in ("always", "training" if training else "ranking")
+    assert prefers_short_rows(query, key, mask, training) is expected
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_training_in_bf16_takes_it_and_nothing_else_does(training, monkeypatch):
+def test_an_exported_model_does_not_choose_by_the_shapes_of_its_example():
+    chosen = []
+
+    class Choice(nn.Module):
+        def forward(self, query):
+            chosen.append(prefers_short_rows(query, query, None, False))
+            return query + 1
+
+    query = torch.zeros(2, 1, 5, 2)
+    rows = torch.export.Dim("rows")
+    torch.export.export(Choice(), (query,), dynamic_shapes=({0: rows},), strict=False)
+    torch.jit.trace(Choice(), query, check_trace=False)
+    assert set(chosen) == {False}
+
+
+@pytest.mark.parametrize(("training", "precise", "takes"), [(True, False, 2), (True, True, 0), (False, True, 2)])
+def test_the_model_takes_it(training, precise, takes, monkeypatch):
     calls = []
 
     def spy(*args, **kwargs):
         calls.append(args)
         return short_row_attention(*args, **kwargs)
 
-    monkeypatch.setattr("sr_transformers.lsrm.modeling_lsrm.short_row_attention", spy)
     torch.manual_seed(0)
     model = LSRMForCausalLM(LSRMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2))
     ids = torch.randint(2, 50, (3, 8))
     positions = torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]] * 3)
-    losses = []
-    for precise in (False, True):
-        model.train(training)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
+    model.train(training)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+    def loss():
         with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
-            losses.append(model(ids, position_ids=positions, labels=ids).loss)
-        assert len(calls) == (2 if training else 0)
-    torch.testing.assert_close(losses[0], losses[1], rtol=2e-3, atol=0)
+            return model(ids, position_ids=positions, labels=ids).loss
+
+    expected = loss()
+    monkeypatch.setattr("sr_transformers.lsrm.modeling_lsrm.short_row_attention", spy)
+    torch.testing.assert_close(loss(), expected)
+    assert len(calls) == takes
+    monkeypatch.setattr("sr_transformers.lsrm.modeling_lsrm.prefers_short_rows", lambda *args: False)
+    torch.testing.assert_close(loss(), expected, rtol=1e-5 if precise else 2e-3, atol=0)

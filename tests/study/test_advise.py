@@ -2,7 +2,7 @@ import pytest
 from made_studies import INTERACTIONS, TRUTH, add_run
 
 from sr_transformers.scaling.laws import LAWS
-from sr_transformers.study.advise import Hardware, advice_study, numbers, text
+from sr_transformers.study.advise import Hardware, advice_study, duration, numbers, price, text
 from sr_transformers.study.analysis import analyse
 
 
@@ -57,6 +57,30 @@ def test_a_law_that_is_not_determined_gives_no_number(tmp_path):
     said = text(answer, found, Log)
     assert "No loss is predicted" in said
     assert "these runs do not say" in said
+
+
+def test_what_was_measured_answers_even_without_a_law(found, tmp_path):
+    said = text(numbers(found, Log, Hardware()), found, Log)
+    assert "- On 100% of the users the best of 7 sizes from 3,072 to 1,572,864 is N = 1,572,864: loss 4.9" in said
+    assert "; N = 1,572,864, from 10% to 100% of the users)." in said
+    assert "; from N = 3,072 to 1,572,864 on 100% of the users)." in said
+    for size in ("3k", "12k"):
+        add_run(tmp_path, size)
+    few = analyse(tmp_path, draws=5)
+    said = text(numbers(few, Log, Hardware()), few, Log)
+    assert "- Several amounts of data were not measured." in said
+    assert "nats (no seed was repeated; from N = 3,072 to 12,288 on 100% of the users)." in said
+
+
+def test_times_and_prices_are_readable():
+    assert [duration(hours) for hours in (1.1e-5, 0.05, 3.14, 31.2, 12345)] == [
+        "0.04 s",
+        "3 min",
+        "3.1 h",
+        "31 h",
+        "12,000 h",
+    ]
+    assert [price(cost) for cost in (0.0, 2e-5, 0.5, 1234.5)] == ["0.00", "< 0.01", "0.50", "1,234.50"]
 
 
 @pytest.mark.parametrize("values", [{"flops": 0}, {"utilisation": 1.5}, {"price": -1}])

@@ -89,7 +89,7 @@ class LSRMAttention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         implementation = self.config._attn_implementation
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        if self.training and implementation == "sdpa" and prefers_short_rows(query, key, attention_mask):
+        if implementation == "sdpa" and prefers_short_rows(query, key, attention_mask, self.training):
             attention = short_row_attention
         output, weights = attention(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs

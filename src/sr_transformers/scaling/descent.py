@@ -21,7 +21,8 @@ def huber(residuals: np.ndarray, delta: float) -> np.ndarray:
     [0.125, 2.5]
     """
     size = np.abs(residuals)
-    return np.where(size < delta, 0.5 * residuals**2, delta * (size - 0.5 * delta))
+    square = np.minimum(size, delta)
+    return square * (size - 0.5 * square)
 
 
 def minimum(

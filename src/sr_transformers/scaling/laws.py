@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 N, D, UNIQUE = "N", "D", "unique"
+_FAR = 50.0  # logarithms: e^50 of anything here is no number of a law
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,15 @@ class BoundLaw:
         return np.concatenate([level, slopes, np.log(exponents), theta[1 + 2 * k :]])
 
     def bend(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """theta of z, and its Jacobian `(Q, Q)`; theta is nan where the powers leave nothing for the floor."""
+        """theta of z, and its Jacobian `(Q, Q)`; theta is nan where the powers leave nothing for the floor, and beyond
+        anything that a law could be."""
         jacobian = np.eye(len(z))
         if not self.first:
             return z, jacobian
         k = self.num_powers
         log_shares = z[1 : 1 + k] - z[1 + k : 1 + 2 * k]
         floor = 1.0 - np.exp(np.minimum(log_shares, 1.0)).sum()
-        if not floor > 0:
+        if not floor > 0 or np.abs(z).max() > _FAR:
             return np.full_like(z, np.nan), jacobian
         exponents = np.exp(z[1 + k : 1 + 2 * k])
         coefficient, exponent = np.arange(1, 1 + k), np.arange(1 + k, 1 + 2 * k)

@@ -15,6 +15,7 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.scaling.laws import N, law_named
 from sr_transformers.study.analysis import Analysis, analyse, bottleneck_of
+from sr_transformers.study.measured import best_sizes, means, per_doubling
 from sr_transformers.study.plan import Study
 from sr_transformers.study.runner import run_study
 from sr_transformers.study.words import METRIC_NAMES, agreeing, sentences
@@ -140,6 +141,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
                 row[metric] = float(law_named("saturating").predict(one.fitted.params, columns)[0])
                 row[f"{metric}_interval"] = _bounds(one.resampled.of_law(columns))
         rows.append(row)
+    measured = means(found.runs, found.epochs)
     answer: dict[str, Any] = {
         "interactions": d,
         "epochs": found.epochs,
@@ -148,6 +150,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         "sizes": rows,
         "hardware": dataclasses.asdict(hardware),
         "bottleneck": None,
+        "measured": {"means": measured, "best": best_sizes(measured), "per_doubling": per_doubling(measured)},
     }
     if joint and joint.fitted.usable:
         answer["bottleneck"] = bottleneck_of(joint, largest, d)
@@ -169,13 +172,14 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
         lines.append("Whether data or size is the bottleneck these runs do not say: the joint law is not determined.")
     if answer["law"] is None:
         lines.append("No loss is predicted: neither law of size converged on these runs. More budget, or more sizes.")
+    lines += ["", *_measured_lines(answer["measured"])]
     lines += [
         "",
-        f"Expected on all of the data after {answer['epochs']:g} epochs with 95 % intervals of the law; hours and cost "
+        f"Expected on all of the data after {answer['epochs']:g} epochs with 95 % intervals of the law; time and cost "
         f"on one accelerator of {hardware['flops'] / 1e12:g} TFLOP/s at {hardware['utilisation']:.0%} for "
         f"{hardware['price']:g} an hour:",
         "",
-        "| size | N | loss | HR@10 | NDCG@10 | hours | cost | |",
+        "| size | N | loss | HR@10 | NDCG@10 | time | cost | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in answer["sizes"]:
@@ -184,9 +188,14 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
         if row["beyond"] > REACH:
             note += ", a guess"
         lines.append(
-            f"| {row['size']} | {row['N']:,} | {' | '.join(cells)} | {row['hours']:.2g} | {row['cost']:.2g} | {note} |"
+            f"| {row['size']} | {row['N']:,} | {' | '.join(cells)} | {duration(row['hours'])} | "
+            f"{price(row['cost'])} | {note} |"
         )
-    lines += ["", "How sure:"]
+    lines += [
+        "",
+        "How sure:",
+        f"- All of this is for {answer['epochs']:g} epochs; larger models may use more (--epochs).",
+    ]
     if found.fraction < 1:
         lines.append(
             f"- HR@10 and NDCG@10 are those of {found.fraction:.0%} of the users: no more sizes were affordable."
@@ -194,6 +203,45 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     lines += [f"- {sentence}" for sentence in sentences(found.document)]
     lines += [f"- Not answered: {note}" for note in found.notes]
     return "\n".join(lines)
+
+
+def _measured_lines(measured: dict[str, Any]) -> list[str]:
+    """The runs' own answer: it holds whether a law does or not."""
+    lines = ["What was measured, without any law:", ""]
+    for best in measured["best"]:
+        lines.append(
+            f"- On {best['fraction']:.0%} of the users the best of {best['sizes']} sizes from {best['smallest']:,} to "
+            f"{best['largest']:,} is N = {best['N']:,}: loss {best['loss']:.3f}, NDCG@10 {best['ndcg@10']:.4f}."
+        )
+    for what, gain in measured["per_doubling"].items():
+        if gain is None:
+            lines.append(f"- Several amounts of {what} were not measured.")
+            continue
+        low, high, error = gain["from"], gain["to"], gain["standard_error"]
+        where = (
+            f"N = {low['N']:,}, from {low['fraction']:.0%} to {high['fraction']:.0%} of the users"
+            if what == "data"
+            else f"from N = {low['N']:,} to {high['N']:,} on {low['fraction']:.0%} of the users"
+        )
+        sure = "no seed was repeated" if error is None else f"± {error:.3f}"
+        lines.append(f"- A doubling of the {what} gained {gain['nats']:.3f} nats ({sure}; {where}).")
+    return lines
+
+
+def duration(hours: float) -> str:
+    """Hours in the unit that suits them.
+
+    >>> duration(1.1e-05), duration(0.05), duration(31.2), duration(500)
+    ('0.04 s', '3 min', '31 h', '500 h')
+    """
+    seconds = hours * 3600
+    unit, size = next((one for one in (("h", 3600), ("min", 60)) if seconds >= one[1]), ("s", 1))
+    return f"{float(f'{seconds / size:.2g}'):,g} {unit}"
+
+
+def price(cost: float) -> str:
+    """Money to a hundredth; next to nothing is not nothing."""
+    return "< 0.01" if 0 < cost < 0.01 else f"{cost:,.2f}"
 
 
 def _bounds(interval: np.ndarray) -> list[float] | None:
