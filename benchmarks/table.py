@@ -7,7 +7,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-NAMES = ("training", "quality", "packing", "evaluation", "serving", "preparation", "startup")
+NAMES = ("training", "quality", "packing", "evaluation", "serving", "sessions", "preparation", "startup")
 HEAD = ("case", "measured", "unit", "ours", "best peer", "", "ratio")
 
 

@@ -80,7 +80,7 @@ def test_nan_raises(place):
         rank_targets(scores, torch.tensor([2, 2]), None, 1)
 
 
-@pytest.mark.parametrize("vocab_size", [5, 64, 1000, 3001])
+@pytest.mark.parametrize("vocab_size", [5, 1000, 10_000, 30_001])
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_two_rounds_of_a_top_k_find_what_one_finds(vocab_size, k):
     generator = torch.Generator().manual_seed(vocab_size)
@@ -94,8 +94,9 @@ def test_the_two_rounds_of_a_top_k_find_what_one_finds(vocab_size, k):
     assert all(len(set(row)) == k for row in places.tolist())
 
 
-def test_the_log_partition_is_exact_and_leaves_the_scores_alone():
-    scores = torch.randn(5, 400_000) * 4
+@pytest.mark.parametrize("vocab_size", [100, 400_000])
+def test_the_log_partition_is_exact_and_leaves_the_scores_alone(vocab_size):
+    scores = torch.randn(5, vocab_size) * 4
     scores[1, 7], scores[2] = 500.0, -500.0
     before = scores.clone()
     torch.testing.assert_close(log_partition(scores).double(), scores.double().logsumexp(1), atol=1e-4, rtol=1e-6)

@@ -15,7 +15,8 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 
 _SCORES = 1 << 25  # scores held at a time, in numbers: 128 MiB of float32
 _SCRATCH = 1 << 20  # numbers in the scratch area
-_GROUP = 64  # neighbours of which only the best can bring its group into the second round of a top k
+_GROUP = 16  # items of which only the best can bring its group into the second round of a top k
+_FEW = 1 << 16  # numbers for which all of this takes longer than to do it plainly
 
 
 def rows_of_scores(vocab_size: int) -> int:
@@ -92,6 +93,8 @@ def _parts(scores: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Te
 
 def log_partition(scores: torch.Tensor) -> torch.Tensor:
     """`(B,)` logarithm of the sum of exponentials of every row of `(B, V)` scores, which stay as they are."""
+    if scores.numel() < _FEW:
+        return scores.logsumexp(1)
     top = scores.amax(1, keepdim=True)
     sums = [
         torch.sub(part, top[rows], out=scratch).mul_(math.log2(math.e)).exp2_().sum(1)
@@ -107,12 +110,13 @@ def top_k_items(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
     An item among the k best stands in one of the k groups with the best maxima, so only those are searched.
     """
     groups = scores.shape[1] // _GROUP
-    if groups < 4 * k:
+    if groups < 8 * k or scores.numel() < _FEW:
         best = scores.topk(k, dim=1)
         return best.values, best.indices
-    grouped = scores[:, : groups * _GROUP].unflatten(1, (groups, _GROUP))
-    first = grouped.amax(2).topk(k, dim=1, sorted=False).indices * _GROUP
-    inside = (first[:, :, None] + torch.arange(_GROUP, device=scores.device)).flatten(1)
+    # Group j has the items j, j + groups, j + 2 groups, ..: maxima of whole rows are taken, many at a time.
+    grouped = scores[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
+    first = grouped.amax(1).topk(k, dim=1, sorted=False).indices
+    inside = (first[:, :, None] + groups * torch.arange(_GROUP, device=scores.device)).flatten(1)
     rest = torch.arange(groups * _GROUP, scores.shape[1], device=scores.device).expand(len(scores), -1)
     candidates = torch.cat([inside, rest], dim=1)
     best = scores.gather(1, candidates).topk(k, dim=1)
