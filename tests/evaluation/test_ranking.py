@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
+from sr_transformers.evaluation.evaluator import rank_histories
 from sr_transformers.evaluation.ranking import log_partition, rank_targets, top_k_items
 
 
@@ -72,12 +73,19 @@ def test_an_unknown_target_gets_rank_v():
     assert rank_targets(torch.zeros(1, 12), torch.tensor([UNK_ID]), None, 10).ranks.tolist() == [12]
 
 
+@pytest.mark.parametrize("with_probabilities", [True, False])
 @pytest.mark.parametrize("place", [0, 3])
-def test_nan_raises(place):
-    scores = torch.zeros(2, 4)
-    scores[1, place] = torch.nan
-    with pytest.raises(ValueError, match="a score is NaN: the model has diverged"):
-        rank_targets(scores, torch.tensor([2, 2]), None, 1)
+def test_nan_raises(place, with_probabilities):
+    class Diverged:
+        gives_log_probabilities = with_probabilities
+
+        def score(self, histories):
+            scores = torch.zeros(2, 4)
+            scores[1, place] = torch.nan
+            return scores
+
+    with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
+        rank_histories(Diverged(), [], np.array([2, 2]), None, [1])
 
 
 @pytest.mark.parametrize("vocab_size", [5, 1000, 10_000, 30_001])

@@ -12,7 +12,14 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
-from sr_transformers.evaluation.ranking import Ranking, log_partition, pairs_of, rank_targets, rows_of_scores
+from sr_transformers.evaluation.ranking import (
+    Ranking,
+    log_partition,
+    pairs_of,
+    rank_targets,
+    refuse_nan,
+    rows_of_scores,
+)
 
 _BLOCK = 1 << 16  # targets looked at a time
 
@@ -86,12 +93,17 @@ def rank_histories(
     Returns:
         The ranking, and `(B,)` float64 losses in nats, NaN for targets outside the vocabulary; None for a scorer
         without probabilities.
+
+    Raises:
+        ValueError: if a score is NaN.
     """
     scores = scorer.score(shown)
     target = torch.from_numpy(targets).to(scores.device)
     losses = None
+    summaries = log_partition(scores) if scorer.gives_log_probabilities else scores.amax(1)
+    refuse_nan(summaries)
     if scorer.gives_log_probabilities:
-        losses = (log_partition(scores) - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
+        losses = (summaries - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
         losses[targets == UNK_ID] = np.nan
     pairs = None if seen is None else pairs_of(seen, scores.device)
     return rank_targets(scores, target, pairs, max(ks)), losses

@@ -14,6 +14,7 @@ from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
+_LINE = 16  # float32 numbers of a cache line: products are a third slower on rows that begin in the middle of one
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
 
 
@@ -98,13 +99,13 @@ class ModelScorer:
 
     def _inputs(self, windows: Sequence[np.ndarray]) -> dict[str, Any]:
         """What the model is called with."""
-        width = max(max((len(window) for window in windows), default=1), 1)
+        lengths = np.array([len(window) for window in windows], np.int64)
+        width = max(int(lengths.max(initial=1)), 1)
+        from_right = np.arange(width, 0, -1)
         input_ids = np.full((len(windows), width), PAD_ID, np.int64)
-        mask = np.zeros((len(windows), width), np.int64)
-        for row, window in enumerate(windows):
-            start = width - max(len(window), 1)
-            mask[row, start:] = 1
-            input_ids[row, width - len(window) :] = window
+        if lengths.any():
+            input_ids[from_right <= lengths[:, None]] = np.concatenate(windows)
+        mask = (from_right <= np.maximum(lengths, 1)[:, None]).astype(np.int64)
         device = self.model.device
         ids = torch.from_numpy(input_ids).to(device)
         # Without padding no mask is needed, and attention takes its faster way.
@@ -117,7 +118,8 @@ class ModelScorer:
         weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
         scores = self._scores
         if scores is None or len(scores) < len(states):
-            scores = torch.empty(len(states), weight.shape[0], device=weight.device)
+            width = -(-weight.shape[0] // _LINE) * _LINE
+            scores = torch.empty(len(states), width, device=weight.device)[:, : weight.shape[0]]
             self._scores = scores if self.reuse_memory else None
         scores = scores[: len(states)]
         step = _BLOCK if len(states) >= 32 else weight.shape[0]  # a few users read the embeddings once in any case

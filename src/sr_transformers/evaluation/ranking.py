@@ -44,6 +44,19 @@ class Ranking:
     top: np.ndarray
 
 
+def refuse_nan(summaries: torch.Tensor) -> None:
+    """Refuses scores of a diverged model: NaN compares false with everything, so it would be ranked first.
+
+    Args:
+        summaries: `(B,)`, of every row of scores something that NaN passes through: the maximum or `log_partition`.
+
+    Raises:
+        ValueError: if one is NaN.
+    """
+    if bool(torch.isnan(summaries).any()):
+        raise ValueError("a score is NaN or infinite: the model has diverged, there is no ranking.")
+
+
 def rank_targets(
     scores: torch.Tensor, targets: torch.Tensor, seen: tuple[torch.Tensor, torch.Tensor] | None, top_k: int
 ) -> Ranking:
@@ -54,18 +67,12 @@ def rank_targets(
     vocabulary (`UNK_ID`) gets the last rank, V.
 
     Args:
-        scores: `(B, V)` floating point; overwritten.
+        scores: `(B, V)` floating point without NaN (`refuse_nan`); overwritten.
         targets: `(B,)` int64.
         seen: (row, token) int64 pairs to take out of the ranking, or None.
         top_k: how many tokens to list in `top`; clipped to the number of items.
-
-    Raises:
-        ValueError: if a score is NaN (NaN compares false with everything, so a diverged model would be ranked first).
     """
     vocab_size = scores.shape[1]
-    # max propagates NaN and reads the scores once, without a mask of their size.
-    if bool(torch.isnan(scores.amax(1)).any()):
-        raise ValueError("a score is NaN: the model has diverged, there is no ranking.")
     target_scores = scores.gather(1, targets[:, None])
     if seen is not None:
         scores[seen] = -torch.inf
