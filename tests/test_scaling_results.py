@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sr_transformers.study.advise import measured_lines
+
 ROOT = Path(__file__).parent.parent
 KEPT = sorted((ROOT / "recipes" / "results" / "scaling").glob("*/plan.json"))
 
@@ -35,6 +37,23 @@ def test_kept_records_are_small_and_whole(path):
     assert records
     assert {record.parent.name for record in records} <= set(plan["runs"])
     assert sum(record.stat().st_size for record in path.parent.rglob("run.json")) < 1.5e6
+
+
+def test_the_readme_says_how_often_intervals_hold_the_truth():
+    found = json.loads((ROOT / "benchmarks" / "results" / "scaling_coverage.json").read_text())
+    shares: dict[str, list[float]] = {}
+    for case, one in found.items():
+        assert (one["draws"], one["refits"]) == (200, 200)
+        shares.setdefault(case.split(",")[0], []).extend(100 * share for share in one["coverage"].values())
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"the truth in {min(shares['n']):g} to {max(shares['n']):g} % (L(N)," in text
+    assert f"and in {min(shares['joint']):g} to {max(shares['joint']):g} % of them (joint law," in text
+
+
+def test_the_readme_says_what_the_kept_advice_measured():
+    answer = json.loads((ROOT / "recipes" / "results" / "advice" / "online-retail.json").read_text())
+    shown = (ROOT / "README.md").read_text().split("<!-- advice -->\n")[1].split("\n<!-- /advice -->")[0]
+    assert shown.split("\n") == measured_lines(answer["measured"])[2:]
 
 
 def test_a_study_is_kept_without_its_histories(script, tmp_path):

@@ -48,3 +48,14 @@ def test_what_compute_would_buy_has_intervals_and_says_how_far_it_reaches(found)
 
 def test_a_bottleneck_says_how_many_resampled_fits_agree(found):
     assert "% of the resampled fits agree)." in "\n".join(sentences(found.document))
+
+
+def test_an_interval_that_holds_everything_says_so(found):
+    document = copy.deepcopy(found.document)
+    one = copy.deepcopy(document["laws"]["joint"])
+    one["params"] |= {"R_D": 3.0}
+    document["epochs_worth"] = [{"epochs": 4.0}]
+    for bounds, said in (([2.0, 5.0], "R_D 3.00 [2.00, 5.00]"), ([0.05, 10_000.0], "holds everything from worthless")):
+        one["intervals"] |= {"R_D": bounds}
+        document["laws"]["repeated"] = one
+        assert said in "\n".join(sentences(document))

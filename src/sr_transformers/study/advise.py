@@ -172,7 +172,7 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
         lines.append("Whether data or size is the bottleneck these runs do not say: the joint law is not determined.")
     if answer["law"] is None:
         lines.append("No loss is predicted: neither law of size converged on these runs. More budget, or more sizes.")
-    lines += ["", *_measured_lines(answer["measured"])]
+    lines += ["", *measured_lines(answer["measured"])]
     lines += [
         "",
         f"Expected on all of the data after {answer['epochs']:g} epochs with 95 % intervals of the law; time and cost "
@@ -205,7 +205,7 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     return "\n".join(lines)
 
 
-def _measured_lines(measured: dict[str, Any]) -> list[str]:
+def measured_lines(measured: dict[str, Any]) -> list[str]:
     """The runs' own answer: it holds whether a law does or not."""
     lines = ["What was measured, without any law:", ""]
     for best in measured["best"]:

@@ -77,7 +77,12 @@ def sentences(document: dict[str, Any]) -> list[str]:
         found.append(_best_spent(document["compute_optimal"][-1]))
     if "repeated" in laws:
         one = laws["repeated"]
-        if one["status"] == "converged":
+        if one["status"] == "converged" and _holds_everything(one["intervals"]["R_D"]):
+            found.append(
+                "The law of repeated data fits these runs, but its interval of R_D holds everything from worthless "
+                "repeats to repeats as good as new data."
+            )
+        elif one["status"] == "converged":
             rows = document["epochs_worth"]
             few, many = min(row["epochs"] for row in rows), max(row["epochs"] for row in rows)
             found.append(
@@ -93,6 +98,11 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def _holds_everything(bounds: list[float] | None) -> bool:
+    """Whether an interval of R_D says nothing: repeats worth less than a tenth of the data, or all of a thousand."""
+    return bounds is not None and bounds[0] < 0.1 and bounds[1] > 1000
 
 
 def _against_paper(low: float, high: float) -> str:
