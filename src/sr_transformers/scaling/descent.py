@@ -11,6 +11,7 @@ DELTA = 1e-3
 
 _EXPONENTS = (1e-3, 5.0)
 _LOG_REPEATS = (np.log(0.05), np.log(1e4))
+_ROUNDS = 4  # of an optimizer that stopped on a slope, where residuals go from the square to the straight part
 _FLOOR_LEAVES = np.log(0.1)  # a floor below this share of the loss may be on its way to nothing
 
 
@@ -43,21 +44,26 @@ def minimum(
 
     limits = bounds_of(bound, log_loss)
     low, high = np.array(limits).T
-    start = np.clip(start, low, high)
-    # SLSQP keeps the bounds. L-BFGS-B would too, but its small factorizations wake all threads of the BLAS: 100 times
-    # slower where other programs use the cores.
-    found = minimize(objective, start, jac=True, method="SLSQP", bounds=limits, options={"ftol": 1e-10, "maxiter": 500})
-    theta = _bottom(bound, objective, np.clip(found.x, low, high), low, high)
-    if bound.first and theta[0] < bound.log_loss(theta)[0].mean() + _FLOOR_LEAVES:
-        # A floor on its way to nothing gets ever less gradient and stops anywhere: ask for the bound itself.
-        without = _bottom(bound, objective, np.concatenate([low[:1], theta[1:]]), low, high)
-        if objective(without)[0] <= objective(theta)[0]:
-            theta = without
-    value, gradient = objective(theta)
-    blocked = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+    theta = np.clip(start, low, high)
     # The gradient sums terms of up to w delta / delta^2; what is left must be small against that.
-    settled = bool(np.abs(np.where(blocked, 0.0, gradient)).max() <= 1e-4 * max(weights.sum() / delta, 1.0))
-    return theta, value * scale, settled
+    small = 1e-4 * max(weights.sum() / delta, 1.0)
+    for _ in range(_ROUNDS):
+        # SLSQP keeps the bounds. L-BFGS-B would too, but its small factorizations wake all threads of the BLAS: 100
+        # times slower where other programs use the cores.
+        options = {"ftol": 1e-10, "maxiter": 500}
+        found = minimize(objective, theta, jac=True, method="SLSQP", bounds=limits, options=options)
+        theta = _bottom(bound, objective, np.clip(found.x, low, high), low, high)
+        if bound.first and theta[0] < bound.log_loss(theta)[0].mean() + _FLOOR_LEAVES:
+            # A floor on its way to nothing gets ever less gradient and stops anywhere: ask for the bound itself.
+            without = _bottom(bound, objective, np.concatenate([low[:1], theta[1:]]), low, high)
+            if objective(without)[0] <= objective(theta)[0]:
+                theta = without
+        value, gradient = objective(theta)
+        blocked = ((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0))
+        left = float(np.abs(np.where(blocked, 0.0, gradient)).max())
+        if left <= small:
+            break
+    return theta, value * scale, left <= small
 
 
 def _bottom(
