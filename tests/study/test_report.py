@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import polars as pl
 import pytest
@@ -37,6 +38,19 @@ def test_every_figure_is_there_twice_and_linked(written):
     assert names >= {"loss-size", "loss-held-out", "predicted-measured", "size-and-data", "data", "isoflop", "shape"}
     assert "repetition" in names
     assert all(f"![{name}](figures/{name}.png)" in text for name in names)
+
+
+def test_runs_that_stopped_at_different_epochs_are_no_picture_of_repetition(study_folder, tmp_path):
+    shutil.copytree(study_folder, tmp_path / "shop")
+    path = tmp_path / "shop" / "plan.json"
+    plan = json.loads(path.read_text())
+    for run in plan["runs"].values():
+        run["epochs"] = 60.0
+    path.write_text(json.dumps(plan))
+    write_report(tmp_path / "shop", tmp_path / "out", draws=0)
+    names = {one.stem for one in (tmp_path / "out" / "figures").glob("*.png")}
+    assert "loss-size" in names
+    assert "repetition" not in names
 
 
 def test_the_html_needs_nothing_beside_it(written):

@@ -109,7 +109,9 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
         ratio = repeated.points.columns[D] / repeated.points.columns[UNIQUE]
         several = [n for n in np.unique(repeated.points.columns[N])
                    if len(np.unique(np.round(ratio[repeated.points.columns[N] == n], 1))) > 1]  # fmt: skip
-        if several:
+        # Runs that were stopped at different epochs are no study of repetition.
+        planned = {run.plan["epochs"] for run in found.runs if not run.plan["settings"]}
+        if several and len(planned) > 1:
             chosen = repeated.points.take(np.isin(repeated.points.columns[N], several))
             smallest = chosen.columns[UNIQUE] <= chosen.columns[UNIQUE].min() * 1.05
             made.append(("repetition", lambda: figures.repetition_figure(
