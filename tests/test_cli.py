@@ -41,6 +41,23 @@ def test_prepare_tells_what_it_found(walked, capsys):
     assert "test targets outside vocabulary" in out
 
 
+def test_evaluate_hands_precision_and_compilation_to_the_scorer(walked, monkeypatch, capsys):
+    from sr_transformers.evaluation import model_scorer
+
+    asked, plain = [], model_scorer.ModelScorer
+
+    def spy(model, **options):
+        asked.append({name: options.pop(name) for name in ("bf16", "compile")})
+        return plain(model, **options)
+
+    monkeypatch.setattr(model_scorer, "ModelScorer", spy)
+    arguments = ["evaluate", "--model", str(walked / "run"), "--data", str(walked / "data"), "--k", "5"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--bf16", "--compile"]) == 0
+    assert asked == [{"bf16": False, "compile": False}, {"bf16": True, "compile": True}]
+    capsys.readouterr()
+
+
 def test_evaluate_prints_the_protocol_and_all_models(walked, capsys):
     arguments = ["--model", str(walked / "run"), "--data", str(walked / "data"), "--json", str(walked / "reports.json")]
     assert main(["evaluate", *arguments, "--k", "5", "--seen", "remove"]) == 0
