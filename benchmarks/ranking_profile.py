@@ -1,13 +1,12 @@
 """python benchmarks/ranking_profile.py: where the time of full ranking goes, layers compiled in bfloat16.
 
 One `evaluate` per case under torch's profiler, after one that compiles. Microseconds of a user by kind of work, the
-rate of the product with the item table beside what the machine's products reach at their best (4,096 squared), and what
+rate of the product with the item table beside what the machine's products reach at their best, and what
 is left of the time outside torch's operations; written to benchmarks/results/ranking_profile.json.
 """
 
 import json
 import sys
-import time
 from typing import Any
 
 import harness
@@ -61,17 +60,6 @@ def matches(key: str, word: str) -> bool:
     return key == word or (word == "CompiledFxGraph" and word in key)
 
 
-def peak_gflops(size: int = 4096, turns: int = 5) -> float:
-    """Best rate of a large float32 product."""
-    left, right = torch.randn(2, size, size).unbind()
-    times = []
-    for _ in range(turns):
-        start = time.perf_counter()
-        left @ right
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times) / 1e9
-
-
 def main() -> None:
     """Profiles, prints and writes."""
     options = harness.parser(__doc__, list(CASES), []).parse_args()
@@ -80,7 +68,7 @@ def main() -> None:
         "hardware": harness.hardware(options.threads),
         "commit": harness.source_commit(),
         "command": harness.command(sys.argv),
-        "peak_gflops_fp32": peak_gflops(),
+        "peak_gflops_fp32": worker_ours.gemm({})["gflops_fp32"],
         "cases": {case: profile(CASES[case], options) for case in options.case},
     }
     print(json.dumps(result, indent=1))

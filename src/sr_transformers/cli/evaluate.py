@@ -16,7 +16,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
     one.add_argument("--bf16", action="store_true", help="compute the models' layers in bfloat16: faster, less exact")
     one.add_argument("--compile", action="store_true",
-                     help="translate the layers by torch.compile: faster from about 100,000 users on")  # fmt: skip
+                     help="translate the layers by torch.compile; pays for hundreds of thousands of users")  # fmt: skip
     one.add_argument("--json", metavar="FILE", help="write the reports here too")
     one.set_defaults(run=_evaluate)
 

@@ -5,7 +5,7 @@ them. No interval is given where there is none: for fewer than two points to spa
 the reason stands in `Bootstrap.reason`.
 
 Source: pairs bootstrap, Efron and Tibshirani 1993; for scaling laws Besiroglu et al. 2024. Coverage over 200 draws is
-measured in tests/scaling/test_uncertainty.py.
+measured by benchmarks/scaling_coverage.py.
 """
 
 from collections.abc import Mapping

@@ -6,6 +6,7 @@ answered from the runs that are there is missing, with the reason in `notes`.
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,15 @@ def agreement(runs: list[StudyRun]) -> dict[str, float | int]:
     return result
 
 
+def losses_of(runs: Sequence[StudyRun]) -> dict[str, Any]:
+    """Mean `loss` and `loss_standard_deviation` of runs that differ in their seed; no deviation of one run."""
+    losses = [run.loss for run in runs]
+    return {
+        "loss": float(np.mean(losses)),
+        "loss_standard_deviation": float(np.std(losses, ddof=1)) if losses[1:] else None,
+    }
+
+
 def ablations(runs: list[StudyRun]) -> list[dict[str, Any]]:
     """Variants against the runs that differ in nothing but the variant's settings: means over the seeds both have."""
     rows = []
@@ -246,8 +256,7 @@ def ablations(runs: list[StudyRun]) -> list[dict[str, Any]]:
                 "fraction": members[0].plan["fraction"],
                 "epochs": members[0].plan["epochs"],
                 "seeds": [run.plan["seed"] for run in members],
-                "loss": float(np.mean([run.loss for run in members])),
-                "loss_standard_deviation": float(np.std([r.loss for r in members], ddof=1)) if members[1:] else None,
+                **losses_of(members),
                 "ndcg@10": float(np.mean([run.metric("ndcg@10") for run in members])),
                 "switched_at": [run.record.switched_at for run in members],
                 "loss_minus_plain": float(np.mean(differences)) if pairs else None,

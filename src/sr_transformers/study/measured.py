@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sr_transformers.data.fractions import USERS
-from sr_transformers.study.analysis import METRICS, StudyRun
+from sr_transformers.study.analysis import METRICS, StudyRun, losses_of
 
 
 def means(runs: Sequence[StudyRun], epochs: float) -> list[dict[str, Any]]:
@@ -22,15 +22,13 @@ def means(runs: Sequence[StudyRun], epochs: float) -> list[dict[str, Any]]:
             groups[run.plan["fraction"], run.record.num_non_embedding_parameters].append(run)
     rows = []
     for (fraction, n), members in sorted(groups.items()):
-        losses = [run.loss for run in members]
         rows.append(
             {
                 "fraction": fraction,
                 "N": n,
                 "D": float(np.mean([run.record.num_train_interactions for run in members])),
                 "runs": len(members),
-                "loss": float(np.mean(losses)),
-                "loss_standard_deviation": float(np.std(losses, ddof=1)) if members[1:] else None,
+                **losses_of(members),
                 **{name: float(np.mean([run.metric(name) for run in members])) for name in METRICS},
             }
         )
