@@ -1,3 +1,4 @@
+import copy
 import math
 import shutil
 
@@ -19,6 +20,11 @@ def recommender():
 
 def names(found):
     return [one.item for one in found]
+
+
+def same(found, expected, tolerance=1e-6):
+    for one, other in zip(found, expected, strict=True):
+        assert dict(one) == pytest.approx(dict(other), abs=tolerance)
 
 
 def test_probabilities_are_the_models_own(recommender):
@@ -79,13 +85,32 @@ def test_bf16_changes_probabilities_by_its_rounding_alone(recommender):
 def test_compiled_layers_give_the_same_answers(recommender):
     compiled = Recommender(recommender.model, recommender.tokenizer, compile=True)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    for histories in ([["tea", "Käse"]], [["tea", "42"], ["bread", "tea"]]):
-        for found, expected in zip(
-            compiled.recommend_batch(histories), recommender.recommend_batch(histories), strict=True
-        ):
-            assert names(found) == names(expected)
-            assert [p for _, p in found] == pytest.approx([p for _, p in expected], abs=1e-6)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 2
+    one, several, padded = [["tea", "Käse"]], [["tea", "42"], ["bread", "tea"]], [["tea", "42", "bread"], ["tea"]]
+    # Then the first again: what is compiled for the others must not answer for it.
+    for histories in (one, several, padded, one, several):
+        same(compiled.recommend_batch(histories), recommender.recommend_batch(histories))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 3
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_what_is_compiled_for_one_model_never_answers_for_another(recommender):
+    """Few of the compiler's own conditions are looked at in every call; another depth and new weights are seen."""
+    histories = [["tea", "Käse"]]
+    compiled = Recommender(recommender.model, recommender.tokenizer, compile=True)
+    compiled.recommend_batch(histories)
+    config = copy.deepcopy(recommender.model.config)
+    config.num_hidden_layers += 1
+    deeper = LSRMForCausalLM(config).eval()
+    expected = Recommender(deeper, recommender.tokenizer).recommend_batch(histories)
+    of_deeper = Recommender(deeper, recommender.tokenizer, compile=True)
+    same(of_deeper.recommend_batch(histories), expected)
+    deeper.load_state_dict(LSRMForCausalLM(config).state_dict())
+    expected = Recommender(deeper, recommender.tokenizer).recommend_batch(histories)
+    same(of_deeper.recommend_batch(histories), expected)
+    same(compiled.recommend_batch(histories), recommender.recommend_batch(histories))
+    deeper.to(torch.bfloat16)
+    expected = Recommender(deeper, recommender.tokenizer).recommend_batch(histories)
+    same(of_deeper.recommend_batch(histories), expected, 0.02)
 
 
 def test_unknown_items_are_skipped(recommender):

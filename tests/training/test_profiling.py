@@ -120,6 +120,12 @@ def test_a_run_that_is_too_short_says_so(markov_prepared, tmp_path):
         trainer(markov_prepared, tmp_path, profiler).train()
 
 
+def test_a_compiled_model_is_not_profiled(markov_prepared, tmp_path):
+    profiler = StepProfiler(tmp_path / "profile")
+    with pytest.raises(ValueError, match="profile without torch_compile"):
+        trainer(markov_prepared, tmp_path, profiler, torch_compile=True).train()
+
+
 def test_profiling_changes_no_bit(markov_prepared, tmp_path):
     weights = []
     for name, callback in (("a", TrainerCallback()), ("b", StepProfiler(tmp_path / "profile", warm_up=4, steps=2))):

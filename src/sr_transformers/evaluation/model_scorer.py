@@ -31,6 +31,18 @@ def check_vocabulary(name: str, vocab_size: int, data: PreparedData) -> None:
         )
 
 
+def _checked(guards: Sequence[Any]) -> list[bool]:
+    """Which conditions of a translation are looked at in every call: torch's state, the arguments and the weights.
+
+    Hundreds more ask whether modules still have their classes, settings and hooks, and functions their code: a sixth of
+    the time of one user's request.
+    """
+    return [
+        guard.guard_type == "TENSOR_MATCH" or not (guard.is_global or "self" in guard.name or "func" in guard.name)
+        for guard in guards
+    ]
+
+
 class ModelScorer:
     """Scores with any `AutoModelForCausalLM` whose tokens are items.
 
@@ -41,7 +53,8 @@ class ModelScorer:
         reuse_memory: scores are overwritten by the next call; faster, for callers that are done with them by then.
         bf16: compute the layers in bfloat16; our own model's scores of items stay float32, as rounded ones would tie.
         compile: translate the layers by `torch.compile`. The first request of one user, and the first of several, take
-            about ten seconds more each; needs a C++ compiler on CPUs.
+            about ten seconds more each; needs a C++ compiler on CPUs. New weights count; modules, hooks and settings of
+            our own model are taken as they are at that request.
     """
 
     gives_log_probabilities = True
@@ -60,8 +73,13 @@ class ModelScorer:
         # Our own model can leave out what ranking does not need, unless its weights are spread over processes.
         self._is_ours = isinstance(model, LSRMForCausalLM) and not isinstance(model.lm_head.weight, DTensor)
         self._last_only = self._is_ours and model.config._attn_implementation in ("eager", "sdpa")
-        layers = model.model if self._is_ours else model
-        self._layers = torch.compile(layers, dynamic=True) if compile else layers
+        self._answer = self._last
+        if compile:
+            # Apart from other models' translations: `_checked` would not tell them from this one's.
+            options = {"guard_filter_fn": _checked} if self._is_ours else {}
+            self._answer = torch.compile(  # type: ignore[call-overload]  # torch's own stubs lack isolate_recompiles
+                self._last, dynamic=True, isolate_recompiles=True, options=options
+            )
         self._scores: torch.Tensor | None = None
 
     @torch.no_grad()
@@ -78,11 +96,11 @@ class ModelScorer:
         try:
             with self.autocast():
                 if not self._is_ours:
-                    return self._layers(**self._inputs(windows), logits_to_keep=1).logits[:, -1].float()
+                    return self._answer(*self._inputs(windows)).float()
                 users = max(len(windows), 1)
                 step = _USERS if self.model.device.type == "cpu" else users
-                states = [self._encode(windows[first : first + step]) for first in range(0, users, step)]
-                return self._score_items(torch.cat(states))
+                parts = [self._inputs(windows[first : first + step]) for first in range(0, users, step)]
+                return self._score_items(torch.cat([self._answer(*part) for part in parts]))
         finally:
             if was_training:
                 self.model.train()
@@ -92,26 +110,29 @@ class ModelScorer:
         device = self.model.device.type
         return torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
-    def _encode(self, windows: Sequence[np.ndarray]) -> torch.Tensor:
-        """`(B, d)` states of our own model after the last item."""
+    def _last(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """After the last item: `(B, d)` states of our own model, `(B, V)` logits of another."""
+        inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": False}
+        if not self._is_ours:
+            return self.model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
         leave_out = {"last_only": True} if self._last_only else {}
-        return self._layers(**self._inputs(windows), **leave_out).last_hidden_state[:, -1]
+        return self.model.model(input_ids, **inputs, **leave_out).last_hidden_state[:, -1]
 
-    def _inputs(self, windows: Sequence[np.ndarray]) -> dict[str, Any]:
-        """What the model is called with."""
-        lengths = np.array([len(window) for window in windows], np.int64)
-        width = max(int(lengths.max(initial=1)), 1)
-        from_right = np.arange(width, 0, -1)
-        input_ids = np.full((len(windows), width), PAD_ID, np.int64)
-        if lengths.any():
-            input_ids[from_right <= lengths[:, None]] = np.concatenate(windows)
-        mask = (from_right <= np.maximum(lengths, 1)[:, None]).astype(np.int64)
+    def _inputs(self, windows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Tokens, mask and positions, each `(B, longest)`; without padding no mask is needed, and attention takes its
+        faster way.
+        """
         device = self.model.device
-        ids = torch.from_numpy(input_ids).to(device)
-        # Without padding no mask is needed, and attention takes its faster way.
-        attention_mask = None if mask.all() else torch.from_numpy(mask).to(device)
-        position_ids = None if attention_mask is None else (attention_mask.cumsum(1) - 1).clamp(min=0)
-        return {"input_ids": ids, "attention_mask": attention_mask, "position_ids": position_ids, "use_cache": False}
+        if len({len(window) for window in windows}) == 1 and len(windows[0]):
+            return torch.from_numpy(np.stack(windows).astype(np.int64, copy=False)).to(device), None, None
+        lengths = np.array([len(window) for window in windows], np.int64)[:, None]
+        from_right = np.arange(lengths.max(initial=1), 0, -1)
+        ids = np.full((len(windows), len(from_right)), PAD_ID, np.int64)
+        ids[from_right <= lengths] = np.concatenate([np.zeros(0, np.int64), *windows])
+        mask = torch.from_numpy((from_right <= np.maximum(lengths, 1)).astype(np.int64)).to(device)
+        return torch.from_numpy(ids).to(device), mask, (mask.cumsum(1) - 1).clamp(min=0)
 
     def _score_items(self, states: torch.Tensor) -> torch.Tensor:
         """`LSRMForCausalLM.score_items` in float32 whatever the model's type, a block of items at a time."""

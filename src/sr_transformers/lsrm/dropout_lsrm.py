@@ -14,7 +14,7 @@ class LSRMDropout(nn.Dropout):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0.0 or input.device.type != "cpu":
             return super().forward(input)
-        bits = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = torch.randint(-(2**63), 2**63 - 1, ((input.numel() + 3) // 4,), dtype=torch.int64)
         kept = bits.view(torch.int16)[: input.numel()] >= round(self.p * 65536) - 32768
         return input * kept.view(input.shape).to(input.dtype).mul_(1.0 / (1.0 - self.p))
 

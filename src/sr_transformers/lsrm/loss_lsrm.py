@@ -179,6 +179,7 @@ def sampled_softmax_loss(
     return (log_z - positive).sum()
 
 
+@torch.compiler.disable  # its sizes depend on the targets: torch.compile would only give up in its midst
 def next_item_loss(
     hidden: torch.Tensor,
     head: nn.Linear,

@@ -54,8 +54,8 @@ class StepProfiler(TrainerCallback):
 
     Raises:
         FileExistsError: if the folder holds a profile already.
-        ValueError: for fewer than 4 steps of warm-up or none to profile, and, when training ends, if it was too short
-            to profile a step.
+        ValueError: for fewer than 4 steps of warm-up or none to profile; when training begins, if the model is
+            compiled; when it ends, if it was too short to profile a step.
     """
 
     def __init__(self, folder: str | Path, warm_up: int = 20, steps: int = 5):
@@ -76,6 +76,11 @@ class StepProfiler(TrainerCallback):
     # What the Trainer calls
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if args.torch_compile:
+            raise ValueError(
+                "a profile tells the parts of a step apart by the model's modules, which a compiled model runs as one: "
+                "profile without torch_compile."
+            )
         self._loader = kwargs["train_dataloader"]
         self._started = self._last = time.perf_counter()
 
