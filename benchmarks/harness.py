@@ -44,7 +44,8 @@ def parser(description: str | None, cases: Sequence[str], peers: Sequence[str]) 
     """The options that all benchmarks share."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--case", nargs="+", choices=cases, default=list(cases), help="which cases (default all)")
-    result.add_argument("--peers", nargs="+", choices=list(PARTICIPANTS)[2:], default=list(peers))
+    others = [name for name in PARTICIPANTS if not name.startswith("ours")]
+    result.add_argument("--peers", nargs="+", choices=others, default=list(peers))
     result.add_argument("--rounds", type=int, default=3, help="turns of each participant")
     result.add_argument("--seconds", type=float, default=8, help="measured per worker, beyond its start")
     result.add_argument("--limit", type=float, default=150, help="seconds after which a worker is ended and left out")

@@ -1,10 +1,11 @@
 """python benchmarks/training.py: real next-item targets per second of training steps, full softmax, ours and theirs.
 
 Two layers, two heads, window 50, Adam, dropout 0.2; 128 sequences a step, or as many targets. Ours through
-`LSRMTrainer` on a prepared folder, in float32 and in bf16; the peers through their own trainers, in float32. Steps are
-timed from end to end, data loading included, after warm-up; padding does not count, and neither does a first item that
-nothing precedes. `matrix products alone` is what the products of such a step reach by themselves, in the same run.
-SASRec.pytorch trains with one negative instead of the full softmax: it is measured and not compared.
+`LSRMTrainer` on a prepared folder, in float32, in bf16, and in bf16 with `torch_compile`; the peers through their own
+trainers, in float32. Steps are timed from end to end, data loading included, after warm-up; padding does not count, and
+neither does a first item that nothing precedes. `matrix products alone` is what the products of such a step reach by
+themselves, in the same run. SASRec.pytorch trains with one negative instead of the full softmax: it is measured and not
+compared.
 `12-layers` holds our training FLOPs against the machine's measured matrix products instead.
 """
 
@@ -25,23 +26,22 @@ CASES = {
 }
 FULL_SOFTMAX = ("RePlay", "HF GPT-2", "RecTools", "RecBole")
 SEQUENCES = 128
+# participant -> what rows call it, and the precision of its matrix products
+OURS = {"ours": ("fp32", "fp32"), "ours bf16": ("bf16", "bf16"), "ours compiled": ("compiled in bf16", "bf16")}
 
 
 def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Throughput in float32, throughput at our best setting, and memory, each against the best full-softmax peer."""
+    """Throughput in each of our ways, memory, and the loss, against the best full-softmax peer."""
     speed = {name: harness.median(turns, "targets_per_second") for name, turns in found.items()}
     memory = {name: harness.median(turns, "peak_gib") for name, turns in found.items()}
     peers = {name: speed.get(name) for name in FULL_SOFTMAX}
-    rows = [harness.row(case, "training, fp32", "targets/s", speed["ours"], peers)]
-    bf16 = speed.get("ours bf16")
-    if bf16:
-        rows.append(harness.row(case, "training, our best setting", "targets/s", max(bf16, speed["ours"]), peers))
+    rows = [harness.row(case, f"training, {way}", "targets/s", speed[name], peers) for name, (way, _) in OURS.items()]
     best = rows[0]["peer"]
     rows.append(harness.row(case, "peak memory, fp32", "GiB", memory["ours"], {best: memory[best]}, False, 3))
-    for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
+    for name, (way, _) in OURS.items():
         loss = loss_beside(found, name, best)
         if loss:
-            rows.append(harness.row(case, f"loss after as many targets, {precision}", "nats", *loss, False))
+            rows.append(harness.row(case, f"loss after as many targets, {way}", "nats", *loss, False))
     return rows
 
 
@@ -50,13 +50,10 @@ def rows_of_products(
 ) -> list[dict[str, Any]]:
     """Our throughput beside that of the step's matrix products alone."""
     rows = []
-    for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
+    for name, (way, precision) in OURS.items():
         ours = harness.median(found[name], "targets_per_second")
-        if ours:
-            products = {"matrix products alone": harness.median(machine, f"targets_per_second_{precision}")}
-            rows.append(
-                harness.row(case, f"training, {precision}, beside its matrix products", "targets/s", ours, products)
-            )
+        products = {"matrix products alone": harness.median(machine, f"targets_per_second_{precision}")}
+        rows.append(harness.row(case, f"training, {way}, beside its matrix products", "targets/s", ours, products))
     return rows
 
 
@@ -102,16 +99,16 @@ def main() -> None:
         shown = case if options.sequences == SEQUENCES else f"{case}, {options.sequences} sequences"
         print(shown, flush=True)
         if case == "12-layers":
-            found = harness.rounds(harness.OURS, settings, options)
+            found = harness.rounds(list(OURS), settings, options)
             machine = harness.rounds(("ours",), {**settings, "task": "gemm"}, options)["ours"]
             rows = []
-            for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
+            for name, (way, precision) in OURS.items():
                 flops = harness.median(found[name], "targets_per_second") * found[name][0]["flops_per_target"] / 1e9
                 peak = {"matrix products": harness.median(machine, f"gflops_{precision}")}
-                rows.append(harness.row("12 layers, d 256", f"training, {precision}", "GFLOP/s", flops, peak))
+                rows.append(harness.row("12 layers, d 256", f"training, {way}", "GFLOP/s", flops, peak))
             harness.save("training", case, rows, {**found, "matrix products": machine}, options)
             continue
-        found = harness.rounds([*harness.OURS, *options.peers], settings, options)
+        found = harness.rounds([*OURS, *options.peers], settings, options)
         machine = harness.rounds(("ours",), {**settings, "task": "products"}, options)["ours"]
         rows = [*rows_of(shown, found), *rows_of_products(shown, found, machine)]
         harness.save("training", shown, rows, {**found, "matrix products alone": machine}, options)

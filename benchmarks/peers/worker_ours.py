@@ -73,6 +73,7 @@ def train_model(settings: dict[str, Any]) -> tuple[LSRMTrainer, StepClock]:
         row_width=settings["window"],
         num_train_epochs=1000,
         precision=settings["precision"],
+        torch_compile=settings.get("compile", False),
         learning_rate=1e-3,
         lr_scheduler_type="constant",
         warmup_steps=0,

@@ -38,7 +38,7 @@ def test_the_points_and_the_curve_are_what_is_drawn(points):
 
 def test_what_the_fit_did_not_see_is_hollow(points):
     held = hold_out_largest(points, "n", draws=20)
-    axes = figures.law_figure(points, held.fitted, held.resampled, "t", held).axes[0]
+    axes = figures.law_figure(points, held.fitted, held.refits, "t", held).axes[0]
     (hollow,) = [line for line in axes.get_lines() if line.get_label() == "measured, held out"]
     assert hollow.get_markerfacecolor() == "white"
     assert len(hollow.get_xydata()) == 4

@@ -16,7 +16,7 @@ def noisy(rng, sizes=SIZES, noise=0.005):
 
 
 @pytest.fixture(scope="module")
-def resampled():
+def refits():
     points = noisy(np.random.default_rng(0))
     return bootstrap(fit("n", points, starts=4), points, draws=100)
 
@@ -46,25 +46,25 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert beyond >= 0.85
 
 
-def test_intervals_lie_around_the_fit(resampled):
-    for name, (low, high) in resampled.intervals().items():
+def test_intervals_lie_around_the_fit(refits):
+    for name, (low, high) in refits.intervals().items():
         assert low < TRUTH[name] < high
-    wide, narrow = resampled.intervals(0.99)["alpha"], resampled.intervals(0.5)["alpha"]
+    wide, narrow = refits.intervals(0.99)["alpha"], refits.intervals(0.5)["alpha"]
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
-def test_a_new_run_scatters_more_than_the_law(resampled):
+def test_a_new_run_scatters_more_than_the_law(refits):
     place = {"N": np.array([1e5, 1e8])}
-    law, run = resampled.of_law(place), resampled.of_new_run(place)
+    law, run = refits.of_law(place), refits.of_new_run(place)
     assert law.shape == (2, 2)
     assert ((run[:, 1] - run[:, 0]) > (law[:, 1] - law[:, 0])).all()
     assert law[1, 1] - law[1, 0] > 0
 
 
-def test_one_seed_gives_the_same_intervals(resampled):
+def test_one_seed_gives_the_same_intervals(refits):
     points = noisy(np.random.default_rng(0))
     again = bootstrap(fit("n", points, starts=4), points, draws=100)
-    assert again.intervals() == resampled.intervals()
+    assert again.intervals() == refits.intervals()
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,11 @@ def test_the_bottleneck_is_named_with_how_sure(found):
 
 def test_the_answer_is_in_plain_words(found):
     answer = numbers(found, Log, Hardware())
+    assert answer["runs"] == len(found.runs)
+    assert answer["commits"] == ["unknown"]
     said = text(answer, found, Log)
     assert "Bottleneck at N = 1,572,864: data (" in said
-    assert "of the resampled fits agree" in said
+    assert "of the refits agree" in said
     assert "| 800m | 829,440,000 |" in said
     assert "527 x beyond what was measured, a guess |" in said
     assert "How sure:" in said

@@ -46,8 +46,8 @@ def test_what_compute_would_buy_has_intervals_and_says_how_far_it_reaches(found)
     assert "extrapolation" not in said
 
 
-def test_a_bottleneck_says_how_many_resampled_fits_agree(found):
-    assert "% of the resampled fits agree)." in "\n".join(sentences(found.document))
+def test_a_bottleneck_says_how_many_refits_agree(found):
+    assert "% of the refits agree)." in "\n".join(sentences(found.document))
 
 
 def test_an_interval_that_holds_everything_says_so(found):

@@ -24,7 +24,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     _add_points(fit)
     fit.add_argument("--law", choices=LAWS, default="joint")
     fit.add_argument("--starts", type=int, default=24, metavar="K", help="random starting points")
-    fit.add_argument("--bootstrap", type=int, default=200, metavar="K", help="resamples for the intervals; 0: none")
+    fit.add_argument("--bootstrap", type=int, default=200, metavar="K", help="refits for the intervals; 0: none")
     fit.add_argument("--compare", nargs="*", choices=LAWS, metavar="LAW", help="other forms to compare with")
     fit.add_argument("--seed", type=int, default=0)
     fit.add_argument("--json", metavar="FILE", help="write the fit here")
@@ -129,9 +129,9 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.scaling.uncertainty import bootstrap
 
     fitted = fit(options.law, points, options.starts, options.seed)
-    resampled = bootstrap(fitted, points, options.bootstrap, options.seed)
+    refits = bootstrap(fitted, points, options.bootstrap, options.seed)
     comparison = compare(points, [options.law, *options.compare], seed=options.seed) if options.compare else None
-    document = describe_fit(fitted, points, resampled, comparison)
+    document = describe_fit(fitted, points, refits, comparison)
     print(fit_text(document))
     if options.json:
         Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
@@ -152,7 +152,7 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
                 "law": held.fitted.law,
                 "status": held.fitted.status,
                 "params": held.fitted.params,
-                "no_intervals": held.resampled.reason or None,
+                "no_intervals": held.refits.reason or None,
                 "reach": held.reach,
                 "rows": held.rows,
             }

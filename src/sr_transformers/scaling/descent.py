@@ -12,7 +12,7 @@ DELTA = 1e-3
 _EXPONENTS = (1e-3, 5.0)
 _LOG_REPEATS = (np.log(0.05), np.log(1e4))
 _ROUNDS = 4  # of an optimizer that stopped on a slope, where residuals go from the square to the straight part
-_FLOOR_LEAVES = np.log(0.1)  # a floor below this share of the loss may be on its way to nothing
+_FLOOR_LEAVES = np.log(0.5)  # a floor below this share of the loss may be on its way to nothing
 
 
 def huber(residuals: np.ndarray, delta: float) -> np.ndarray:

@@ -13,7 +13,7 @@ from sr_transformers.scaling.uncertainty import LEVEL, Bootstrap
 
 
 def describe_fit(
-    fitted: Fit, points: Points, resampled: Bootstrap, comparison: list[Comparison] | None = None, level: float = LEVEL
+    fitted: Fit, points: Points, refits: Bootstrap, comparison: list[Comparison] | None = None, level: float = LEVEL
 ) -> dict[str, Any]:
     """A fit with everything needed to judge it.
 
@@ -28,8 +28,8 @@ def describe_fit(
         "law": fitted.law,
         "formula": law.formula,
         "params": fitted.params,
-        "intervals": resampled.intervals(level),
-        "no_intervals": resampled.reason or None,
+        "intervals": refits.intervals(level),
+        "no_intervals": refits.reason or None,
         "level": level,
         "objective": fitted.objective,
         "status": fitted.status,
@@ -39,7 +39,7 @@ def describe_fit(
         "log_rmse": fitted.log_rmse,
         "starts": fitted.starts,
         "starts_agreeing": fitted.starts_agreeing,
-        "bootstrap": {"draws": resampled.draws, "redrawn": resampled.redrawn, "seed": resampled.seed},
+        "bootstrap": {"draws": refits.draws, "seed": refits.seed},
         "warnings": points.warnings,
         "dropped": points.dropped,
         "ranges": columns,

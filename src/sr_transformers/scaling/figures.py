@@ -54,7 +54,7 @@ def save(figure: Any, folder: str | Path, name: str) -> list[Path]:
 def law_figure(
     points: Points,
     fitted: Fit,
-    resampled: Bootstrap,
+    refits: Bootstrap,
     title: str,
     held: HeldOut | None = None,
     value: str = "test loss, nats",
@@ -73,7 +73,7 @@ def law_figure(
     line = np.geomspace(x.min() / 1.2, x.max() * 1.2, 100)
     axes.plot(line, law.predict(fitted.params, {variable: line}), _dash(fitted), color=COLOURS[0],
               label=_equation(fitted))  # fmt: skip
-    band = resampled.of_new_run({variable: line}) if held else resampled.of_law({variable: line})
+    band = refits.of_new_run({variable: line}) if held else refits.of_law({variable: line})
     if not np.isnan(band).any():
         label = "95 % interval of a new run" if held else "95 % interval of the law"
         axes.fill_between(line, band[:, 0], band[:, 1], color=COLOURS[0], alpha=0.15, lw=0, label=label)

@@ -21,14 +21,14 @@ class HeldOut:
     """A law fitted to the smaller sizes against what the largest ones measured: the paper's experiment.
 
     Attributes:
-        fitted, resampled: fit and bootstrap of the smaller sizes.
+        fitted, refits: fit and bootstrap of the smaller sizes.
         rows: a dictionary per held-out run: N, D, measured, predicted, relative_error (predicted / measured - 1), low
             and high (interval of one new run; None if there is none), inside (None likewise).
         reach: largest held-out N over the largest fitted.
     """
 
     fitted: Fit
-    resampled: Bootstrap
+    refits: Bootstrap
     rows: list[dict[str, float | bool | None]]
     reach: float
 
@@ -55,9 +55,9 @@ def hold_out_largest(
     held = points.columns[N] >= sizes[-largest]
     rest, unseen = points.take(~held), points.take(held)
     fitted = fit(law, rest, seed=seed)
-    resampled = bootstrap(fitted, rest, draws, seed)
+    refits = bootstrap(fitted, rest, draws, seed)
     predicted = law.predict(fitted.params, unseen.columns)
-    bounds = resampled.of_new_run(unseen.columns, level)
+    bounds = refits.of_new_run(unseen.columns, level)
     measured = unseen.columns["metric" if law.name == "saturating" else "loss"]
     rows: list[dict[str, float | bool | None]] = []
     for index in range(len(unseen)):
@@ -73,7 +73,7 @@ def hold_out_largest(
                 "inside": None if low is None or high is None else bool(low <= measured[index] <= high),
             }
         )
-    return HeldOut(fitted, resampled, rows, float(sizes[-1] / rest.columns[N].max()))
+    return HeldOut(fitted, refits, rows, float(sizes[-1] / rest.columns[N].max()))
 
 
 def width_of(num_parameters: float, width_per_layer: float = 25.0) -> float:

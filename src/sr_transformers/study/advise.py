@@ -13,6 +13,7 @@ import numpy as np
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.records import source_commit
 from sr_transformers.scaling.laws import N, law_named
 from sr_transformers.study.analysis import Analysis, analyse, bottleneck_of
 from sr_transformers.study.measured import best_sizes, means, per_doubling
@@ -134,15 +135,18 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         row["beyond"] = n / largest
         if source:
             row["loss"] = float(law_named(source.fitted.law).predict(source.fitted.params, columns)[0])
-            row["loss_interval"] = _bounds(source.resampled.of_law(columns))
+            row["loss_interval"] = _bounds(source.refits.of_law(columns))
         for metric in METRIC_NAMES:
             one = found.laws.get(metric)
             if one and one.fitted.usable:
                 row[metric] = float(law_named("saturating").predict(one.fitted.params, columns)[0])
-                row[f"{metric}_interval"] = _bounds(one.resampled.of_law(columns))
+                row[f"{metric}_interval"] = _bounds(one.refits.of_law(columns))
         rows.append(row)
     measured = means(found.runs, found.epochs)
     answer: dict[str, Any] = {
+        "runs": len(found.runs),
+        "commits": sorted({run.record.commit or "unknown" for run in found.runs}),
+        "answered_by_commit": source_commit(),
         "interactions": d,
         "epochs": found.epochs,
         "largest_measured": largest,

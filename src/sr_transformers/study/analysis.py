@@ -51,7 +51,7 @@ class Fitted:
 
     points: Points
     fitted: Fit
-    resampled: Bootstrap
+    refits: Bootstrap
 
 
 @dataclass
@@ -144,7 +144,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "num_runs": len(runs),
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
-            name: describe_fit(one.fitted, one.points, one.resampled, {"n": comparison, "joint": joint}.get(name))
+            name: describe_fit(one.fitted, one.points, one.refits, {"n": comparison, "joint": joint}.get(name))
             for name, one in laws.items()
         },
         "held_out": {
@@ -152,7 +152,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
                 "status": one.fitted.status,
                 "reason": one.fitted.reason,
                 "params": one.fitted.params,
-                "no_intervals": one.resampled.reason or None,
+                "no_intervals": one.refits.reason or None,
                 "reach": one.reach,
                 "rows": one.rows,
             }
@@ -183,7 +183,7 @@ def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[st
     rows = []
     for flops in (most, 10 * most, 100 * most):
         best = compute_optimal(joint.fitted.params, flops, vocabulary)
-        draws = [compute_optimal(params, flops, vocabulary) for params in joint.resampled.rows()]
+        draws = [compute_optimal(params, flops, vocabulary) for params in joint.refits.rows()]
         intervals = {
             f"{name}_interval": interval(np.array([one[name] for one in draws])) if draws else None for name in (N, D)
         }
@@ -192,9 +192,9 @@ def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[st
 
 
 def bottleneck_of(joint: Fitted, n: float, d: float) -> dict[str, Any]:
-    """`bottleneck` of a joint law, and the part of the resampled fits that name the same; None without intervals."""
+    """`bottleneck` of a joint law, and the part of the refits that name the same; None without intervals."""
     found: dict[str, Any] = {N: n, D: d, **bottleneck(joint.fitted.params, n, d)}
-    names = [bottleneck(params, n, d)["bottleneck"] for params in joint.resampled.rows()]
+    names = [bottleneck(params, n, d)["bottleneck"] for params in joint.refits.rows()]
     found["agreeing_draws"] = float(np.mean([name == found["bottleneck"] for name in names])) if names else None
     return found
 

@@ -131,14 +131,14 @@ def _of_size(found: Analysis, name: str, law: str, label: str, part: str) -> lis
     file = label.lower().replace("@", "")
     title = f"{name}: {label} against size ({part})"
     made: list[tuple[str, Callable[[], Any]]] = [
-        (f"{file}-size", lambda: figures.law_figure(one.points, one.fitted, one.resampled, title, value=value))
+        (f"{file}-size", lambda: figures.law_figure(one.points, one.fitted, one.refits, title, value=value))
     ]
     if held:
         other = f"{name}: {label} of the two largest sizes, predicted"
         made.append(
             (
                 f"{file}-held-out",
-                lambda: figures.law_figure(one.points, held.fitted, held.resampled, other, held, value),
+                lambda: figures.law_figure(one.points, held.fitted, held.refits, other, held, value),
             )
         )
     return made

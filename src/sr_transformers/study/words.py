@@ -37,7 +37,7 @@ def rounded(value: float) -> str:
 def agreeing(choice: dict[str, Any]) -> str:
     """How sure a bottleneck is."""
     share = choice["agreeing_draws"]
-    return "no interval for this" if share is None else f"{share:.0%} of the resampled fits agree"
+    return "no interval for this" if share is None else f"{share:.0%} of the refits agree"
 
 
 def sentences(document: dict[str, Any]) -> list[str]:
