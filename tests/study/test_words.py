@@ -59,3 +59,16 @@ def test_an_interval_that_holds_everything_says_so(found):
         one["intervals"] |= {"R_D": bounds}
         document["laws"]["repeated"] = one
         assert said in "\n".join(sentences(document))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [((4.0, 4.0), "from epoch 4 on."), ((2.0, 9.0), "from epoch 2 to 9 on, by size.")]
+)
+def test_when_more_epochs_stop_paying(found, epochs, said):
+    document = copy.deepcopy(found.document)
+    one = copy.deepcopy(document["laws"]["joint"])
+    one["params"] |= {"R_D": 3.0}
+    one["intervals"] |= {"R_D": [2.0, 5.0]}
+    document["laws"]["repeated"] = one
+    document["epochs_worth"] = [{"epochs": number} for number in epochs]
+    assert said in "\n".join(sentences(document))

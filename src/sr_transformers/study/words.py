@@ -85,9 +85,10 @@ def sentences(document: dict[str, Any]) -> list[str]:
         elif one["status"] == "converged":
             rows = document["epochs_worth"]
             few, many = min(row["epochs"] for row in rows), max(row["epochs"] for row in rows)
+            since = f"{few:g} on" if few == many else f"{few:g} to {many:g} on, by size"
             found.append(
                 f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language); on all of the data doubling the "
-                f"epochs gains less than 0.01 nats from epoch {few:g} to {many:g} on, by size."
+                f"epochs gains less than 0.01 nats from epoch {since}."
             )
         else:
             found.append(f"The law of repeated data is not determined by these runs: {one['reason']}")
