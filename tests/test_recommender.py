@@ -2,6 +2,7 @@ import copy
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,6 +152,8 @@ def test_integer_ids_come_back_as_integers():
     config = LSRMConfig(vocab_size=5, hidden_size=8, max_position_embeddings=4)
     recommender = Recommender(LSRMForCausalLM(config), build_tokenizer([30, 10, 20]))
     assert set(names(recommender.recommend([30]))) == {10, 20}
+    for history in ([10, 30], ["10", "30"], ["10", 30], np.array([10, 30]), [10, 99, 30]):
+        assert recommender.encode(history).tolist() == [3, 2]
 
 
 def test_a_foreign_vocabulary_is_refused(recommender):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, decode_items
+from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
 from sr_transformers.evaluation.loading import load_model
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
@@ -56,9 +56,11 @@ class Recommender:
             )
         self.model, self.tokenizer = model, tokenizer
         self.scorer = ModelScorer(model, reuse_memory=True, bf16=bf16, compile=compile)
-        # Looked up item by item, the tokenizer takes a tenth of the time of one user's request.
-        self._token_of = tokenizer.get_vocab()
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
+        # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
+        # the time of one user's request.
+        known = enumerate(self._item_of[NUM_SPECIAL:], NUM_SPECIAL)
+        self._token_of = {name: token for token, item in known for name in (item, str(item))}
 
     @classmethod
     def from_pretrained(
@@ -151,18 +153,22 @@ class Recommender:
             scores[:, ~allowed.to(scores.device)] = -torch.inf
         best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
         chosen = (best - log_z).exp()
-        results = []
-        for values, indices, row in zip(best.tolist(), tokens_found.tolist(), chosen.tolist(), strict=True):
-            found = zip(values, indices, row, strict=True)
-            results.append([Recommendation(self._item_of[index], p) for value, index, p in found if value > -torch.inf])
-        return results
+        item_of, nothing = self._item_of, -torch.inf  # looked up here: several times ten items a user add up
+        return [
+            [Recommendation(item_of[index], p) for value, index, p in zip(*row, strict=True) if value > nothing]
+            for row in zip(best.tolist(), tokens_found.tolist(), chosen.tolist(), strict=True)
+        ]
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
         if isinstance(history, str | int):
             raise TypeError(f"item ids are given as a sequence, got {history!r}; write [{history!r}].")
-        tokens = np.array([self._token_of.get(str(item), UNK_ID) for item in history], np.int64)
-        return tokens[tokens >= NUM_SPECIAL]
+        token_of = self._token_of.get
+        tokens = list(map(token_of, history))
+        if None in tokens:  # unknown, or of another type than the log had
+            found = (token_of(item, token_of(str(item))) for item in history)
+            tokens = [token for token in found if token is not None]
+        return np.array(tokens, np.int64)
 
     def allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
         """`(V,)` bool, true for the candidates; None for None."""
