@@ -33,7 +33,7 @@ def main() -> None:
             "sequences": 128,
         }
         print(case, flush=True)
-        found = harness.rounds([*harness.OURS, "ours compiled", *options.peers], settings, options)
+        found = harness.rounds([*harness.OURS, *options.peers], settings, options)
         rows = []
         for metric, key, unit, higher, who in (
             ("full ranking, fp32", "users_per_second", "users/s", True, "ours"),

@@ -24,7 +24,8 @@ from sr_transformers.records import source_commit, write_whole
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 MARK = "RESULT "
-OURS = ("ours", "ours bf16")
+# participant -> what rows call its way; the last word is the precision
+OURS = {"ours": "fp32", "ours bf16": "bf16", "ours compiled": "compiled in bf16"}
 FOLDERS = ("--work", "--environments", "--results", "--sasrec-pytorch")
 # name -> (worker, environment; None is the one that runs this program, further settings)
 PARTICIPANTS: dict[str, tuple[str, str | None, dict[str, Any]]] = {

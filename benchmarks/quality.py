@@ -40,8 +40,8 @@ def main() -> None:
         for metric, key, unit, higher in (("loss", "validation_loss", "nats", False), ("HR@10", "hr@10", "", True)):
             values = {name: harness.median(turns, key) for name, turns in found.items()}
             peers = {name: values[name] for name in options.peers}
-            for name, precision in zip(harness.OURS, ("fp32", "bf16"), strict=True):
-                label = f"validation {metric} after {options.targets:,} targets, {precision}"
+            for name, way in harness.OURS.items():
+                label = f"validation {metric} after {options.targets:,} targets, {way}"
                 rows.append(harness.row(case, label, unit, values[name], peers, higher))
         harness.save("quality", case, rows, found, options)
 

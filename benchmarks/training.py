@@ -26,8 +26,6 @@ CASES = {
 }
 FULL_SOFTMAX = ("RePlay", "HF GPT-2", "RecTools", "RecBole")
 SEQUENCES = 128
-# participant -> what rows call it, and the precision of its matrix products
-OURS = {"ours": ("fp32", "fp32"), "ours bf16": ("bf16", "bf16"), "ours compiled": ("compiled in bf16", "bf16")}
 
 
 def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -35,10 +33,11 @@ def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str,
     speed = {name: harness.median(turns, "targets_per_second") for name, turns in found.items()}
     memory = {name: harness.median(turns, "peak_gib") for name, turns in found.items()}
     peers = {name: speed.get(name) for name in FULL_SOFTMAX}
-    rows = [harness.row(case, f"training, {way}", "targets/s", speed[name], peers) for name, (way, _) in OURS.items()]
+    ways = harness.OURS.items()
+    rows = [harness.row(case, f"training, {way}", "targets/s", speed[name], peers) for name, way in ways]
     best = rows[0]["peer"]
     rows.append(harness.row(case, "peak memory, fp32", "GiB", memory["ours"], {best: memory[best]}, False, 3))
-    for name, (way, _) in OURS.items():
+    for name, way in ways:
         loss = loss_beside(found, name, best)
         if loss:
             rows.append(harness.row(case, f"loss after as many targets, {way}", "nats", *loss, False))
@@ -50,9 +49,9 @@ def rows_of_products(
 ) -> list[dict[str, Any]]:
     """Our throughput beside that of the step's matrix products alone."""
     rows = []
-    for name, (way, precision) in OURS.items():
+    for name, way in harness.OURS.items():
         ours = harness.median(found[name], "targets_per_second")
-        products = {"matrix products alone": harness.median(machine, f"targets_per_second_{precision}")}
+        products = {"matrix products alone": harness.median(machine, f"targets_per_second_{way.split()[-1]}")}
         rows.append(harness.row(case, f"training, {way}, beside its matrix products", "targets/s", ours, products))
     return rows
 
@@ -99,16 +98,16 @@ def main() -> None:
         shown = case if options.sequences == SEQUENCES else f"{case}, {options.sequences} sequences"
         print(shown, flush=True)
         if case == "12-layers":
-            found = harness.rounds(list(OURS), settings, options)
+            found = harness.rounds(list(harness.OURS), settings, options)
             machine = harness.rounds(("ours",), {**settings, "task": "gemm"}, options)["ours"]
             rows = []
-            for name, (way, precision) in OURS.items():
+            for name, way in harness.OURS.items():
                 flops = harness.median(found[name], "targets_per_second") * found[name][0]["flops_per_target"] / 1e9
-                peak = {"matrix products": harness.median(machine, f"gflops_{precision}")}
+                peak = {"matrix products": harness.median(machine, f"gflops_{way.split()[-1]}")}
                 rows.append(harness.row("12 layers, d 256", f"training, {way}", "GFLOP/s", flops, peak))
             harness.save("training", case, rows, {**found, "matrix products": machine}, options)
             continue
-        found = harness.rounds([*OURS, *options.peers], settings, options)
+        found = harness.rounds([*harness.OURS, *options.peers], settings, options)
         machine = harness.rounds(("ours",), {**settings, "task": "products"}, options)["ours"]
         rows = [*rows_of(shown, found), *rows_of_products(shown, found, machine)]
         harness.save("training", shown, rows, {**found, "matrix products alone": machine}, options)
