@@ -63,7 +63,8 @@ class PeakMemory:
         Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak counter starts again from here
 
     def bytes(self) -> int:
-        return self._resident("VmHWM") - self.before
+        # The kernel's counters are a few pages off each other: next to nothing must not be less than nothing.
+        return max(self._resident("VmHWM") - self.before, 0)
 
     @staticmethod
     def _resident(field: str) -> int:

@@ -168,7 +168,7 @@ def test_growth_measures_what_it_names(monkeypatch):
     for measure, value in ((growth.measure_users, 200), (growth.measure_rows, 20_000)):
         point = measure(value)
         assert point["per_second"] > 1_000
-        assert point["bytes"] >= 0  # what was freed before is used again
+        assert point["bytes"] >= 0  # often 0: what was freed before is used again
     points = [{"value": x, "per_second": 3 / x, "bytes": 5 * x**2} for x in (1, 10, 1000)]
     assert growth.exponents(points, "per_second") == {"all": -1.0, "last_two": -1.0}
     assert growth.exponents(points, "bytes") == {"all": 2.0, "last_two": 2.0}

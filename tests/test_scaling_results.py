@@ -27,8 +27,8 @@ def script():
 def test_the_readme_says_what_the_kept_studies_say(script):
     shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", (ROOT / "README.md").read_text(), re.DOTALL)
     assert shown
-    # Apart from the ends of intervals: a resample of flat points has several minima, and which is found depends on the
-    # last digits of a processor's arithmetic.
+    # Apart from the ends of intervals: a refit of flat points may have several minima, and which is found depends on
+    # the last digits of a processor's arithmetic.
     without_intervals = [re.sub(r"\[[^]]*\]", "[..]", text.strip()) for text in (shown[1], script.text())]
     assert without_intervals[0] == without_intervals[1]
 
@@ -43,14 +43,18 @@ def test_kept_records_are_small_and_whole(path):
 
 
 def test_the_readme_says_how_often_intervals_hold_the_truth():
-    found = json.loads((ROOT / "benchmarks" / "results" / "scaling_coverage.json").read_text())
-    shares: dict[str, list[float]] = {}
-    for case, one in found.items():
-        assert (one["draws"], one["refits"]) == (200, 200)
-        shares.setdefault(case.split(",")[0], []).extend(100 * share for share in one["coverage"].values())
+    found = json.loads((ROOT / "benchmarks" / "results" / "scaling_coverage.json").read_text())["cases"]
+    assert {(one["draws"], one["refits"]) for one in found.values()} == {(200, 200)}
     text = " ".join((ROOT / "README.md").read_text().split())
-    assert f"the truth in {min(shares['n']):g} to {max(shares['n']):g} % (L(N)," in text
-    assert f"and in {min(shares['joint']):g} to {max(shares['joint']):g} % of them (joint law," in text
+    for names, said in (
+        (("n, 8 sizes x 3 seeds",), "the truth in {:g} to {:g} % (L(N),"),
+        (("n, 5 sizes x 3 seeds",), "{:g} to {:g} % with 5 sizes"),
+        (("joint, 5 sizes x 5 amounts", "joint, 8 sizes x 8 amounts"), "and in {:g} to {:g} % of them (joint law,"),
+    ):
+        shares = [round(100 * share, 1) for name in names for share in found[name]["coverage"].values()]
+        assert said.format(min(shares), max(shares)) in text
+    smallest = found["n, 5 sizes x 3 seeds"]
+    assert f"{smallest['without_interval']} of its draws have no interval" in text
 
 
 def test_the_readme_says_what_the_kept_advice_measured():
