@@ -45,7 +45,7 @@ def parser(description: str | None, cases: Sequence[str], peers: Sequence[str]) 
     """The options that all benchmarks share."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--case", nargs="+", choices=cases, default=list(cases), help="which cases (default all)")
-    others = [name for name in PARTICIPANTS if not name.startswith("ours")]
+    others = [name for name in PARTICIPANTS if name not in OURS]
     result.add_argument("--peers", nargs="+", choices=others, default=list(peers))
     result.add_argument("--rounds", type=int, default=3, help="turns of each participant")
     result.add_argument("--seconds", type=float, default=8, help="measured per worker, beyond its start")

@@ -23,7 +23,6 @@ from sr_transformers.scaling.laws import LAWS
 from sr_transformers.scaling.points import points_from
 from sr_transformers.scaling.uncertainty import bootstrap
 
-RESULTS = Path(__file__).parent / "results" / "scaling_coverage.json"
 JOINT = {"E": 1.82, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 SIZE = {"E": 4.5, "A": 6.0, "alpha": 0.25}
 # name: law, truth, sizes, amounts of data, seeds of each, relative noise
@@ -57,7 +56,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--refits", type=int, default=200)
-    parser.add_argument("--output", default=str(RESULTS))
+    parser.add_argument("--results", type=Path, default=harness.RESULTS)
     options = parser.parse_args()
     result: dict = {"command": harness.command(sys.argv), "commit": source_commit(), "cases": {}}
     with ProcessPoolExecutor() as pool:
@@ -65,4 +64,4 @@ if __name__ == "__main__":
         for case, one in running.items():
             result["cases"][case] = one.result()
             print(case, result["cases"][case], flush=True)
-    write_whole(Path(options.output), json.dumps(result, indent=2) + "\n")
+    write_whole(options.results / "scaling_coverage.json", json.dumps(result, indent=2) + "\n")

@@ -33,11 +33,12 @@ def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str,
     speed = {name: harness.median(turns, "targets_per_second") for name, turns in found.items()}
     memory = {name: harness.median(turns, "peak_gib") for name, turns in found.items()}
     peers = {name: speed.get(name) for name in FULL_SOFTMAX}
-    ways = harness.OURS.items()
-    rows = [harness.row(case, f"training, {way}", "targets/s", speed[name], peers) for name, way in ways]
+    rows = [
+        harness.row(case, f"training, {way}", "targets/s", speed[name], peers) for name, way in harness.OURS.items()
+    ]
     best = rows[0]["peer"]
     rows.append(harness.row(case, "peak memory, fp32", "GiB", memory["ours"], {best: memory[best]}, False, 3))
-    for name, way in ways:
+    for name, way in harness.OURS.items():
         loss = loss_beside(found, name, best)
         if loss:
             rows.append(harness.row(case, f"loss after as many targets, {way}", "nats", *loss, False))

@@ -9,6 +9,7 @@ import torch
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
 
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]
 
 
@@ -23,9 +24,10 @@ def names(found):
     return [one.item for one in found]
 
 
-def same(found, expected, tolerance=1e-6):
+def same(found, expected):
     for one, other in zip(found, expected, strict=True):
-        assert dict(one) == pytest.approx(dict(other), abs=tolerance)
+        assert names(one) == names(other)
+        assert [p for _, p in one] == pytest.approx([p for _, p in other], abs=1e-6)
 
 
 def test_probabilities_are_the_models_own(recommender):
@@ -68,9 +70,7 @@ def test_many_users_are_encoded_part_by_part(recommender, monkeypatch):
     whole = recommender.recommend_batch(histories, k=6)
     monkeypatch.setattr("sr_transformers.evaluation.model_scorer._USERS", 2)
     parts = recommender.recommend_batch(histories, k=6)
-    for one, other in zip(whole, parts, strict=True):
-        assert names(one) == names(other)
-        assert [p for _, p in one] == pytest.approx([p for _, p in other], abs=1e-6)
+    same(whole, parts)
     assert recommender.recommend_batch([]) == []
 
 
@@ -82,7 +82,7 @@ def test_bf16_changes_probabilities_by_its_rounding_alone(recommender):
     assert found != exact
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@needs_compiler
 def test_compiled_layers_give_the_same_answers(recommender):
     compiled = Recommender(recommender.model, recommender.tokenizer, compile=True)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -93,7 +93,7 @@ def test_compiled_layers_give_the_same_answers(recommender):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 3
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@needs_compiler
 def test_what_is_compiled_for_one_model_never_answers_for_another(recommender):
     """Few of the compiler's own conditions are looked at in every call; another depth and new weights are seen."""
     histories = [["tea", "Käse"]]
@@ -110,8 +110,9 @@ def test_what_is_compiled_for_one_model_never_answers_for_another(recommender):
     same(of_deeper.recommend_batch(histories), expected)
     same(compiled.recommend_batch(histories), recommender.recommend_batch(histories))
     deeper.to(torch.bfloat16)
-    expected = Recommender(deeper, recommender.tokenizer).recommend_batch(histories)
-    same(of_deeper.recommend_batch(histories), expected, 0.02)
+    (expected,) = Recommender(deeper, recommender.tokenizer).recommend_batch(histories)
+    (found,) = of_deeper.recommend_batch(histories)
+    assert dict(found) == pytest.approx(dict(expected), abs=0.02)
 
 
 def test_unknown_items_are_skipped(recommender):
