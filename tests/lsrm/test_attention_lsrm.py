@@ -36,6 +36,18 @@ def test_it_is_the_fused_kernels_attention_with_its_gradients(heads, starts):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("asking", [1, 4])
+@pytest.mark.parametrize("starts", [None, [0, 5]])
+def test_the_last_positions_get_the_same_when_they_ask_alone(asking, starts):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 9, 4, dtype=torch.float64) for _ in range(3))
+    mask = None if starts is None else torch.cat([packed(9, starts), packed(9, [0, 4])])
+    expected = short_row_attention(nn.Module(), query, key, value, mask, 0.3)[0][:, -asking:]
+    last = None if mask is None else mask[:, :, -asking:]
+    found = short_row_attention(nn.Module(), query[:, :, -asking:], key, value, last, 0.3)[0]
+    torch.testing.assert_close(found, expected)
+
+
 def test_dropout_is_of_the_weights():
     torch.manual_seed(0)
     query = torch.zeros(1, 1, 200, 200)  # all weights of a row are equal
@@ -56,7 +68,10 @@ def test_dropout_is_of_the_weights():
         (torch.bfloat16, 2, 5, 5, torch.bool, "always"),
         (torch.bfloat16, 2, 5, 5, torch.bfloat16, "never"),
         (torch.bfloat16, 2, LONGEST_ROW + 1, LONGEST_ROW + 1, None, "never"),
-        (torch.bfloat16, 2, 1, 5, None, "never"),
+        (torch.bfloat16, 2, 1, 5, None, "ranking"),
+        (torch.bfloat16, 2, 1, LONGEST_ROW + 1, None, "never"),
+        (torch.float32, 2, 1, 5, None, "never"),
+        (torch.bfloat16, 2, 3, 5, None, "never"),
         (torch.bfloat16, 1, 5, 5, None, "training"),
         (torch.bfloat16, MOST_WEIGHTS // 200**2 + 1, 200, 200, None, "training"),
         (torch.float32, 2, 5, 5, None, "ranking"),

@@ -33,22 +33,23 @@ def build_tokenizer(item_ids: Sequence[str] | Sequence[int]) -> PreTrainedTokeni
         ValueError: for duplicate ids, or an id that is empty or cannot be written as UTF-8.
     """
     texts = [str(item) for item in item_ids]
-    vocabulary: dict[str, int] = {}
     everything = "\x00".join(texts)
     try:
         everything.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"an item id holds a lone surrogate and has no UTF-8 form: {error}") from error
     pad, unk = _unused("[PAD]", everything), _unused("[UNK]", everything)
-    for text in (pad, unk, *texts):
-        if text in vocabulary or not text:
-            raise ValueError(f"item id {text!r} is {'given twice' if text else 'empty'}; ids must be distinct.")
-        vocabulary[text] = len(vocabulary)
-    core = Tokenizer(WordLevel(vocabulary, unk_token=unk))
+    vocabulary = dict(zip((pad, unk, *texts), range(NUM_SPECIAL + len(texts)), strict=True))
+    if "" in vocabulary:
+        raise ValueError("item id '' is empty; ids must be distinct and hold something.")
+    if len(vocabulary) < NUM_SPECIAL + len(texts):
+        twice = next(text for index, text in enumerate(texts, NUM_SPECIAL) if vocabulary[text] != index)
+        raise ValueError(f"item id {twice!r} is given twice; ids must be distinct.")
+    core = Tokenizer(WordLevel({pad: PAD_ID, unk: UNK_ID}, unk_token=unk))
     separator = next((mark for mark in _SEPARATORS if mark not in everything), None)
     if separator is not None:
         core.pre_tokenizer = pre_tokenizers.Split(separator, behavior="removed")
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=pad,
         unk_token=unk,
@@ -57,6 +58,9 @@ def build_tokenizer(item_ids: Sequence[str] | Sequence[int]) -> PreTrainedTokeni
         model_input_names=["input_ids", "attention_mask"],
         item_id_type="integer" if item_ids and isinstance(item_ids[0], int) else "text",
     )
+    # Only now: transformers copies what it is given, which for a large vocabulary takes longer than to prepare the log.
+    tokenizer.backend_tokenizer.model = WordLevel(vocabulary, unk_token=unk)
+    return tokenizer
 
 
 def _unused(name: str, everything: str) -> str:
