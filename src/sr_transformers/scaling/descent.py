@@ -53,7 +53,7 @@ def minimum(
         options = {"ftol": 1e-10, "maxiter": 500}
         found = minimize(objective, theta, jac=True, method="SLSQP", bounds=limits, options=options)
         theta = _bottom(bound, objective, np.clip(found.x, low, high), low, high)
-        if bound.first and theta[0] < bound.log_loss(theta)[0].mean() + _FLOOR_LEAVES:
+        if floor_may_leave(bound, theta):
             # A floor on its way to nothing gets ever less gradient and stops anywhere: ask for the bound itself.
             without = _bottom(bound, objective, np.concatenate([low[:1], theta[1:]]), low, high)
             if objective(without)[0] <= objective(theta)[0]:
@@ -64,6 +64,11 @@ def minimum(
         if left <= small:
             break
     return theta, value * scale, left <= small
+
+
+def floor_may_leave(bound: BoundLaw, theta: np.ndarray) -> bool:
+    """Whether the floor is so low that points hardly tell where it is."""
+    return bool(bound.first) and bool(theta[0] < bound.log_loss(theta)[0].mean() + _FLOOR_LEAVES)
 
 
 def _bottom(

@@ -1,7 +1,7 @@
 """How sure a fit is: bootstrap over runs, intervals for parameters and for predictions.
 
-A draw gives every run (each seed is a run) a random weight and fits again from the minimum of all of them. Weights are
-exponential, not the counts of drawing with replacement: counts leave out a third of the runs, and in a grid of a few
+A draw gives every run (each seed is a run) a random weight and fits again from the minimum of all of them, and where the
+floor is not seen well, so that a draw may have several minima, from those of a grid too. Weights are exponential, not the counts of drawing with replacement: counts leave out a third of the runs, and in a grid of a few
 sizes and amounts of data some draws then lose an end of it, which makes intervals too wide. No interval is given where
 there is none: for fewer than two points to spare, or for a fit that did not converge; the reason stands in
 `Bootstrap.reason`.
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sr_transformers.scaling.descent import DELTA, minimum
-from sr_transformers.scaling.fitting import Fit
+from sr_transformers.scaling.descent import DELTA, floor_may_leave, minimum
+from sr_transformers.scaling.fitting import Fit, grid_starts
 from sr_transformers.scaling.laws import law_named
 from sr_transformers.scaling.points import Points
 
@@ -109,12 +109,16 @@ def bootstrap(fitted: Fit, points: Points, draws: int = 200, seed: int = 0, delt
         result.reason = f"the fit is {fitted.status.replace('_', ' ')}: {fitted.reason}"
     if result.reason:
         return result
+    starts = [fitted.theta]
+    if floor_may_leave(bound, fitted.theta):
+        starts += grid_starts(bound, log_loss)
     rng = np.random.default_rng(seed)
     found: list[dict[str, float]] = []
     for _ in range(draws):
         weights = rng.exponential(size=len(log_loss))
         weights *= len(weights) / weights.sum()
-        found.append(bound.decode(minimum(bound, log_loss, weights, fitted.theta, delta)[0]))
+        ends = (minimum(bound, log_loss, weights, start, delta) for start in starts)
+        found.append(bound.decode(min(ends, key=lambda end: end[1])[0]))
     result.draws = draws
     result.params = {name: np.array([one[name] for one in found]) for name in law.names}
     return result
