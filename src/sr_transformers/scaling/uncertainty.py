@@ -1,10 +1,10 @@
 """How sure a fit is: bootstrap over runs, intervals for parameters and for predictions.
 
-A draw gives every run (each seed is a run) a random weight and fits again from the minimum of all of them, and where the
-floor is not seen well, so that a draw may have several minima, from those of a grid too. Weights are exponential, not the counts of drawing with replacement: counts leave out a third of the runs, and in a grid of a few
-sizes and amounts of data some draws then lose an end of it, which makes intervals too wide. No interval is given where
-there is none: for fewer than two points to spare, or for a fit that did not converge; the reason stands in
-`Bootstrap.reason`.
+A draw gives every run (each seed is a run) a random weight and fits again from the minimum of all of them; where the
+floor is not seen well, so that there may be several minima, from a grid's best points too. Weights are exponential, not
+the counts of drawing with replacement: counts leave out a third of the runs, and in a grid of a few sizes and amounts
+of data some draws then lose an end of it, which makes intervals too wide. No interval is given where there is none: for
+fewer than two points to spare, or for a fit that did not converge; the reason stands in `Bootstrap.reason`.
 
 Source: Bayesian bootstrap, Rubin 1981; bootstrap of scaling laws by counts, Besiroglu et al. 2024. Coverage over 200
 draws is measured by benchmarks/scaling_coverage.py.
