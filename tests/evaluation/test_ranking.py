@@ -75,13 +75,14 @@ def test_an_unknown_target_gets_rank_v():
 
 @pytest.mark.parametrize("with_probabilities", [True, False])
 @pytest.mark.parametrize("place", [0, 3])
-def test_nan_raises(place, with_probabilities):
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_scores_of_a_diverged_model_are_refused(place, bad, with_probabilities):
     class Diverged:
         gives_log_probabilities = with_probabilities
 
         def score(self, histories):
             scores = torch.zeros(2, 4)
-            scores[1, place] = torch.nan
+            scores[1, place] = bad
             return scores
 
     with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
@@ -106,9 +107,19 @@ def test_the_two_rounds_of_a_top_k_find_what_one_finds(vocab_size, k):
 def test_the_log_partition_is_exact_and_leaves_the_scores_alone(vocab_size):
     scores = torch.randn(5, vocab_size) * 4
     scores[1, 7], scores[2] = 500.0, -500.0
+    scores[3, -1] = 500.0  # far above all before it
+    scores[4, :50] = -torch.inf
     before = scores.clone()
-    torch.testing.assert_close(log_partition(scores).double(), scores.double().logsumexp(1), atol=1e-4, rtol=1e-6)
+    torch.testing.assert_close(log_partition(scores).double(), scores.double().logsumexp(1), atol=1e-6, rtol=3e-7)
     assert torch.equal(scores, before)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_diverged_row_has_no_finite_log_partition_and_spoils_no_other(bad):
+    scores = torch.randn(3, 100_000)
+    scores[1, -1] = bad
+    found = log_partition(scores)
+    assert torch.isfinite(found).tolist() == [True, False, True]
 
 
 def test_ranks_of_many_rows_and_items_are_counted_exactly():

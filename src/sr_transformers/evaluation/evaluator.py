@@ -17,7 +17,7 @@ from sr_transformers.evaluation.ranking import (
     log_partition,
     pairs_of,
     rank_targets,
-    refuse_nan,
+    refuse_diverged,
     rows_of_scores,
 )
 
@@ -101,7 +101,7 @@ def rank_histories(
     target = torch.from_numpy(targets).to(scores.device)
     losses = None
     summaries = log_partition(scores) if scorer.gives_log_probabilities else scores.amax(1)
-    refuse_nan(summaries)
+    refuse_diverged(summaries)
     if scorer.gives_log_probabilities:
         losses = (summaries - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
         losses[targets == UNK_ID] = np.nan
