@@ -114,7 +114,8 @@ def log_partition(scores: torch.Tensor) -> torch.Tensor:
             for rows, part, scratch in _parts(scores)
         ]
     )
-    found = ((sums.double().log2() - shift[:, 0].double()) / binary).to(scores.dtype)
+    # On the CPU: not every device has float64.
+    found = ((sums.cpu().double().log2() - shift[:, 0].cpu().double()) / binary).to(scores)
     beyond = ~torch.isfinite(found)  # NaN, or others so much better that float32 does not hold the sum
     if bool(beyond.any()):
         found[beyond] = scores[beyond].logsumexp(1)
