@@ -50,6 +50,8 @@ def test_the_readme_says_how_often_intervals_hold_the_truth():
     ):
         shares = [round(100 * share, 1) for name in names for share in found[name]["coverage"].values()]
         assert said.format(min(shares), max(shares)) in text
+    single = [share for one in found.values() for seed in one["coverage_by_seed"] for share in seed.values()]
+    assert f"of single 200 draws in {100 * min(single):g} to {100 * max(single):g} %" in text
     smallest = found["n, 5 sizes x 3 seeds"]
     assert f"{smallest['without_interval']} of its draws have no interval" in text
 

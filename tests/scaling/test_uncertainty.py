@@ -40,7 +40,7 @@ def coverage(draws, refits):
 
 @pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """40 draws of 100 refits; README gives the figures of 200 draws of 200 refits (benchmarks/scaling_coverage.py)."""
+    """40 draws of 100 refits; README gives the figures of many more (benchmarks/scaling_coverage.py)."""
     held, beyond = coverage(40, 100)
     assert all(share >= 0.85 for share in held.values()), held
     assert beyond >= 0.85

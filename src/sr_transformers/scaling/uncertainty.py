@@ -6,8 +6,8 @@ the counts of drawing with replacement: counts leave out a third of the runs, an
 of data some draws then lose an end of it, which makes intervals too wide. No interval is given where there is none: for
 fewer than two points to spare, or for a fit that did not converge; the reason stands in `Bootstrap.reason`.
 
-Source: Bayesian bootstrap, Rubin 1981; bootstrap of scaling laws by counts, Besiroglu et al. 2024. Coverage over 200
-draws is measured by benchmarks/scaling_coverage.py.
+Source: Bayesian bootstrap, Rubin 1981; bootstrap of scaling laws by counts, Besiroglu et al. 2024. How often
+the truth lies inside is measured by benchmarks/scaling_coverage.py.
 """
 
 from collections.abc import Mapping
