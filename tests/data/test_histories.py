@@ -86,5 +86,5 @@ def test_another_folder_is_refused_with_the_command_that_makes_one(tmp_path):
 
 def test_a_folder_of_another_format_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"format": 0}))
-    with pytest.raises(ValueError, match=r"manifest.json has format 0, this version reads 1"):
+    with pytest.raises(ValueError, match=r"manifest.json has format 0, this version reads 2"):
         PreparedData(tmp_path)

@@ -137,7 +137,7 @@ def test_an_empty_folder_is_a_fine_output_and_the_result_is_readable_for_others(
     (tmp_path / "data").mkdir()
     assert len(prepare(readable_log, tmp_path / "data")) == 14
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
-    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == 2
 
 
 @pytest.mark.parametrize("failing", ["build_tokenizer", "write_stream"])

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
@@ -18,17 +19,22 @@ _LINE = 16  # float32 numbers of a cache line: products are a third slower on ro
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
 
 
-def check_vocabulary(name: str, vocab_size: int, data: PreparedData) -> None:
+def check_vocabulary(name: str, config: PreTrainedConfig, data: PreparedData) -> None:
     """Refuses a model whose tokens are not those of the log.
 
     Raises:
-        ValueError: if the two have different numbers of tokens.
+        ValueError: if the two have different numbers of tokens, or the model was trained on other items, or on the same
+            in another order.
     """
-    if vocab_size != data.vocab_size:
+    if config.vocab_size != data.vocab_size:
         raise ValueError(
-            f"{name} has {vocab_size} tokens, {data.path} has {data.vocab_size}: the model was trained on another "
-            "vocabulary."
+            f"{name} has {config.vocab_size} tokens, {data.path} has {data.vocab_size}: the model was trained on "
+            "another vocabulary."
         )
+    try:
+        check_same_items(config, data.items_fingerprint, str(data.path))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _checked(guards: Sequence[Any]) -> list[bool]:
@@ -70,6 +76,9 @@ class ModelScorer:
     ):
         self.model, self.name, self.reuse_memory, self.bf16 = model, name, reuse_memory, bf16
         self.window = window or model.config.max_position_embeddings
+        # Which items it was trained on and how it was ranked then; None for a model that was built by hand.
+        self.items_fingerprint: str | None = getattr(model.config, "items_fingerprint", None)
+        self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
         # Our own model can leave out what ranking does not need, unless its weights are spread over processes.
         self._is_ours = isinstance(model, LSRMForCausalLM) and not isinstance(model.lm_head.weight, DTensor)
         self._last_only = self._is_ours and model.config._attn_implementation in ("eager", "sdpa")

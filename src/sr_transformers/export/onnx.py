@@ -23,6 +23,7 @@ from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicC
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import load_model
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")
@@ -109,6 +110,7 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     output = new_folder(output)
     model = load_model(name_or_path, dtype=torch.float32, device_map="cpu").eval()
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    check_same_items(model.config, tokenizer_fingerprint(tokenizer), f"the vocabulary of {name_or_path}")
     # Two rows, three items: sizes of 1 would be taken for constants.
     sample = {
         "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.records import RUN_FILE, RunRecord
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -44,6 +45,10 @@ def check_run(folder: str | Path) -> FinishedRun:
     size = model.config.vocab_size
     if len(tokenizer) != size:
         raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
+    try:
+        check_same_items(model.config, tokenizer_fingerprint(tokenizer), "its vocabulary")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
         raise ValueError(

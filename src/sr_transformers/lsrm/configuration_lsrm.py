@@ -90,6 +90,10 @@ class LSRMConfig(PreTrainedConfig):
         unk_token_id: stands for an item outside the vocabulary, never ranked.
         tie_word_embeddings: score items with their input embeddings (the paper does).
         use_cache: whether `generate` keeps keys and values.
+        items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
+            None: a model built by hand, of which nobody knows.
+        filter_seen: whether the model was validated and tested with the items of a user's own history taken out of the
+            ranking; what recommends or evaluates does the same unless told otherwise. None: it was not evaluated.
 
     Raises:
         StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, or a dropout rate
@@ -134,6 +138,8 @@ class LSRMConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
+    items_fingerprint: str | None = None
+    filter_seen: bool | None = None
 
     _auto_class = "AutoConfig"  # saving copies this file beside config.json
 

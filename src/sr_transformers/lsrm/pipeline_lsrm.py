@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from transformers import Pipeline
 
+from .identity_lsrm import check_same_items, tokenizer_fingerprint
+
 NEXT_ITEM = "next-item"
 BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
 
@@ -56,7 +58,8 @@ class NextItemPipeline(Pipeline):
 
     Call options, also taken by `pipeline(...)` as defaults:
         top_k: how many items, 10 by default; fewer come back if fewer are allowed.
-        exclude_seen: never name an item of the history itself; True by default.
+        exclude_seen: never name an item of the history itself; by default as the model was validated and tested
+            (`filter_seen` of its configuration), True for one that was not.
         exclude: raw ids that must not be named.
         candidates: name only these raw ids.
         batch_size: histories at a time.
@@ -65,8 +68,8 @@ class NextItemPipeline(Pipeline):
         Per history a list of `{"item_id": raw id as the log had it, "score": probability over all items}`, best first.
 
     Raises:
-        ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, or a tokenizer that
-            pads on the right (the last position must be the last item).
+        ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, a tokenizer that pads
+            on the right (the last position must be the last item), or one of other items than the model's.
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -81,6 +84,7 @@ class NextItemPipeline(Pipeline):
         self.model.eval()  # transformers does so only for a model that it loads itself
         if self.tokenizer.padding_side != "left":
             raise ValueError(f"the tokenizer pads on the {self.tokenizer.padding_side}; set padding_side='left'.")
+        check_same_items(self.model.config, tokenizer_fingerprint(self.tokenizer), "the vocabulary")
 
     def __call__(self, inputs, **kwargs):
         kwargs.setdefault("batch_size", self._batch_size or BATCH_SIZE)
@@ -107,7 +111,9 @@ class NextItemPipeline(Pipeline):
                 raise ValueError("the vocabulary knows none of the candidates; pass raw ids as they were in the log.")
         return preprocess, forward, post
 
-    def preprocess(self, inputs, exclude_seen=True, exclude=()):
+    def preprocess(self, inputs, exclude_seen=None, exclude=()):
+        if exclude_seen is None:
+            exclude_seen = getattr(self.model.config, "filter_seen", None) is not False
         history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
         if not _is_history(history):
             raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")

@@ -62,7 +62,8 @@ def run_study(
 
     Raises:
         FileExistsError: if `output` holds another study or something else.
-        ValueError: if the budget is too small for the runs that must be done.
+        ValueError: if the budget is too small for the runs that must be done, or the study was begun on a log of other
+            items.
     """
     start = time.perf_counter()
     output = Path(output)
@@ -75,6 +76,11 @@ def run_study(
     tell = say if state.is_main_process else _silent
 
     plan = _load_plan(output)
+    if plan.setdefault("items_fingerprint", data.items_fingerprint) != data.items_fingerprint:
+        raise ValueError(
+            f"{output} was begun on a log of other items than those of {data.path}: their losses must not stand in one "
+            "study. Go on with the log it was begun on, or choose another output folder."
+        )
     if "constants" not in plan:
         speed = _on_first(lambda: calibrate(_some(study), study.recipe, data.vocab_size))
         plan.update(constants=list(speed.constants), measured=speed.measured)

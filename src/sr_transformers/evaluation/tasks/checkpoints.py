@@ -32,10 +32,11 @@ def model_contestant(
         ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
             says so: its training may have seen what this log holds out), or checkpoints of different sizes.
     """
-    sizes, trained = {}, []
+    sizes, trained, seen = {}, [], []
     for path in paths:
         config = load_config(path)
-        check_vocabulary(str(path), config.vocab_size, data)
+        check_vocabulary(str(path), config, data)
+        seen.append(getattr(config, "filter_seen", None))
         record = _record(path)
         if record is not None:
             _check_training(path, record["data"], data)
@@ -49,7 +50,7 @@ def model_contestant(
         "training": trained,
         "num_non_embedding_parameters": next(iter(sizes.values())),
     }
-    return Contestant(name, [partial(_open, path, name, window) for path in paths], facts)
+    return Contestant(name, [partial(_open, path, name, window) for path in paths], facts, tuple(seen))
 
 
 def count_block_parameters(model: PreTrainedModel) -> int:
