@@ -67,7 +67,7 @@ def test_all_items_ranked_by_hand(log):
 
 def test_seen_items_removed_by_hand(log):
     report = evaluate(Lookup(), log, ks=(1,), filter_seen=True)
-    # User 0 saw A B: A (the target) stays, 1. User 1 saw A B C: B stays, 1. User 2 saw A B C D: D stays, 1. Unknown: none.
+    # User 0 saw A B: A (the target) stays, 1. User 1 saw A B C: B stays, 1. User 2 saw A B C D: D stays, 1. Then none.
     assert report["metrics"]["hr@1"] == pytest.approx(3 / 4)
     assert report["metrics"]["mrr"] == pytest.approx((1 + 1 + 1 + 0) / 4)
     # The loss is the model's own, seen items or not.
