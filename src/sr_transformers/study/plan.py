@@ -5,7 +5,7 @@
     recipe: ../lsrm/98k.yaml             # from the study file; gives what the study does not set; left out: defaults
     settings: {warmup_steps: 0.05}       # keys of the recipe, for every run
     validation_targets: 1000             # random targets that pick the best epoch; left out: all
-    converged_within: 0.003              # nats: a run that still gained more in its last tenth had not converged
+    converged_within: 0.01               # nats: a run that still gained more in its last tenth had not converged
     sizes: {3k: [1, 16, 1], 98k: [2, 64, 2]}           # layers, width, heads
     tuning:                              # see `study.tuning`
       {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], dropouts: [0.0, 0.1, 0.2], epochs: 3, seed: 0}
@@ -30,9 +30,9 @@ import yaml
 
 from sr_transformers.data.fractions import FRACTIONS, USERS
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.study.soundness import CONVERGED_WITHIN
 from sr_transformers.training.recipe import Recipe, parse_value
 
-CONVERGED_WITHIN = 0.003
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
