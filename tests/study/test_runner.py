@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from sr_transformers.locking import only_one
 from sr_transformers.records import RunRecord
 from sr_transformers.study import runner, workers
 from sr_transformers.study.cost import Cost
@@ -147,6 +148,16 @@ def test_another_study_in_the_folder_is_refused(study, markov_prepared, tmp_path
     (tmp_path / "full" / "x").write_text("x")
     with pytest.raises(FileExistsError, match="holds no study"):
         run_study(study, tmp_path / "full", markov_prepared, dry_run=True)
+
+
+def test_a_second_process_in_the_folder_is_refused_and_harms_nothing(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32))
+    begun = tmp_path / "out" / "runs" / "s-users0.5-e1-s1" / "settings.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("the first one's")
+    with only_one(tmp_path / "out"), pytest.raises(BlockingIOError, match="out"):
+        run_study(study, tmp_path / "out", markov_prepared)
+    assert begun.read_text() == "the first one's"
 
 
 def test_the_table_adds_up(study):

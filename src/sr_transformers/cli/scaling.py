@@ -1,4 +1,4 @@
-"""`sr-transformers scaling run | fit | predict | advise | report`: scaling laws from measured runs.
+"""`sr-transformers scaling run | fit | predict | advise | report | sample`: scaling laws from measured runs.
 
 `fit` and `predict` read tables and records and load neither torch nor transformers.
 """
@@ -59,6 +59,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
     run.set_defaults(run=_run)
+
+    sample = parts.add_parser("sample", help="sample a log from a trained checkpoint: its loss is the log's floor")
+    sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
+    sample.add_argument("--data", required=True, help="the prepared log that it was trained on")
+    sample.add_argument("--interactions", type=_count, required=True, metavar="K", help="how many to sample")
+    sample.add_argument("--output", required=True, help="folder to write log.parquet to")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(run=_sample)
 
     report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
     report.add_argument("study", help="folder of a study")
@@ -234,6 +242,19 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
     study = Study.load(options.study)
     run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights, options.jobs)
     leave_processes()
+
+
+def _sample(options: argparse.Namespace, rest: list[str]) -> None:
+    import dataclasses
+
+    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.evaluation.loading import load_model
+    from sr_transformers.study.teacher import sample_log
+
+    found = sample_log(
+        load_model(options.model), PreparedData(options.data), options.interactions, options.output, options.seed
+    )
+    print(json.dumps(dataclasses.asdict(found), indent=2))
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> None:

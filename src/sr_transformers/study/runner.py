@@ -9,6 +9,7 @@ A finished run is never done again; a killed one continues from its last checkpo
 process calls this and does its share of every run; the first one decides what comes next.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -21,6 +22,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
 from sr_transformers.scaling.records_table import PLAN_FILE
 from sr_transformers.study.budget import choose
@@ -59,6 +61,7 @@ def run_study(
 
     Raises:
         FileExistsError: if `output` holds another study or something else.
+        BlockingIOError: if another process works in `output`.
         ValueError: if the budget is too small for the runs that must be done, or for jobs under `accelerate launch`.
     """
     start = time.perf_counter()
@@ -71,11 +74,24 @@ def run_study(
             f"jobs is {jobs} in {state.num_processes} process(es); give 1 or more, and 1 under `accelerate launch`, "
             "where every run is shared by all processes."
         )
-    if state.is_main_process:
-        _open(study, output)
-    state.wait_for_everyone()
-    tell = say if state.is_main_process else _silent
+    with only_one(output) if state.is_main_process else contextlib.nullcontext():
+        if state.is_main_process:
+            _open(study, output)
+        state.wait_for_everyone()
+        workers = Workers(study, data, keep_weights, jobs)
+        return _work(workers, output, budget_minutes, dry_run, say if state.is_main_process else _silent, start)
 
+
+def _work(
+    workers: Workers,
+    output: Path,
+    budget_minutes: float | None,
+    dry_run: bool,
+    tell: Callable[[str], None],
+    start: float,
+) -> list[RunRecord]:
+    """`run_study` once the folder is ours."""
+    study, data, jobs = workers.study, workers.data, workers.jobs
     plan = _load_plan(output)
     if "constants" not in plan:
         if jobs > 1:
@@ -107,7 +123,6 @@ def run_study(
     if dry_run:
         return []
 
-    workers = Workers(study, data, keep_weights, jobs)
     tuned = tune(workers, output / "tuning", tell) if study.tuning else None
     if tuned:
         plan["tuning"] = tuned.describe()
@@ -203,9 +218,8 @@ def _open(study: Study, output: Path) -> None:
                 f"output folder, or replace {stored.name} there by hand if its finished runs still belong to it."
             )
         return
-    if output.exists() and any(output.iterdir()):
+    if any(not path.name.startswith(".") for path in output.iterdir()):
         raise FileExistsError(f"{output} is not empty and holds no study; choose another output folder.")
-    output.mkdir(parents=True, exist_ok=True)
     write_whole(stored, text)
 
 

@@ -117,7 +117,7 @@ def _lengths(data: PreparedData, interactions: int, window: int, rng: np.random.
 def _histories(
     model: PreTrainedModel, lengths: np.ndarray, firsts: np.ndarray, generator: torch.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`(B, T)` tokens and `(B, T - 1)` nats of every token after the first; beyond a user's length they mean nothing."""
+    """`(B, T)` tokens and `(B, T - 1)` nats of each after the first; beyond a length they mean nothing."""
     model.eval()
     cache = DynamicCache(config=model.config)
     tokens = torch.empty(len(lengths), int(lengths.max()), dtype=torch.int64)
