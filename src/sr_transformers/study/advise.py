@@ -80,7 +80,7 @@ def advice_study(data: PreparedData, epochs: float = 5, recipe: str | Path | Non
         "sizes": SIZES,
         "tuning": {
             "sizes": ["3k", "49k"],
-            "learning_rates": [2e-3, 6e-3, 1.8e-2],
+            "learning_rates": [6.7e-4, 2e-3, 6e-3, 1.8e-2, 5.4e-2],
             "fraction": {"users": 0.1},
             "epochs": epochs,
         },

@@ -24,6 +24,7 @@ from sr_transformers.scaling.points import Points
 from sr_transformers.scaling.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
 from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of
 from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap, interval
+from sr_transformers.study.soundness import reservations
 
 METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
@@ -102,6 +103,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     """Fits, predicts and compares what the finished runs of a study allow."""
     runs = load_runs(folder)
+    plan = json.loads((Path(folder) / PLAN_FILE).read_text())
     plans = {run.name: run.plan for run in runs}
     chosen = {
         law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]
@@ -142,6 +144,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "epochs": epochs,
         "fraction_of_users": fraction,
         "num_runs": len(runs),
+        "reservations": reservations({run.name: run.record for run in runs if run.plan["in_law"]}, plan),
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
             name: describe_fit(one.fitted, one.points, one.refits, {"n": comparison, "joint": joint}.get(name))

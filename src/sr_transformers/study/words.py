@@ -41,8 +41,8 @@ def agreeing(choice: dict[str, Any]) -> str:
 
 
 def sentences(document: dict[str, Any]) -> list[str]:
-    """The findings of an analysis document, one per sentence group."""
-    found = []
+    """The findings of an analysis document, one per sentence group; what speaks against calling them laws first."""
+    found = [caveat(document["reservations"])] if document["reservations"] else []
     laws, held = document["laws"], document["held_out"]
     if "n" in laws:
         one = laws["n"]
@@ -99,6 +99,21 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def caveat(reservations: list[dict[str, Any]]) -> str:
+    """One sentence that says why the fits of a study are no laws yet.
+
+    >>> caveat([{"reason": "were planned and not run", "names": ["98k-e3-s1"]}])
+    'These fits describe the runs made and are not called laws, because 1 were planned and not run: 98k-e3-s1.'
+    """
+    parts = [f"{len(one['names'])} {one['reason']}: {_listed(one['names'])}" for one in reservations]
+    return f"These fits describe the runs made and are not called laws, because {'; '.join(parts)}."
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _holds_everything(bounds: list[float] | None) -> bool:
