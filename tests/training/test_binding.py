@@ -53,6 +53,6 @@ def test_a_log_with_the_vocabulary_of_another_is_refused_before_anything_is_writ
     shutil.copytree(markov_prepared.path, folder)
     for other in ([1, 2, 3], item_list(markov_prepared.tokenizer)[::-1]):  # of another size; as large
         build_tokenizer(other).save_pretrained(folder / "tokenizer")
-        with pytest.raises(ValueError, match="tokenizer does not hold the items that the histories were written with"):
+        with pytest.raises(ValueError, match="tokenizer"):
             train(Recipe("tiny", dict(TINY)), PreparedData(folder), tmp_path / "run")
         assert not (tmp_path / "run").exists()
