@@ -22,7 +22,7 @@ from sr_transformers.scaling.fitting import Fit, fit
 from sr_transformers.scaling.laws import UNIQUE, D, N, law_named
 from sr_transformers.scaling.points import Points
 from sr_transformers.scaling.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
-from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of
+from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of, schedule_of
 from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap, interval
 from sr_transformers.study.soundness import reservations
 
@@ -61,7 +61,8 @@ class Analysis:
 
     Attributes:
         runs: finished runs by name.
-        epochs: the main number of epochs; `fraction` the fraction of users at which sizes are compared.
+        epochs: the main number of epochs, None if every size has its own.
+        fraction: of users, at which sizes are compared.
         laws: "n", "joint", "repeated", "ndcg@10", "hr@10": those that could be fitted.
         held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes.
         document: everything as plain values for JSON.
@@ -69,7 +70,7 @@ class Analysis:
     """
 
     runs: list[StudyRun]
-    epochs: float
+    epochs: float | None
     fraction: float
     laws: dict[str, Fitted]
     held: dict[str, HeldOut]
@@ -139,7 +140,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         add(metric, "saturating", metric)
     comparison = compare(laws["n"].points, ["n", "power"]) if "n" in laws else []
     joint = compare(laws["joint"].points, ["joint", "n", "d", "power"]) if "joint" in laws else []
-    epochs, fraction = series[0].plan["epochs"], series[0].plan["fraction"]
+    epochs, fraction = schedule_of(series[0].plan), series[0].plan["fraction"]
     document = {
         "epochs": epochs,
         "fraction_of_users": fraction,

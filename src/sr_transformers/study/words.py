@@ -46,7 +46,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
     laws, held = document["laws"], document["held_out"]
     if "n" in laws:
         one = laws["n"]
-        law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {document['epochs']:g} epochs"
+        law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {duration_of(document['epochs'])}"
         if one["status"] == "converged":
             found.append(
                 f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}."
@@ -99,6 +99,15 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def duration_of(epochs: float | None) -> str:
+    """Of the runs of a study (`schedule_of`).
+
+    >>> duration_of(3.0), duration_of(None)
+    ('3 epochs', 'each size for its own number of epochs')
+    """
+    return "each size for its own number of epochs" if epochs is None else f"{epochs:g} epochs"
 
 
 def caveat(reservations: list[dict[str, Any]]) -> str:
