@@ -47,7 +47,7 @@ def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
         "commit": None,
         "hardware": {"device": "cpu", "threads": 1},
         "num_non_embedding_parameters": n,
-        "parameters": {},
+        "parameters": {"blocks": n, "item_embedding": 1002 * width},
         "num_train_interactions": d,
         "num_interactions_seen": round(d * epochs),
         "training_flops": 6.0 * n * d * epochs,
@@ -67,7 +67,18 @@ def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
     return RunRecord(**{**values, **changes})
 
 
-def add_run(folder, size, fraction=1.0, epochs=3.0, seed=1, block="main", settings=None, in_law=True, extra=0.0):
+def add_run(
+    folder,
+    size,
+    fraction=1.0,
+    epochs=3.0,
+    seed=1,
+    block="main",
+    settings=None,
+    in_law=True,
+    extra=0.0,
+    own_epochs=False,
+):
     """Adds a finished run to a study folder."""
     name = f"{size}-users{fraction:g}-e{epochs:g}-{block}-s{seed}"
     (folder / "runs" / name).mkdir(parents=True)
@@ -83,6 +94,7 @@ def add_run(folder, size, fraction=1.0, epochs=3.0, seed=1, block="main", settin
         "of": "users",
         "fraction": fraction,
         "epochs": epochs,
+        "own_epochs": own_epochs,
         "seed": seed,
         "settings": settings or {},
         "in_law": in_law,

@@ -77,6 +77,17 @@ def test_sizes_are_tuned_from_the_smallest_on(tmp_path):
     assert (tuning.learning_rates, tuning.dropouts) == ([2e-3, 8e-3], [0.0, 0.2])
 
 
+def test_every_size_may_have_its_own_epochs(tmp_path):
+    own = "fractions: [{users: 0.1}, 1.0], epochs: {3k: 40, 98k: 20, 9m: 5}, seeds: [1, 2]"
+    runs = load(tmp_path, BASE.replace("fractions: [{users: 0.1}, 1.0], epochs: [2, 3.5], seeds: [1, 2]", own)).runs
+    main = [run for run in runs if run.block == "main"]
+    assert {(run.size.name, run.epochs, run.own_epochs) for run in main} == {("3k", 40.0, True), ("98k", 20.0, True)}
+    assert not any(run.own_epochs for run in runs if run.block != "main")
+    assert main[0].describe()["own_epochs"]
+    text = BASE.replace("users: 0.1}, epochs: 2}", "users: 0.1}, epochs: {3k: 7}}")
+    assert load(tmp_path, text).tuning_run("3k", 2e-3, None).epochs == 7.0
+
+
 def test_a_study_goes_to_yaml_and_back(tmp_path):
     study = load(tmp_path)
     assert load(tmp_path, dump(study.source)).runs == study.runs
@@ -88,7 +99,10 @@ def test_a_study_goes_to_yaml_and_back(tmp_path):
         ("name: tiny", "title: tiny", r"missing keys \['name'\], unknown keys \['title'\]"),
         ("patience: 9", "patients: 9", "unknown key 'patients'; did you mean 'patience'"),
         ("sizes: [3k, 98k], fractions", "sizes: [3k, 99k], fractions", "block main: size '99k' is not among sizes"),
-        ("epochs: [2, 3.5]", "epochs: [0]", r"epochs are \[0\]; each must be a number above 0"),
+        ("epochs: [2, 3.5]", "epochs: [0]", r"epochs is \[0\]; give numbers above 0"),
+        ("epochs: [2, 3.5]", "epochs: []", r"epochs is \[\]; give numbers above 0"),
+        ("epochs: [2, 3.5]", "epochs: {3k: 4}", "epochs has no number for the size '98k'"),
+        ("epochs: [2, 3.5]", "epochs: {3k: 4, 98k: x}", "epochs is .*give numbers above 0"),
         ("seeds: [1, 2]", "seeds: []", "block main: seeds is .*a list with something in it"),
         ("{context: 0.5}", "{items: 0.5}", "a fraction is .*write 0.1 or"),
         ("{context: 0.5}", "{context: 2}", "a fraction is"),
@@ -103,7 +117,7 @@ def test_a_study_goes_to_yaml_and_back(tmp_path):
         ("epochs: 2}", "epochs: .nan}", "tuning: epochs is nan"),
         ("epochs: 2}", "epochs: 2, seed: x}", "tuning: seed is 'x'"),
         ("tuning: {sizes: [3k]", "tuning: {sizes: 3k", "tuning: sizes is '3k'"),
-        ("epochs: [2, 3.5]", "epochs: [.nan]", r"epochs are \[nan\]; each must be a number above 0"),
+        ("epochs: [2, 3.5]", "epochs: [.nan]", r"epochs is \[nan\]; give numbers above 0"),
         ("seeds: [1, 2]", "seeds: [x]", r"seeds are \['x'\]; each must be a whole number"),
         ("seeds: [1, 2]", "seeds: [-1]", r"seeds are \[-1\]"),
         ("must: true", "must: 1", "must is 1; it must be true or false"),

@@ -107,7 +107,9 @@ def _minutes(value: str) -> float:
 
 
 def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
-    parser.add_argument("points", nargs=nargs, help="a CSV or TSV table, run.json files or folders of them, or a study")
+    parser.add_argument(
+        "points", nargs=nargs, help="a CSV, TSV or Parquet table, run.json files or folders of them, or a study"
+    )
     for flag, what in (
         ("n", "parameters in the blocks"),
         ("d", "training interactions"),
@@ -117,6 +119,7 @@ def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
         ("metric", "HR or NDCG, a fraction"),
     ):
         parser.add_argument(f"--{flag}-column", metavar="NAME", help=f"the table's column of {what}")
+    parser.add_argument("--where", nargs="+", default=[], metavar="NAME=VALUE", help="rows of the table to read")
     parser.add_argument("--metric", default="ndcg@10", help="metric of run records for --law saturating")
     parser.add_argument("--drop-largest-losses", type=int, default=0, metavar="K", help="leave out the K worst points")
 
@@ -138,7 +141,8 @@ def _read(options: argparse.Namespace) -> "Points":
             raise ValueError(f"give one table, or run records; these are {len(paths)} tables.")
         names = {"N": options.n_column, "D": options.d_column, "C": options.c_column, "unique": options.unique_column,
                  "loss": options.loss_column, "metric": options.metric_column}  # fmt: skip
-        points = read_table(paths[0], names, None if getattr(options, "compare", None) else options.law)
+        where = dict(text.partition("=")[::2] for text in options.where)
+        points = read_table(paths[0], names, None if getattr(options, "compare", None) else options.law, where)
     return points.drop_largest_losses(options.drop_largest_losses)
 
 

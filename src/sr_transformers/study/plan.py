@@ -10,12 +10,14 @@
     tuning:                              # see `study.tuning`
       {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], dropouts: [0.0, 0.1, 0.2], epochs: 3, seed: 0}
     blocks:
-      main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: [3], seeds: [1, 2, 3]}
+      main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: {3k: 40, 98k: 20}, seeds: [1, 2, 3]}
       no-dropout: {sizes: [3k], fractions: [1.0], epochs: [3], seeds: [1], settings: {residual_dropout: 0.0}}
 
-A block whose `settings` differ is a variant: it has its own name in the runs and never enters the fit of the law; nor
-does a block with `law: false`, for example other shapes. `must: true` marks a block that a budget must not leave out.
-Names of sizes and blocks become names of folders: letters, digits, dots, dashes and underscores only.
+`epochs` are a list, or a mapping that gives every size of the block as many as it needs until it stops improving; the
+law is fitted to runs of one number or to those of such mappings. A block whose `settings` differ is a variant: it has
+its own name in the runs and never enters the fit of the law; nor does a block with `law: false`, for example other
+shapes. `must: true` marks a block that a budget must not leave out. Names of sizes and blocks become names of folders:
+letters, digits, dots, dashes and underscores only.
 """
 
 import itertools
@@ -67,6 +69,7 @@ class PlannedRun:
         block: name of the block; "main" and other blocks without settings of their own make up the law's points.
         of, fraction: what part of the data, see `data.fractions`.
         settings: keys of the recipe that only this run's block sets, as sorted pairs.
+        own_epochs: whether the block gives every size its own number of epochs.
         must: whether a budget must keep it.
         in_law: whether its result is a point of the law.
         learning_rate, dropout: set by tuning, None before; the dropout is that of embeddings and residuals.
@@ -81,6 +84,7 @@ class PlannedRun:
     settings: tuple[tuple[str, Any], ...] = ()
     must: bool = False
     in_law: bool = True
+    own_epochs: bool = False
     learning_rate: float | None = None
     dropout: float | None = None
 
@@ -105,6 +109,7 @@ class PlannedRun:
             "of": self.of,
             "fraction": self.fraction,
             "epochs": self.epochs,
+            "own_epochs": self.own_epochs,
             "seed": self.seed,
             "settings": dict(self.settings),
             "in_law": self.in_law,
@@ -118,7 +123,7 @@ class Tuning:
     Attributes:
         sizes: names, the smallest first.
         learning_rates, dropouts: the ladders that are walked, rising; no dropouts: only the rate is tuned.
-        of, fraction, epochs, seed: of every run that tries.
+        of, fraction, seed: of every run that tries; epochs: by size.
     """
 
     sizes: list[str]
@@ -126,7 +131,7 @@ class Tuning:
     dropouts: list[float]
     of: str
     fraction: float
-    epochs: float
+    epochs: dict[str, float]
     seed: int
 
 
@@ -210,7 +215,7 @@ class Study:
         if dropout is not None:
             settings += (("embedding_dropout", dropout), ("residual_dropout", dropout))
         return PlannedRun(
-            tried, self.sizes[size], one.of, one.fraction, one.epochs, one.seed, settings, must=True, in_law=False
+            tried, self.sizes[size], one.of, one.fraction, one.epochs[size], one.seed, settings, must=True, in_law=False
         )
 
 
@@ -222,7 +227,7 @@ def dump(content: dict[str, Any]) -> str:
 def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
     where = f"{where}: block {_name(block, where)}"
     _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
-    for name in ("sizes", "epochs", "seeds"):
+    for name in ("sizes", "seeds"):
         if not isinstance(spec[name], list) or not spec[name]:
             raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be a list with something in it.")
     unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
@@ -234,8 +239,8 @@ def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where:
     probe = Recipe(recipe.name, dict(recipe.model), dict(recipe.training))
     for key, value in settings.items():
         probe.set(key, value)
-    if not all(_is_number(epochs) and epochs > 0 for epochs in spec["epochs"]):
-        raise ValueError(f"{where}: epochs are {spec['epochs']}; each must be a number above 0.")
+    own = isinstance(spec["epochs"], dict)
+    epochs_of = _epochs(spec["epochs"], list(map(str, spec["sizes"])), where)
     if not all(_is_whole(seed) and seed >= 0 for seed in spec["seeds"]):
         raise ValueError(f"{where}: seeds are {spec['seeds']}; each must be a whole number from 0 on.")
     for name in ("must", "law"):
@@ -243,10 +248,25 @@ def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where:
             raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be true or false.")
     fractions = _fractions(spec.get("fractions", [1.0]), where)
     pairs = tuple(sorted((key, _hashable(value)) for key, value in settings.items()))
-    for size, (of, part), epochs, seed in itertools.product(spec["sizes"], fractions, spec["epochs"], spec["seeds"]):
-        in_law = bool(spec.get("law", True)) and not pairs
-        must = bool(spec.get("must"))
-        yield PlannedRun(block, sizes[str(size)], of, part, float(epochs), int(seed), pairs, must, in_law)
+    in_law, must = spec.get("law", True) and not pairs, spec.get("must", False)
+    for size, (of, part) in itertools.product(map(str, spec["sizes"]), fractions):
+        for epochs, seed in itertools.product(epochs_of[size], spec["seeds"]):
+            yield PlannedRun(block, sizes[size], of, part, epochs, seed, pairs, must, in_law, own)
+
+
+def _epochs(value: Any, sizes: list[str], where: str) -> dict[str, list[float]]:
+    """Numbers of epochs by size, from a list for all sizes or a mapping of one for each."""
+    if isinstance(value, dict):
+        by_size = {str(size): [epochs] for size, epochs in value.items()}
+        missing = [size for size in sizes if size not in by_size]
+        if missing:
+            raise ValueError(f"{where}: epochs has no number for the size {missing[0]!r}.")
+    else:
+        by_size = dict.fromkeys(sizes, value if isinstance(value, list) else [value])
+    numbers = [one for size in sizes for one in by_size[size]]
+    if not numbers or not all(_is_number(one) and one > 0 for one in numbers):
+        raise ValueError(f"{where}: epochs is {value!r}; give numbers above 0: [20], or {{98k: 20}} for every size.")
+    return {size: [float(one) for one in by_size[size]] for size in sizes}
 
 
 def _fractions(values: Any, where: str) -> list[tuple[str, float]]:
@@ -289,15 +309,14 @@ def _tuning(spec: Any, sizes: dict[str, Size], where: str) -> Tuning:
         raise ValueError(f"{where}: learning_rates is {rates!r}; give at least two different numbers above 0.")
     if not _is_ladder(dropouts, 0) or any(not 0 <= one < 1 for one in dropouts):
         raise ValueError(f"{where}: dropouts is {dropouts!r}; give different numbers from 0 to below 1.")
-    if not _is_number(spec["epochs"]) or not spec["epochs"] > 0:
-        raise ValueError(f"{where}: epochs is {spec['epochs']!r}; it must be a number above 0.")
     seed = spec.get("seed", 0)
     if not _is_whole(seed) or seed < 0:
         raise ValueError(f"{where}: seed is {seed!r}; it must be a whole number from 0 on.")
     names = sorted(map(str, spec["sizes"]), key=lambda name: sizes[name].num_non_embedding_parameters)
     of, part = _fraction(spec.get("fraction", 1.0), where)
     rates, dropouts = sorted(map(float, rates)), sorted(map(float, dropouts))
-    return Tuning(names, rates, dropouts, of, part, float(spec["epochs"]), seed)
+    epochs = {size: numbers[0] for size, numbers in _epochs(spec["epochs"], names, where).items()}
+    return Tuning(names, rates, dropouts, of, part, epochs, seed)
 
 
 def _is_ladder(values: Any, least: int) -> bool:
