@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_transformers.data import interactions, splits, synthetic, writing
+from sr_transformers.data.manifest import FORMAT
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID, decode_items
 
@@ -137,7 +138,7 @@ def test_an_empty_folder_is_a_fine_output_and_the_result_is_readable_for_others(
     (tmp_path / "data").mkdir()
     assert len(prepare(readable_log, tmp_path / "data")) == 14
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
-    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == FORMAT
 
 
 @pytest.mark.parametrize("failing", ["build_tokenizer", "write_stream"])

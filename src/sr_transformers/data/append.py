@@ -54,10 +54,8 @@ def append(
     """
     output = Path(output)
     check_output(output)
-    old = folder if isinstance(folder, PreparedData) else PreparedData(folder)
+    old = (folder if isinstance(folder, PreparedData) else PreparedData(folder)).verified()
     before = old.manifest
-    if "times" not in before:
-        raise ValueError(f"{old.path} was prepared by an older version: prepare its log again, then append.")
     filters = Filters(**before["filters"], min_interactions=before["min_interactions"])
     if filters.min_interactions > 1 or filters.repeats != interactions.KEEP:
         raise ValueError(
@@ -93,7 +91,7 @@ def append(
             parts[2],
         )
         manifest: dict[str, Any] = {
-            **{key: before[key] for key in ("format", "columns", "min_interactions", "filters", "times")},
+            **{key: before[key] for key in ("columns", "min_interactions", "filters", "times")},
             "source": description.result(),
             "appended_to": {
                 "manifest_sha256": old.digest,

@@ -5,7 +5,6 @@ users and items, a few dozen bytes each, are held in memory.
 """
 
 import concurrent.futures
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,9 @@ import pyarrow as pa
 from sr_transformers import __version__
 from sr_transformers.data import interactions, sources, splits
 from sr_transformers.data.engine import DuckDBEngine, Engine
-from sr_transformers.data.histories import FORMAT, MANIFEST, PreparedData
+from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
+from sr_transformers.data.manifest import write_manifest
 from sr_transformers.data.spark import SparkEngine
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.writing import Rows, count_rows, learn_vocabulary, spool, write_histories
@@ -86,7 +86,6 @@ def prepare(
     log = sources.find_log(source, names, separator)
     columns = {**dict(log.columns), **(columns or {})}
     manifest: dict[str, Any] = {
-        "format": FORMAT,
         "columns": columns,
         "min_interactions": min_interactions,
         "filters": {"min_rating": min_rating, "since": since, "until": until, "repeats": repeats},
@@ -172,7 +171,7 @@ def write(
         **found,
         "counts": counts,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_manifest(folder, manifest)
 
 
 def versions(engine: Engine) -> dict[str, str]:
