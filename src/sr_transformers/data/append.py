@@ -75,7 +75,9 @@ def append(
         engine = DuckDBEngine(parts[0])
         try:
             engine.load(log, columns, filters.min_rating is not None)
-            sound = interactions.make_sound(engine, log.name, filters, times["unit_given"], times["millionths"])
+            sound = interactions.make_sound(
+                engine, log.name, filters, times["unit_given"], times["millionths"], before["counts"]["last"]
+            )
             new_users, new_rows = sorted_on_disk(engine, sound, parts[0])
         finally:
             engine.close()

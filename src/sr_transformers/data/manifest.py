@@ -18,6 +18,8 @@ from typing import Any
 
 import xxhash
 
+from sr_transformers.data.paths import check_name
+
 MANIFEST = "manifest.json"
 FORMAT = 2
 _DIGEST, _FILES = "xxh128", "files"  # of the manifest itself; of the others
@@ -49,6 +51,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Files]:
         FileNotFoundError: if the folder is not a prepared one.
         ValueError: for a manifest that is damaged, was changed, or is of another version.
     """
+    check_name(folder)
     file = folder / MANIFEST
     if not file.is_file():
         raise FileNotFoundError(
