@@ -2,6 +2,8 @@
 
 import argparse
 
+from sr_transformers.cli.prepare import plain_warnings
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the commands and their options."""
@@ -41,7 +43,8 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
         "domain": options.domain_column,
     }
     columns = {ours: theirs for ours, theirs in given.items() if theirs}
-    report = describe(options.source, columns, options.time_unit, options.names, options.separator)
+    with plain_warnings(options.command):
+        report = describe(options.source, columns, options.time_unit, options.names, options.separator)
     print(as_text(report))
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -52,7 +55,8 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
 def _append(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.append import append
 
-    data = append(options.folder, options.source, options.output, options.names, options.separator)
+    with plain_warnings(options.command):
+        data = append(options.folder, options.source, options.output, options.names, options.separator)
     counts = data.manifest["counts"]
     print(
         f"{options.output}: {counts['interactions']:,} interactions of {counts['users']:,} users, "

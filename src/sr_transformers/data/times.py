@@ -203,12 +203,12 @@ def _warn_of_mixed(engine: Engine, edges: list[int], low: int, high: int, before
             _warn(engine, "ranged", f"{case} = {at}", what)
 
 
-def _warn(engine: Engine, table: str, odd: str, what: str, so: str = _KEPT, second: int = 1) -> None:
+def _warn(engine: Engine, table: str, odd: str, what: str, so: str = _KEPT, second: int | None = None) -> None:
     number, first = engine.rows(f"SELECT count(*), min(ordinal) FROM {table} WHERE {odd}")[0]
     if not number:
         return
     shown = engine.rows(f"SELECT CAST({TIMESTAMP} AS STRING) FROM raw WHERE ordinal = {first}")[0][0]
-    if second > 1:
+    if second is not None:
         time = engine.rows(f"SELECT {TIMESTAMP} FROM {table} WHERE ordinal = {first}")[0][0]
         what = what.format(year=1970 + time // second // _YEAR)
     file, row = engine.place(first)
