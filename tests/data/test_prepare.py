@@ -265,6 +265,10 @@ def test_the_histories_may_lie_in_several_files(readable_log, prepared, tmp_path
     assert max(sizes) - min(sizes) <= 12
     with pytest.raises(ValueError, match="shards 0 must be at least 1"):
         prepare(readable_log, tmp_path / "none", shards=0)
+    with pytest.raises(ValueError, match=r"shards 100000 is more than the 14 users of log; take fewer \(--shards\)"):
+        prepare(readable_log, tmp_path / "none", shards=100_000)
+    assert not (tmp_path / "none").exists()
+    assert prepare(readable_log, tmp_path / "most", shards=14).histories[:] == prepared.histories[:]
 
 
 def test_items_outside_the_vocabulary_keep_their_ids(prepared):

@@ -60,7 +60,7 @@ def prepare(
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
         time_unit: "s", "ms" or "us", of times that are numbers; only moments in ISO 8601 need it.
         names, separator: of CSV files, see `sources.find_log`.
-        shards: number of files that share the histories (see `streaming.py`).
+        shards: number of files that share the histories (see `streaming.py`), at most the number of users.
         engine: "duckdb" or "spark"; both give the same.
 
     Returns:
@@ -69,8 +69,8 @@ def prepare(
     Raises:
         FileExistsError: if `output` has something in it.
         FileNotFoundError: if there is no such source.
-        ValueError: for a log that is not sound, an unknown split, engine or policy, options of another split, or a
-            split that leaves no test target.
+        ValueError: for a log that is not sound, an unknown split, engine or policy, options of another split, a
+            split that leaves no test target, or more shards than users.
         OSError: if the disk is full.
     """
     output = Path(output)
@@ -146,6 +146,11 @@ def write(
         read: counts of the rows that were read and left out.
         manifest: what is to stand there besides.
     """
+    if shards > len(user_ids):
+        raise ValueError(
+            f"shards {shards} is more than the {len(user_ids)} users of {name}; take fewer (--shards): each shard "
+            "holds whole histories."
+        )
     times = manifest["times"]
     cut = options.apply(rows.lengths, rows.timestamps, user_ids, times["unit"], times["millionths"])
     if len(cut.test) == 0:
