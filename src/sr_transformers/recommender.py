@@ -12,6 +12,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
 from sr_transformers.evaluation.loading import load_model
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
+from sr_transformers.lsrm.pipeline_lsrm import check_ids
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -101,8 +102,8 @@ class Recommender:
                 training.
 
         Raises:
-            ValueError: for such a history with fallback "error", k < 1, an unknown fallback, or candidates of which
-                the vocabulary knows none.
+            ValueError: for such a history with fallback "error", an id that is neither text nor an integer, k < 1, an
+                unknown fallback, or candidates of which the vocabulary knows none.
             TypeError: for a history that is a single id or a string instead of a sequence of ids.
         """
         if k < 1:
@@ -161,11 +162,12 @@ class Recommender:
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
-        if isinstance(history, str | int):
-            raise TypeError(f"item ids are given as a sequence, got {history!r}; write [{history!r}].")
+        if isinstance(history, str | bytes | int) or not set(map(type, history)) <= {str, int}:  # True is found as 1
+            check_ids(history)
         token_of = self._token_of.get
         tokens = list(map(token_of, history))
         if None in tokens:  # unknown, or of another type than the log had
+            check_ids(history)
             found = (token_of(item, token_of(str(item))) for item in history)
             tokens = [token for token in found if token is not None]
         return np.array(tokens, np.int64)

@@ -28,7 +28,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.loading import load_model
     from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 
-    data = PreparedData(options.data)
+    data = PreparedData(options.data).verified()
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
     scorers: list = [
         ModelScorer(load_model(name), name=name, reuse_memory=True, bf16=options.bf16, compile=options.compile)

@@ -53,7 +53,7 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
     from sr_transformers.evaluation.tasks.task import TaskOptions
 
-    data = PreparedData(options.data)
+    data = PreparedData(options.data).verified()
     if options.json and not Path(options.json).absolute().parent.is_dir():
         raise FileNotFoundError(f"--json {options.json}: there is no such folder; make it first.")
     given = {

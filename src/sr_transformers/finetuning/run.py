@@ -74,7 +74,7 @@ def finetune(
             f"lora_rank is {lora_rank} with freeze {freeze!r}: adapters of rank 1 or more change the body, so it "
             "cannot be frozen; give one of the two."
         )
-    data = data if isinstance(data, PreparedData) else PreparedData(data)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     base = load_model(name_or_path, dtype=torch.float32, device_map="cpu")
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     changes = _config_changes(base.config, recipe, str(name_or_path))

@@ -84,7 +84,7 @@ class LSRMTrainer(Trainer):
                 f"the model has {model.config.vocab_size} tokens, the prepared log {data.vocab_size}; "
                 "build the model with vocab_size=data.vocab_size."
             )
-        self.prepared = data
+        self.prepared = data.verified()
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.window = model.config.max_position_embeddings
