@@ -32,11 +32,11 @@ from transformers.utils import is_peft_available
 
 from sr_transformers.evaluation.weights import (
     AGAIN,
-    count_tensors,
     in_words,
     read_json,
     refuse_no_numbers,
     some,
+    tensor_names,
     without_report,
 )
 
@@ -90,6 +90,7 @@ class Checkpoint:
         self._trusted = trust_remote_code
         self._access: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
         self._hub: dict[str, Any] = {}  # what every load from the Hub is told; nothing for a folder
+        self._asked: dict[str, Path | None] = {}  # files of the commit, so that the Hub is asked for each of them once
         if Path(name_or_path).is_dir():
             if revision:
                 raise ValueError(
@@ -120,6 +121,11 @@ class Checkpoint:
         if not self._hub:
             path = Path(self.source) / name
             return path if path.is_file() else None
+        if name not in self._asked:
+            self._asked[name] = self._from_hub(name)
+        return self._asked[name]
+
+    def _from_hub(self, name: str) -> Path | None:
         hub = {**self._hub, "subfolder": self._hub["subfolder"] or None}
         try:
             return Path(hf_hub_download(self.source, name, **hub))
@@ -157,10 +163,8 @@ class Checkpoint:
         if file is None:
             return self._base().config()
         config = self._from_json(AutoConfig, file)
-        layers, tensors = getattr(config, "num_hidden_layers", None), self._most_tensors()
-        if (
-            isinstance(layers, int) and tensors is not None and layers > tensors
-        ):  # to make so many layers could take for ever
+        layers, tensors = getattr(config, "num_hidden_layers", None), len(self._tensor_names())
+        if isinstance(layers, int) and layers > tensors > 0:  # to make so many layers could take for ever
             raise ValueError(f"{file} says num_hidden_layers {layers:,}, but {self.weights()} has {tensors:,} tensors.")
         return config
 
@@ -228,7 +232,9 @@ class Checkpoint:
             read_json(generation)
         if not self._weight_files():
             raise FileNotFoundError(f"{self.name} has no weights ({' or '.join(WEIGHTS)} is missing).")
-        options = {**self._hub, **kwargs, "trust_remote_code": self._trusted, "output_loading_info": True}
+        options = {**kwargs, **self._hub, "trust_remote_code": self._trusted, "output_loading_info": True}
+        if self._hub:  # transformers looks for an adapter too, and forgets these
+            options["adapter_kwargs"] = {key: self._hub[key] for key in ("cache_dir", "subfolder", "local_files_only")}
         try:
             with without_report():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(self.source, **options)
@@ -254,21 +260,20 @@ class Checkpoint:
     def _refuse_what_does_not_fit(self, found: dict[str, Any]) -> None:
         """Raises ValueError for weights that transformers did not find, did not know, or found in other shapes."""
         settings = self.file(ADAPTER) or self.file(CONFIG)
-        unknown = found["unexpected_keys"]
+        unknown, here = found["unexpected_keys"], self._tensor_names()
+        adapted = {name: state for name in unknown if (state := _TRAINING_STATE.search(name))}
+        merged = {name for name, state in adapted.items() if f"{name[: state.start()]}.weight" in here}
+        advice = "It holds adapters that were never merged: load the finished run." if set(adapted) - merged else AGAIN
         if found["missing_keys"]:
-            adapters = any(map(_TRAINING_STATE.search, unknown))
-            raise ValueError(
-                f"{self.weights()} lacks weights that {settings} asks for: {some(found['missing_keys'])}. "
-                + ("It holds adapters that were never merged: load the finished run." if adapters else AGAIN)
-            )
+            missing = some(found["missing_keys"])
+            raise ValueError(f"{self.weights()} lacks weights that {settings} asks for: {missing}. {advice}")
         other = {f"{name} {list(here)} instead of {list(wanted)}" for name, here, wanted in found["mismatched_keys"]}
         if other:
             raise ValueError(f"{self.weights()} has other shapes than {settings} asks for: {some(other)}.")
-        unknown = {name for name in unknown if not _TRAINING_STATE.search(name)}
-        if unknown:
+        if set(unknown) - merged:
             raise ValueError(
-                f"{self.weights()} has weights that {settings} does not know: {some(unknown)}. The two are of "
-                "different models."
+                f"{self.weights()} has weights that {settings} does not know: {some(set(unknown) - merged)}. "
+                + (advice if adapted else "The two are of different models.")
             )
 
     # The files of the weights
@@ -291,11 +296,9 @@ class Checkpoint:
             return [file for file in found.values() if file is not None]
         return []
 
-    def _most_tensors(self) -> int | None:
-        """How many tensors the weights can be at most; None if there are none. Refuses files that are cut."""
-        files = self._weight_files()
-        counts = [count_tensors(file) for file in files]
-        return sum(counts) if files else None
+    def _tensor_names(self) -> set[str]:
+        """Of all files of weights; files that are cut are refused."""
+        return {name for file in self._weight_files() for name in tensor_names(file)}
 
     # Adapters
 
@@ -332,7 +335,7 @@ class Checkpoint:
         file = next(filter(None, map(self.file, ADAPTER_WEIGHTS)), None)
         if file is None:
             raise FileNotFoundError(f"{self.name} has no weights ({' or '.join(ADAPTER_WEIGHTS)} is missing).")
-        count_tensors(file)
+        tensor_names(file)
         base = self._base()
         model = base._whole_model(kwargs)
         refuse_no_numbers(model, base.weights())
@@ -342,7 +345,7 @@ class Checkpoint:
         except (MemoryError, ImportError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise ValueError(f"{file} does not load: {in_words(error)}") from error
+            raise ValueError(f"{self.file(ADAPTER)} and {file} do not load: {in_words(error)}") from error
         self._refuse_what_does_not_fit(found)
         return model
 

@@ -21,8 +21,9 @@ _EARLIER = "Load a checkpoint from before, or train again with a lower learning 
 _SHOWN = 6  # names in a message
 
 
-def count_tensors(file: Path) -> int:
-    """Tensors in a file of weights. Of a safetensors file only the head is read, of a pickle everything but tensors.
+def tensor_names(file: Path) -> set[str]:
+    """Names of the tensors in a file of weights. Only the head of a safetensors file is read, and of a pickle all but
+    its tensors.
 
     Raises:
         ValueError: if the file is not whole, or holds more than weights.
@@ -30,8 +31,8 @@ def count_tensors(file: Path) -> int:
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as content:
-                return len(content.keys())
-        return len(torch.load(file, map_location="meta", weights_only=True))
+                return set(content.keys())
+        return set(torch.load(file, map_location="meta", weights_only=True))
     except pickle.UnpicklingError as error:  # its advice is to load it all the same
         raise ValueError(
             f"{file} is damaged, or holds more than weights and could run code: it stays unread. Ask for a "
