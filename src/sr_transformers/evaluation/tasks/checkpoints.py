@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
@@ -41,8 +40,8 @@ def model_contestant(
         if record is not None:
             _check_training(checkpoint.name, record["data"], data)
             trained.append({key: record.get(key) for key in ("command", "seed", "commit")})
-        with torch.device("meta"):  # shapes without memory
-            sizes[checkpoint.name] = count_block_parameters(AutoModelForCausalLM.from_config(config))
+        # Shapes without memory; and a file that lacks something is found before others have been evaluated.
+        sizes[checkpoint.name] = count_block_parameters(checkpoint.model(device_map="meta"))
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: its checkpoints are of different sizes ({sizes}); give each size a name of its own.")
     facts = {
