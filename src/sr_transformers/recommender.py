@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
@@ -65,11 +65,39 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, bf16: bool = False, compile: bool = False, **kwargs
+        cls,
+        name_or_path: str | Path,
+        bf16: bool = False,
+        compile: bool = False,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        **kwargs,
     ) -> "Recommender":
-        """Loads a folder or a Hub id; further arguments go to `AutoModelForCausalLM.from_pretrained`."""
-        model = load_model(name_or_path, **kwargs)
-        return cls(model, AutoTokenizer.from_pretrained(name_or_path), bf16, compile)
+        """Loads a model and its vocabulary from one folder, or from one commit of one repository on the Hub.
+
+        Args:
+            revision, token, cache_dir, subfolder, local_files_only, trust_remote_code: as `Checkpoint`.
+            kwargs: of `AutoModelForCausalLM.from_pretrained`.
+
+        Raises:
+            OSError, ValueError: as `Checkpoint`: if there is no such model, or it is not whole.
+        """
+        checkpoint = Checkpoint(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            subfolder=subfolder,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+        )
+        tokenizer = checkpoint.tokenizer()
+        return cls(checkpoint.model(**kwargs), tokenizer, bf16, compile)
 
     def recommend(
         self,
