@@ -252,11 +252,12 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> None:
     import dataclasses
 
     from sr_transformers.data.histories import PreparedData
-    from sr_transformers.evaluation.loading import load_model
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.study.teacher import sample_log
 
+    checkpoint = Checkpoint(options.model)
     found = sample_log(
-        load_model(options.model), PreparedData(options.data), options.interactions, options.output, options.seed
+        checkpoint.model(), PreparedData(options.data), options.interactions, options.output, options.seed
     )
     print(json.dumps(dataclasses.asdict(found), indent=2))
 
