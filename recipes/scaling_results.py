@@ -2,8 +2,8 @@
 summary.json (every law with its intervals and held-out sizes) and points.parquet (every run, with units and command).
 
 python recipes/scaling_results.py --add STUDY_FOLDER NAME first keeps a study there: its plan and its run records, whose
-training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study is
-a study folder: copied to another place it goes on with `sr-transformers scaling run`, and `sr-transformers scaling
+training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study
+is a study folder: copied to another place it goes on with `sr-transformers scaling run`, and `sr-transformers scaling
 report recipes/results/scaling/NAME --output FOLDER` writes the whole report, figures included.
 """
 

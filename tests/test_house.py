@@ -33,7 +33,9 @@ OPTIONAL = {
     "pyspark",
     "torchao",
 }
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "array", "collections", "hashlib", "math", "sys", "typing"}
+TRAVELS_WITH = {
+    "torch", "transformers", "huggingface_hub", "array", "collections", "hashlib", "math", "numbers", "sys", "typing"
+}  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

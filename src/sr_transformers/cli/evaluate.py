@@ -4,11 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
+from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
     one = commands.add_parser("evaluate", help="full ranking of a checkpoint beside the baselines")
     one.add_argument("--model", action="append", default=[], help="folder or Hub id; may be given several times")
+    one.add_argument("--revision", action=RevisionOfModel, help="branch, tag or commit, on the Hub, of the --model "
+                     "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
     one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
@@ -26,10 +30,12 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, seen_choice, table
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.translation import open_scorer
 
-    data = PreparedData(options.data)
-    scorers: list = [open_scorer(name, data, options.bf16, options.compile) for name in options.model]
+    data = PreparedData(options.data).verified()
+    checkpoints = [Checkpoint(name, revision=revision_of(options, place)) for place, name in enumerate(options.model)]
+    scorers: list = [open_scorer(one, data, options.bf16, options.compile) for one in checkpoints]
     choice = {"auto": None, "remove": True, "keep": False}[options.seen]
     filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
     scorers += baselines(data)

@@ -172,9 +172,10 @@ def evaluate(
         (`translation.TranslatedScorer`) also `translated`.
 
     Raises:
-        ValueError: as `check_scorer`.
+        ValueError: if a score is NaN, a file of the data is not what was made (`PreparedData.verified`), or as
+            `check_scorer`.
     """
-    filter_seen = seen_choice(filter_seen, [getattr(scorer, "filter_seen", None)], data)
+    filter_seen = seen_choice(filter_seen, [getattr(scorer, "filter_seen", None)], data.verified())
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
     add_users(totals, scorer, data, split, filter_seen, progress=progress)

@@ -10,59 +10,50 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, item_list
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 
 
 def open_scorer(
-    name_or_path: str | Path, data: PreparedData, bf16: bool = False, compile: bool = False
+    name_or_path: str | Path | Checkpoint, data: PreparedData, bf16: bool = False, compile: bool = False
 ) -> "ModelScorer | TranslatedScorer":
     """A checkpoint as a scorer of a log: as it is if its items are the log's, translated by raw id if they are not.
 
     Args:
-        name_or_path: folder or Hub id.
+        name_or_path: folder or Hub id; a `Checkpoint` for a revision of it.
         bf16, compile: see `ModelScorer`.
 
     Raises:
         ValueError: if the items differ and no vocabulary beside the model says which ones it has, if model and
             vocabulary do not belong together, or if the model knows no item of the log.
-        FileNotFoundError, OSError: as `load_model`.
+        FileNotFoundError, OSError, ValueError: as `Checkpoint`.
     """
-    model = load_model(name_or_path)
-    scorer = ModelScorer(model, name=str(name_or_path), reuse_memory=True, bf16=bf16, compile=compile)
+    checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
+    model = checkpoint.model()
+    scorer = ModelScorer(model, name=checkpoint.name, reuse_memory=True, bf16=bf16, compile=compile)
     if scorer.items_fingerprint == data.items_fingerprint:
         return scorer
-    tokenizer = _vocabulary_beside(name_or_path)
-    if tokenizer is None:
+    try:
+        tokenizer = checkpoint.tokenizer()
+    except FileNotFoundError as error:
         if scorer.items_fingerprint is None and model.config.vocab_size == data.vocab_size:
             return scorer  # nothing says which items these are
         raise ValueError(
-            f"{name_or_path} was not trained on the items of {data.path}, and no vocabulary beside it says which items "
-            "it has; put its tokenizer.json and tokenizer_config.json there."
-        )
+            f"{checkpoint.name} was not trained on the items of {data.path}, and no vocabulary beside it says which "
+            "items it has; put its tokenizer.json and tokenizer_config.json there."
+        ) from error
     own = tokenizer_fingerprint(tokenizer)
-    check_same_items(model.config, own, f"the vocabulary beside {name_or_path}")
+    check_same_items(model.config, own, f"the vocabulary beside {checkpoint.name}")
     if len(tokenizer) != model.config.vocab_size:
         raise ValueError(
-            f"{name_or_path}: the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}."
+            f"{checkpoint.name}: the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}."
         )
     return scorer if own == data.items_fingerprint else TranslatedScorer(scorer, item_list(tokenizer), data)
-
-
-def _vocabulary_beside(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
-    folder = Path(name_or_path)
-    if folder.is_dir():
-        return AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
-    try:
-        return AutoTokenizer.from_pretrained(name_or_path)
-    except (OSError, ValueError):  # what transformers says of a repository without one
-        return None
 
 
 class TranslatedScorer:

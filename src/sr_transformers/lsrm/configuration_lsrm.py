@@ -96,8 +96,8 @@ class LSRMConfig(PreTrainedConfig):
             ranking; what recommends or evaluates does the same unless told otherwise. None: it was not evaluated.
 
     Raises:
-        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, or a dropout rate
-            outside [0, 1).
+        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, or a dropout
+            rate, `layer_norm_eps` or `initializer_range` outside [0, 1).
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -156,6 +156,9 @@ class LSRMConfig(PreTrainedConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0 <= getattr(self, name) < 1:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}; it lies in [0, 1).")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "

@@ -49,11 +49,12 @@ def train(
     With `push_to_hub` and `hub_model_id` in the recipe the finished run is published (`LSRMTrainer.push_to_hub`).
 
     Raises:
-        ValueError: if only one of `model` and `origin` is given: weights of unknown origin cannot be resumed; if the
-            model's items are not the log's, or the log's vocabulary is not the one its histories were written with.
+        ValueError: if a file of the data is not what was made (`PreparedData.verified`); if only one of `model` and
+            `origin` is given: weights of unknown origin cannot be resumed; if the model's items are not the log's, or
+            the log's vocabulary is not the one its histories were written with.
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
     """
-    data = data if isinstance(data, PreparedData) else PreparedData(data)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
     if (model is None) != (origin is None):

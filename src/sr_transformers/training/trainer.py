@@ -80,7 +80,7 @@ class LSRMTrainer(Trainer):
     def __init__(
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
     ):
-        bind(model, data, args.filter_seen)
+        bind(model, data.verified(), args.filter_seen)
         self.prepared = data
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
