@@ -5,6 +5,7 @@ its thread, and nothing of it is sent along when a scorer is pickled.
 """
 
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a 
 _LINE = 16  # float32 numbers of a cache line: products are a third slower on rows that begin in the middle of one
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
 _MODES = threading.Lock()
+_COMPILED = threading.Lock()  # translating changes torch's state for all threads, and so what is asked of it meanwhile
 _IN_USE: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # requests to models in training
 
 
@@ -51,6 +53,16 @@ def _checked(guards: Sequence[Any]) -> list[bool]:
         guard.guard_type == "TENSOR_MATCH" or not (guard.is_global or "self" in guard.name or "func" in guard.name)
         for guard in guards
     ]
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's other threads, which may have held a lock at the fork."""
+    global _MODES, _COMPILED
+    _MODES, _COMPILED = threading.Lock(), threading.Lock()
+    _IN_USE.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextlib.contextmanager
@@ -97,9 +109,9 @@ class ModelScorer:
         reuse_memory: scores are overwritten by the next call of the same thread; faster, for callers that are done with
             them by then.
         bf16: compute the layers in bfloat16; our own model's scores of items stay float32, as rounded ones would tie.
-        compile: translate the layers by `torch.compile`. The first request of one user, and the first of several, take
-            about ten seconds more each; needs a C++ compiler on CPUs. New weights count; modules, hooks and settings of
-            our own model are taken as they are at that request.
+        compile: translate the layers by `torch.compile`; they then run for one thread at a time. The first request of
+            one user, and the first of several, take about ten seconds more each; needs a C++ compiler on CPUs. New
+            weights count; modules, hooks and settings of our own model are taken as they are at that request.
     """
 
     gives_log_probabilities = True
@@ -120,16 +132,15 @@ class ModelScorer:
     def _begin(self) -> None:
         """Makes what stays in this process."""
         self._of_thread = threading.local()
-        self._answer = self._last
         if self.compile:
             # Apart from other models' translations: `_checked` would not tell them from this one's.
             options = {"guard_filter_fn": _checked} if self._reads_states() else {}
-            self._answer = torch.compile(  # type: ignore[call-overload]  # torch's own stubs lack isolate_recompiles
+            self._translated = torch.compile(  # type: ignore[call-overload]  # torch's own stubs lack isolate_recompiles
                 self._last, dynamic=True, isolate_recompiles=True, options=options
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_of_thread", "_answer")}
+        return {name: value for name, value in vars(self).items() if name not in ("_of_thread", "_translated")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -163,11 +174,11 @@ class ModelScorer:
         windows = [history[-self.window :] for history in histories]
         with evaluation_mode(self.model), self.autocast():
             if not self._reads_states():
-                return self.item_scores(self._answer(*self._inputs(windows), False))
+                return self.item_scores(self._ask(*self._inputs(windows), False))
             users = max(len(windows), 1)
             step = _USERS if self.model.device.type == "cpu" else users
             parts = [self._inputs(windows[first : first + step]) for first in range(0, users, step)]
-            return self._score_states(torch.cat([self._answer(*part, True) for part in parts]), memory)
+            return self._score_states(torch.cat([self._ask(*part, True) for part in parts]), memory)
 
     def item_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What `score` gives, from `(B, V)` logits of any model."""
@@ -178,6 +189,13 @@ class ModelScorer:
         """The precision of the layers."""
         device = self.model.device.type
         return torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def _ask(self, *inputs: Any) -> torch.Tensor:
+        """`_last`, as it is or translated."""
+        if not self.compile:
+            return self._last(*inputs)
+        with _COMPILED:
+            return self._translated(*inputs)
 
     def _last(
         self,
