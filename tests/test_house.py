@@ -34,7 +34,8 @@ OPTIONAL = {
     "torchao",
 }
 TRAVELS_WITH = {
-    "torch", "transformers", "huggingface_hub", "array", "collections", "hashlib", "math", "numbers", "sys", "typing"
+    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "math", "numbers",
+    "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

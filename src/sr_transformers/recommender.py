@@ -10,10 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_first
 from sr_transformers.evaluation.loading import Checkpoint
-from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
+from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
+from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, top_k_items
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -32,7 +33,7 @@ class Recommendation(NamedTuple):
 
 
 class Recommender:
-    """A model with its item vocabulary.
+    """A model with its item vocabulary. Any number of threads may ask it at once, and it can be pickled.
 
     Args:
         model: a causal language model over item tokens.
@@ -57,13 +58,9 @@ class Recommender:
         bf16: bool = False,
         compile: bool = False,
     ):
-        if len(tokenizer) != model.config.vocab_size:
-            raise ValueError(
-                f"the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}: "
-                "load both from the same folder."
-            )
+        check_tokenizer(len(tokenizer), model.config)
         self.model, self.tokenizer = model, tokenizer
-        self.scorer = ModelScorer(model, reuse_memory=True, bf16=bf16, compile=compile)
+        self.scorer = ModelScorer(model, bf16=bf16, compile=compile)
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
         check_same_items(model.config, items_fingerprint(self._item_of[NUM_SPECIAL:]), "the vocabulary")
         self.exclude_seen: bool = getattr(model.config, "filter_seen", None) is not False
@@ -163,11 +160,11 @@ class Recommender:
                         "(`data.vocabulary.set_item_counts` puts them there)."
                     )
                 )
-        rows = rows_of_scores(len(self.tokenizer))
+        rows, memory = rows_of_scores(len(self._item_of)), ScoreMemory()
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            scores = self.scorer.score(part)
+            scores = self.scorer.score(part, memory)
             results += self.best(scores, part, k, exclude_seen, allowed)
         return results
 
@@ -182,7 +179,7 @@ class Recommender:
         """The k best items of every row of scores.
 
         Args:
-            scores: `(B, V)` logits; overwritten.
+            scores: `(B, V)`, of `scorer`; overwritten.
             tokens: what `encode` made of each history; for an empty one popularity (`popular`) stands in.
             exclude_seen: see `recommend_batch`.
             allowed: `(V,)` bool, see `allowed`; None: everything.
@@ -226,6 +223,6 @@ class Recommender:
         tokens = self.encode(candidates)
         if not len(tokens):
             raise ValueError("the vocabulary knows none of the candidates; pass raw item ids as they were in the log.")
-        allowed = torch.zeros(len(self.tokenizer), dtype=torch.bool)
+        allowed = torch.zeros(len(self._item_of), dtype=torch.bool)
         allowed[torch.from_numpy(tokens)] = True
         return allowed

@@ -17,9 +17,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from sr_transformers.lsrm.configuration_lsrm import NUM_SPECIAL
+
 PAD_ID = 0
 UNK_ID = 1
-NUM_SPECIAL = 2
 
 _COUNTS = "item_counts"  # key of tokenizer_config.json: int64, little-endian, zlib, base64
 

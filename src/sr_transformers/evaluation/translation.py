@@ -17,6 +17,7 @@ from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, item_range
 
 
 def open_scorer(
@@ -41,7 +42,7 @@ def open_scorer(
     try:
         tokenizer = checkpoint.tokenizer()
     except FileNotFoundError as error:
-        if scorer.items_fingerprint is None and model.config.vocab_size == data.vocab_size:
+        if scorer.items_fingerprint is None and item_range(model.config)[1] == data.vocab_size:
             return scorer  # nothing says which items these are
         raise ValueError(
             f"{checkpoint.name} was not trained on the items of {data.path}, and no vocabulary beside it says which "
@@ -49,10 +50,7 @@ def open_scorer(
         ) from error
     own = tokenizer_fingerprint(tokenizer)
     check_same_items(model.config, own, f"the vocabulary beside {checkpoint.name}")
-    if len(tokenizer) != model.config.vocab_size:
-        raise ValueError(
-            f"{checkpoint.name}: the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}."
-        )
+    check_tokenizer(len(tokenizer), model.config)
     return scorer if own == data.items_fingerprint else TranslatedScorer(scorer, item_list(tokenizer), data)
 
 

@@ -4,6 +4,7 @@ from transformers import PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.identity_lsrm import check_same_items
+from sr_transformers.lsrm.scoring_lsrm import item_range
 
 
 def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -> None:
@@ -16,9 +17,10 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
         ValueError: if the model has another number of tokens or was trained on other items, or if the log's vocabulary
             is not the one that its histories were written with (such a run would end in a folder that nothing loads).
     """
-    if model.config.vocab_size != data.vocab_size:
+    tokens = item_range(model.config)[1]
+    if tokens != data.vocab_size:
         raise ValueError(
-            f"the model has {model.config.vocab_size} tokens, the prepared log {data.vocab_size}; "
+            f"the model has {tokens} tokens, the prepared log {data.vocab_size}; "
             "build the model with vocab_size=data.vocab_size."
         )
     try:
