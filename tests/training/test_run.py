@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sr_transformers import Recipe, RunRecord, train
-from sr_transformers.training.trainer import COMPLETE
+from sr_transformers.training.checkpoints import COMPLETE
 
 
 def recipe(**training):

@@ -29,9 +29,9 @@ from sr_transformers.study.budget import choose
 from sr_transformers.study.cost import Cost, Speed, calibrate, estimate
 from sr_transformers.study.plan import PlannedRun, Size, Study, dump
 from sr_transformers.study.tuning import best_rate, next_rate, rate_for, rate_law
+from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
-from sr_transformers.training.trainer import last_complete_checkpoint
 
 STUDY_FILE = "study.yaml"
 _MORE_RATES = 3
