@@ -206,6 +206,7 @@ def _refinements(arguments: Any) -> list[tuple[str, bool, str]]:
     tracked = bool(set(trackers) - {"none", None})
     trackio = bool({"trackio", "all"} & set(trackers))
     optimizer = str(getattr(arguments.optim, "value", arguments.optim))
+    schedule = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
     recomputes = bool(arguments.activation_checkpointing or arguments.gradient_checkpointing)
     workers = arguments.dataloader_num_workers > 0
     return [
@@ -214,6 +215,7 @@ def _refinements(arguments: Any) -> list[tuple[str, bool, str]]:
         ("trackio_space_id", trackio, "trackio in report_to"),
         ("trackio_bucket_id", trackio, "trackio in report_to"),
         ("trackio_static_space_id", trackio, "trackio in report_to"),
+        ("lr_scheduler_kwargs", not schedule.startswith("constant"), f"another lr_scheduler_type than {schedule}"),
         ("optim_args", optimizer not in _NO_OPTIM_ARGS.split(), f"another optimizer than {optimizer}"),
         ("optim_target_modules", optimizer.startswith(("galore", "apollo")), "a galore or apollo optimizer in optim"),
         ("activation_checkpointing_kwargs", recomputes, "activation_checkpointing"),
