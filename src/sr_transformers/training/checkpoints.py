@@ -9,12 +9,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sr_transformers.records import write_whole
+from sr_transformers.training.phases import TrainingPhases
 
 COMPLETE = "COMPLETE"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
@@ -79,10 +81,11 @@ def best_beside(checkpoint: str | Path) -> str | None:
         FileNotFoundError, ValueError: as `verify_checkpoint`, if it is not as it was written.
     """
     checkpoint = Path(checkpoint)
-    recorded = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).best_model_checkpoint
-    if recorded is None:
+    callbacks: Any = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).stateful_callbacks
+    name = callbacks[TrainingPhases.__name__]["attributes"]["best_checkpoint"]
+    if name is None:
         return None
-    best = checkpoint.parent / Path(recorded).name
+    best = checkpoint.parent / name
     if not best.is_dir():
         raise FileNotFoundError(
             f"{best} is missing, and {checkpoint} needs it: its weights had validated best. Put it back, or choose "

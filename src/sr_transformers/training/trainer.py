@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 from transformers.optimization import get_scheduler
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from sr_transformers.data.batches import (
@@ -192,7 +193,7 @@ class LSRMTrainer(Trainer):
         self, max_steps: int, updates: int, epochs: int, checkpoint: str | None, trial: Any
     ) -> Any:
         result = super()._init_training_state(max_steps, updates, epochs, checkpoint, trial)
-        if checkpoint is not None:  # transformers looks where the run was when it was saved: it may have moved
+        if checkpoint is not None:
             self.state.best_model_checkpoint = self._best_checkpoint
         return result
 
@@ -332,8 +333,20 @@ class LSRMTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
             output = Path(self._get_output_dir(trial))
-            mark_complete(output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self._save_state(checkpoint)
+            mark_complete(checkpoint)
             self._rotate(output, limit)
+
+    def _save_state(self, checkpoint: Path) -> None:
+        """Writes trainer_state.json again: the checkpoint that validated best by its name, for a run may move."""
+        best = self.state.best_model_checkpoint
+        self.phases.best_checkpoint = None if best is None else Path(best).name
+        callbacks: Any = self.state.stateful_callbacks  # by class name, once there is a checkpoint
+        callbacks[type(self.phases).__name__] = self.phases.state()
+        self.state.best_model_checkpoint = None
+        self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))
+        self.state.best_model_checkpoint = best
 
     def _rotate(self, output: Path, limit: int | None) -> None:
         """Removes all checkpoints but the newest `limit` and the best."""
