@@ -32,7 +32,7 @@ OPTIONAL = {
     "pyspark",
     "torchao",
 }
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "math", "collections", "pathlib", "typing"}
+TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "math", "numbers", "collections", "pathlib", "typing"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

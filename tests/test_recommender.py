@@ -3,11 +3,14 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from transformers import pipeline
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.session import Session
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]
@@ -143,7 +146,34 @@ def test_wrong_requests_are_refused(recommender, arguments, message):
         recommender.recommend(["tea"], **arguments)
 
 
-@pytest.mark.parametrize("history", ["tea", 42])
+@pytest.mark.parametrize("wrong", [None, math.nan, np.nan, pd.NA, pd.NaT, True, np.True_, 1.0, b"tea", ""])
+def test_what_a_log_may_not_hold_is_no_id_here_either(wrong):
+    """Whatever it would be called as text: None is not the item "None", True not the item 1.
+
+    So in `Recommender`, as a candidate, in a `Session` and in the pipeline.
+    """
+    ids = ["None", "nan", "True", "1", "1.0", "<NA>", "NaT", "b'tea'", "tea"]
+    for items in (ids, [1, 2, 3]):
+        tokenizer = build_tokenizer(items)
+        model = LSRMForCausalLM(
+            LSRMConfig(vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, max_position_embeddings=8)
+        )
+        served = Recommender(model, tokenizer)
+        answers = [
+            lambda history, served=served: served.recommend(history),
+            lambda history, served=served, known=items[-1]: served.recommend([known], candidates=history),
+            lambda history, served=served: Session(served, history).recommend(),
+            pipeline("next-item", model=model, tokenizer=tokenizer, device="cpu"),
+        ]
+        for answer in answers:
+            answer([items[-1]])
+            answer([np.str_(items[-1]) if items is ids else np.int64(items[-1])])
+            for history in ([wrong], [items[-1], wrong, items[0]]):
+                with pytest.raises(ValueError, match=f"the item at place {len(history) // 2} is"):
+                    answer(history)
+
+
+@pytest.mark.parametrize("history", ["tea", 42, b"tea"])
 def test_a_single_id_is_no_history(recommender, history):
     with pytest.raises(TypeError, match="item ids are given as a sequence"):
         recommender.recommend(history)

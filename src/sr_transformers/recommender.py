@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
+from sr_transformers.lsrm.pipeline_lsrm import check_ids
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -64,11 +65,39 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, bf16: bool = False, compile: bool = False, **kwargs
+        cls,
+        name_or_path: str | Path,
+        bf16: bool = False,
+        compile: bool = False,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        **kwargs,
     ) -> "Recommender":
-        """Loads a folder or a Hub id; further arguments go to `AutoModelForCausalLM.from_pretrained`."""
-        model = load_model(name_or_path, **kwargs)
-        return cls(model, AutoTokenizer.from_pretrained(name_or_path), bf16, compile)
+        """Loads a model and its vocabulary from one folder, or from one commit of one repository on the Hub.
+
+        Args:
+            revision, token, cache_dir, subfolder, local_files_only, trust_remote_code: as `Checkpoint`.
+            kwargs: of `AutoModelForCausalLM.from_pretrained`.
+
+        Raises:
+            OSError, ValueError: as `Checkpoint`: if there is no such model, or it is not whole.
+        """
+        checkpoint = Checkpoint(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            subfolder=subfolder,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+        )
+        tokenizer = checkpoint.tokenizer()
+        return cls(checkpoint.model(**kwargs), tokenizer, bf16, compile)
 
     def recommend(
         self,
@@ -101,8 +130,8 @@ class Recommender:
                 training.
 
         Raises:
-            ValueError: for such a history with fallback "error", k < 1, an unknown fallback, or candidates of which
-                the vocabulary knows none.
+            ValueError: for such a history with fallback "error", an id that is neither text nor an integer, k < 1, an
+                unknown fallback, or candidates of which the vocabulary knows none.
             TypeError: for a history that is a single id or a string instead of a sequence of ids.
         """
         if k < 1:
@@ -161,11 +190,12 @@ class Recommender:
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
-        if isinstance(history, str | int):
-            raise TypeError(f"item ids are given as a sequence, got {history!r}; write [{history!r}].")
+        if isinstance(history, str | bytes | int) or not set(map(type, history)) <= {str, int}:  # True is found as 1
+            check_ids(history)
         token_of = self._token_of.get
         tokens = list(map(token_of, history))
         if None in tokens:  # unknown, or of another type than the log had
+            check_ids(history)
             found = (token_of(item, token_of(str(item))) for item in history)
             tokens = [token for token in found if token is not None]
         return np.array(tokens, np.int64)

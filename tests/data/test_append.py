@@ -1,5 +1,4 @@
 import hashlib
-import json
 
 import numpy as np
 import polars as pl
@@ -145,13 +144,3 @@ def test_fractions_of_time_stay_comparable(tmp_path):
     both = append(first, frame([("a", "z", 3.0), ("a", "z", 4.0)]), tmp_path / "both")
     assert both.histories[0]["timestamps"] == [500_000, 1_500_000, 2_000_000, 3_000_000, 4_000_000]
     assert both.manifest["times"] == {"unit_given": "s", "unit": "us", "millionths": True}
-
-
-def test_a_set_of_an_older_version_is_refused(prepared, tmp_path, readable_log):
-    manifest = {key: value for key, value in prepared.manifest.items() if key != "times"}
-    (tmp_path / "old").mkdir()
-    for file in prepared.path.glob("*.arrow"):
-        (tmp_path / "old" / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="old was prepared by an older version: prepare its log again"):
-        append(tmp_path / "old", readable_log, tmp_path / "out")

@@ -4,11 +4,15 @@ import argparse
 import json
 from pathlib import Path
 
+from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
     one = commands.add_parser("evaluate", help="full ranking of a checkpoint beside the baselines")
     one.add_argument("--model", action="append", default=[], help="folder or Hub id; may be given several times")
+    one.add_argument("--revision", action=RevisionOfModel, help="branch, tag or commit, on the Hub, of the --model "
+                     "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
     one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
@@ -25,14 +29,15 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, table
-    from sr_transformers.evaluation.loading import load_model
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 
-    data = PreparedData(options.data)
+    data = PreparedData(options.data).verified()
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
+    checkpoints = [Checkpoint(name, revision=revision_of(options, place)) for place, name in enumerate(options.model)]
     scorers: list = [
-        ModelScorer(load_model(name), name=name, reuse_memory=True, bf16=options.bf16, compile=options.compile)
-        for name in options.model
+        ModelScorer(one.model(), name=one.name, reuse_memory=True, bf16=options.bf16, compile=options.compile)
+        for one in checkpoints
     ]
     for scorer in scorers:
         check_vocabulary(scorer.name, scorer.model.config.vocab_size, data)

@@ -7,6 +7,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Declares the command and its options."""
     one = commands.add_parser("recommend", help="next items for a history of raw item ids")
     one.add_argument("--model", required=True, help="folder or Hub id")
+    one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--history", nargs="+", required=True, metavar="ITEM", help="item ids, oldest first")
     one.add_argument("-k", type=int, default=10)
     one.add_argument("--keep-seen", action="store_true", help="allow items of the history itself")
@@ -18,7 +19,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.recommender import Recommender
 
-    recommender = Recommender.from_pretrained(options.model)
+    recommender = Recommender.from_pretrained(options.model, revision=options.revision)
     found = recommender.recommend(
         options.history, options.k, not options.keep_seen, options.candidates, options.fallback
     )

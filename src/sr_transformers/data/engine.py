@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sr_transformers.columns import DOMAIN, ITEM, USER
 from sr_transformers.data.malformed import MAX_LINE, csv_fault, jsonl_fault
-from sr_transformers.data.sources import JSONL, PARQUET, Log, column_names, map_columns, map_files
+from sr_transformers.data.sources import JSONL, PARQUET, Log, check_types, column_names, map_columns, map_files
 
 BATCH_ROWS = 1 << 20
 IDS = (USER, ITEM, DOMAIN)
@@ -96,7 +96,9 @@ class DuckDBEngine:
         """A table, filled from the frame or the text files."""
         if log.table is not None:
             names = map_columns(log.table.column_names, log.name, columns, rating)
-            self._connection.register("given", log.table.select(list(names.values())).rename_columns(list(names)))
+            table = log.table.select(list(names.values())).rename_columns(list(names))
+            check_types(log.name, dict(zip(table.column_names, table.schema.types, strict=True)))
+            self._connection.register("given", _widened(table))
             with self._room():
                 self._connection.execute("CREATE TABLE loaded AS SELECT * FROM given")
             self._connection.unregister("given")
@@ -232,6 +234,12 @@ def brief(error: Exception) -> str:
     text = re.sub("Original Line:.*\n", "", str(error))
     text = re.split(r"Possible fixes|Possible Solution|Try setting|Try increasing|LINE \d+:|SQLSTATE", text)[0]
     return " ".join(text.split())[:300]
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    """Half floats as floats of 32 bits, which DuckDB takes from Arrow."""
+    fields = [pa.field(one.name, pa.float32()) if pa.types.is_float16(one.type) else one for one in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def _json_id(column: str) -> str:

@@ -1,7 +1,8 @@
 """A prepared log on disk, and how it is read: memory-mapped Arrow, so that memory does not grow with the log.
 
 A prepared folder holds
-    manifest.json     what was read, what was left out, the split and what it leaks, versions
+    manifest.json     what was read, what was left out, the split and what it leaks, versions, size and
+                      digest of every other file
     histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
                       train_length (the first so many are training data), and domains where the log has them
                       (places in the manifest's list of names); in several shards
@@ -15,10 +16,9 @@ A prepared folder holds
 """
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import datasets
 import numpy as np
@@ -26,10 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sr_transformers.data.manifest import MANIFEST, Files, check_contents, check_sizes, read_manifest
 from sr_transformers.data.vocabulary import NUM_SPECIAL
-
-MANIFEST = "manifest.json"
-FORMAT = 1
 
 
 def shard_name(shard: int, shards: int) -> str:
@@ -39,6 +37,21 @@ def shard_name(shard: int, shards: int) -> str:
     ('histories.arrow', 'histories-00002-of-00004.arrow')
     """
     return "histories.arrow" if shards == 1 else f"histories-{shard:05}-of-{shards:05}.arrow"
+
+
+def open_stream(file: Path) -> datasets.Dataset:
+    """The table in a file of a prepared folder, mapped.
+
+    Raises:
+        ValueError: if it is no Arrow stream.
+    """
+    try:
+        return datasets.Dataset.from_file(str(file))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged: it cannot be read as an Arrow stream ({' '.join(str(error).split())[:200]}). Prepare "
+            "the log again; `sr-transformers data verify` looks at all files of the folder."
+        ) from error
 
 
 class FlatColumn:
@@ -70,28 +83,22 @@ class PreparedData:
 
     Attributes:
         path: the folder.
-        manifest: content of manifest.json.
+        manifest: content of manifest.json, less what it says of files.
         lengths: `(U,)` int64, interactions of every history, held-out ones included.
         train_lengths: `(U,)` int64, interactions of every history that may be trained on.
+        files: by name what the manifest says of each file, `bytes` and `xxh128`.
         shard_bounds: `(shards + 1,)` int64, first history of every shard, and U.
 
     Raises:
         FileNotFoundError: if the folder is not a prepared one.
+        ValueError: if its manifest was changed, or a file is missing, of another size than when it was made, no regular
+            file, or no Arrow stream.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        manifest = self.path / MANIFEST
-        if not manifest.is_file():
-            raise FileNotFoundError(
-                f"{self.path} is not a prepared folder (no {MANIFEST}); make one with "
-                f"`sr-transformers prepare LOG --output {self.path}`."
-            )
-        self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        if self.manifest.get("format") != FORMAT:
-            raise ValueError(
-                f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare again."
-            )
+        self.manifest, self.files = read_manifest(self.path)
+        check_sizes(self.path, self._files_here())
         self._targets: dict[str, pa.Table] = {}
         bounds = self.manifest.get("shard_bounds")
         self._open_histories()
@@ -101,7 +108,7 @@ class PreparedData:
         """Opens the histories and sets `lengths` and `train_lengths`."""
         shards = self.manifest.get("shards", 1)
         self.histories = datasets.concatenate_datasets(
-            [datasets.Dataset.from_file(str(self.path / shard_name(shard, shards))) for shard in range(shards)]
+            [open_stream(self.path / shard_name(shard, shards)) for shard in range(shards)]
         )
         table = self.histories.data.table
         self._items = FlatColumn(table["item_ids"])
@@ -109,6 +116,21 @@ class PreparedData:
         self._domains = FlatColumn(table["domains"]) if "domains" in table.column_names else None
         self.lengths = self._items.lengths()
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
+
+    def _files_here(self) -> Files:
+        """Those of `files` that must lie in the folder."""
+        return self.files
+
+    def verified(self) -> Self:
+        """This, after comparing the contents of the files with the digests in the manifest.
+
+        To be asked by whoever reads a whole set, before that. It costs one reading of the files; asked again, nothing.
+
+        Raises:
+            ValueError: naming all files that are not what was made.
+        """
+        check_contents(self.path, self._files_here())
+        return self
 
     @cached_property
     def digest(self) -> str:
@@ -169,7 +191,7 @@ class PreparedData:
         if split not in ("validation", "test"):
             raise ValueError(f"split {split!r} has no targets; choose validation or test.")
         if split not in self._targets:
-            self._targets[split] = datasets.Dataset.from_file(str(self.path / f"{split}.arrow")).data.table
+            self._targets[split] = open_stream(self.path / f"{split}.arrow").data.table
         return self._targets[split]
 
     @property

@@ -16,7 +16,7 @@ HELP = (
 
 def build_app(
     model: str | Path, compare: str | Path | None = None, titles: str | Path | None = None,
-    study: str | Path | None = None,
+    study: str | Path | None = None, revision: str | None = None, compare_revision: str | None = None,
 ) -> Any:  # fmt: skip
     """The page, as a `gradio.Blocks` that is ready to be launched.
 
@@ -25,6 +25,7 @@ def build_app(
         compare: a second one, shown beside it.
         titles: file of titles, see `session.read_titles`.
         study: folder with figures.
+        revision, compare_revision: branch, tag or commit of the two on the Hub.
 
     Raises:
         ValueError: if gradio is not installed, or as `read_titles` and `find_figures`.
@@ -35,7 +36,8 @@ def build_app(
         raise ValueError("the demo needs the package gradio: pip install 'sr-transformers[demo]'.") from error
     names = read_titles(titles) if titles else {}
     figures = find_figures(study) if study else []
-    sessions = [DemoSession.load(one, names) for one in (model, compare) if one is not None]
+    asked = ((model, revision), (compare, compare_revision))
+    sessions = [DemoSession.load(one, names, of) for one, of in asked if one is not None]
     columns = ["item", *(["title"] if names else []), "probability"]
     with gradio.Blocks(title=f"Next items: {sessions[0].name}", analytics_enabled=False) as app:
         gradio.Markdown(f"# What comes next?\n{HELP}")

@@ -74,10 +74,13 @@ class DemoSession:
     titles: dict[str, str]
 
     @classmethod
-    def load(cls, name_or_path: str | Path, titles: dict[str, str] | None = None) -> "DemoSession":
-        """Loads a folder or a Hub id."""
+    def load(
+        cls, name_or_path: str | Path, titles: dict[str, str] | None = None, revision: str | None = None
+    ) -> "DemoSession":
+        """Loads a folder or a Hub id, there a branch, tag or commit."""
         name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else str(name_or_path)
-        return cls(name, Recommender.from_pretrained(name_or_path), titles or {})
+        recommender = Recommender.from_pretrained(name_or_path, revision=revision)
+        return cls(f"{name}@{revision}" if revision else name, recommender, titles or {})
 
     def choices(self) -> list[tuple[str, str]]:
         """(label, raw id) of the `NUM_CHOICES` items most popular in training, most popular first."""

@@ -128,8 +128,11 @@ def evaluate(
         A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
         `coverage@k`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
         `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`.
+
+    Raises:
+        ValueError: if a score is NaN, or a file of the data is not what was made (`PreparedData.verified`).
     """
-    filter_seen = data.filters_seen(filter_seen)
+    filter_seen = data.verified().filters_seen(filter_seen)
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
     add_users(totals, scorer, data, split, filter_seen, progress=progress)

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")
@@ -85,11 +85,13 @@ class NextItems(nn.Module):
         return {"items": items, "probabilities": probabilities}
 
 
-def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K, weights: str = "float32") -> Path:
+def export_onnx(
+    name_or_path: str | Path | Checkpoint, output: str | Path, k: int = DEFAULT_K, weights: str = "float32"
+) -> Path:
     """Writes `model.onnx` (weights in `model.onnx.data`), its description and the item vocabulary.
 
     Args:
-        name_or_path: folder or Hub id of a checkpoint.
+        name_or_path: folder or Hub id of a checkpoint; a `Checkpoint` for a revision of it.
         output: folder to make; it must not exist or be empty.
         k: items that the graph returns.
         weights: "float32", "int8" or "int4"; the head of this file tells them apart.
@@ -107,8 +109,8 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     if missing:
         raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'sr-transformers[onnx]'.")
     output = new_folder(output)
-    model = load_model(name_or_path, dtype=torch.float32, device_map="cpu").eval()
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
+    model, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu").eval(), checkpoint.tokenizer()
     # Two rows, three items: sizes of 1 would be taken for constants.
     sample = {
         "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),

@@ -5,7 +5,6 @@ Source: "Scaling Law of Large Sequential Recommendation Models", arXiv 2311.1135
 below. Keys carry transformers' own names. This file travels to the Hub beside the weights: it imports nothing of ours.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 from huggingface_hub.dataclasses import strict
@@ -96,7 +95,7 @@ class LSRMConfig(PreTrainedConfig):
 
     Raises:
         StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1 or absurdly large,
-            a dropout rate outside [0, 1), another number that is no positive one, an unknown activation, or a special
+            a dropout rate, `layer_norm_eps` or `initializer_range` outside [0, 1), an unknown activation, or a special
             token outside the vocabulary.
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
@@ -154,6 +153,9 @@ class LSRMConfig(PreTrainedConfig):
         for name, largest in _LARGEST.items():
             if not 1 <= getattr(self, name) <= largest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 and at most {largest}.")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0 <= getattr(self, name) < 1:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}; it lies in [0, 1).")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
@@ -166,9 +168,6 @@ class LSRMConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value}; give one rate or a pair (bottom, top).")
             if any(not 0 <= rate < 1 for rate in rates):
                 raise ValueError(f"{name} is {value}; dropout rates lie in [0, 1).")
-        for name in ("layer_norm_eps", "initializer_range"):
-            if not 0 < getattr(self, name) < math.inf:  # false for nan, too
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act is {self.hidden_act!r}; choose from {', '.join(sorted(ACT2FN))}.")
         for name in ("pad_token_id", "unk_token_id"):

@@ -6,7 +6,8 @@ Where this package is installed the task is known; elsewhere this file travels t
 vocabulary knows no item: there is nothing to predict from.
 """
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 
 import torch
 from transformers import Pipeline
@@ -48,6 +49,28 @@ def best_items(
     ]
 
 
+def check_ids(items: Iterable[object]) -> None:
+    """Refuses what can be no id of an item, as the preparation of a log does: ids are text or integers.
+
+    Taken as text, a missing value would be the item called "None" or "nan", and True the item 1.
+
+    Raises:
+        ValueError: naming the first such value.
+        TypeError: for a single id, which would be read letter by letter.
+    """
+    if isinstance(items, str | bytes | int):
+        raise TypeError(f"item ids are given as a sequence, got {items!r}; write [{items!r}].")
+    for place, item in enumerate(items):
+        if isinstance(item, str) and not item:
+            raise ValueError(f"the item at place {place} is '', an empty text; leave it out.")
+        if isinstance(item, bool) or not isinstance(item, str | numbers.Integral):
+            kind = type(item).__name__
+            raise ValueError(
+                f"the item at place {place} is {item!r} ({kind}); ids are text or integers, as in the log. Leave "
+                "missing ones out and write the others so."
+            )
+
+
 class NextItemPipeline(Pipeline):
     """Recommends the next item.
 
@@ -65,8 +88,8 @@ class NextItemPipeline(Pipeline):
         Per history a list of `{"item_id": raw id as the log had it, "score": probability over all items}`, best first.
 
     Raises:
-        ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, or a tokenizer that
-            pads on the right (the last position must be the last item).
+        ValueError: for a history or candidates of which the vocabulary knows none, an id that is neither text nor an
+            integer, `top_k` < 1, or a tokenizer that pads on the right (the last position must be the last item).
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -84,7 +107,7 @@ class NextItemPipeline(Pipeline):
 
     def __call__(self, inputs, **kwargs):
         kwargs.setdefault("batch_size", self._batch_size or BATCH_SIZE)
-        if isinstance(inputs, str | int):
+        if isinstance(inputs, str | bytes | int):
             raise TypeError(f"a history is a list of item ids, got {inputs!r}; write [{inputs!r}].")
         if isinstance(inputs, list | tuple):
             if not any(_is_history(one) for one in inputs):
@@ -144,13 +167,14 @@ class NextItemPipeline(Pipeline):
 
     def _known(self, items):
         """Tokens of the raw ids that the vocabulary has."""
+        check_ids(items)
         special = set(self.tokenizer.all_special_ids)
         tokens = self.tokenizer.convert_tokens_to_ids([str(item) for item in items])
         return [token for token in tokens if token not in special]
 
 
 def _is_history(value):
-    return hasattr(value, "__len__") and not isinstance(value, str)
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes)
 
 
-__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items"]
+__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items", "check_ids"]

@@ -66,7 +66,7 @@ def run_study(
     """
     start = time.perf_counter()
     output = Path(output)
-    data = data if isinstance(data, PreparedData) else PreparedData(data or study.data)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data or study.data)).verified()
     # Without a GPU accelerate has to be told, or every process takes itself for the only one until the first training.
     state = PartialState(cpu=not torch.accelerator.is_available())
     if jobs < 1 or (jobs > 1 and state.num_processes > 1):

@@ -53,13 +53,13 @@ def train(
     With `push_to_hub` and `hub_model_id` in the recipe the finished run is published (`LSRMTrainer.push_to_hub`).
 
     Raises:
-        ValueError: if only one of `model` and `origin` is given (weights of unknown origin cannot be resumed), if the
-            log has no targets to validate or test on, if the machine lacks the memory for the model, or if files of
-            the checkpoint to go on from are missing or were changed.
+        ValueError: if a file of the data or of the checkpoint to go on from is not what was written, if the log has no
+            targets to validate or test on, if the machine lacks the memory for the model, or if only one of `model` and
+            `origin` is given: weights of unknown origin cannot be resumed.
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
         BlockingIOError: if another process is training into the folder.
     """
-    data = data if isinstance(data, PreparedData) else PreparedData(data)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
     if (model is None) != (origin is None):

@@ -102,7 +102,7 @@ class LSRMTrainer(Trainer):
                 f"num_negatives is {args.num_negatives}, but the log has {data.vocab_size - NUM_SPECIAL} items: use 0, "
                 "the full softmax, which is exact and costs less."
             )
-        self.prepared = data
+        self.prepared = data.verified()
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.window = model.config.max_position_embeddings
