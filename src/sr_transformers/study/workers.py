@@ -23,9 +23,9 @@ from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.study.plan import PlannedRun, Study
+from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
-from sr_transformers.training.trainer import last_complete_checkpoint
 
 
 @dataclass
