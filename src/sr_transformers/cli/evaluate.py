@@ -1,8 +1,6 @@
 """`sr-transformers evaluate`: checkpoints and baselines by full ranking."""
 
 import argparse
-import json
-from pathlib import Path
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,23 +20,25 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, table
     from sr_transformers.evaluation.loading import load_model
     from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
+    from sr_transformers.public import shown_names
 
+    check_place(options.json)
     data = PreparedData(options.data)
     filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
     scorers: list = [
-        ModelScorer(load_model(name), name=name, reuse_memory=True, bf16=options.bf16, compile=options.compile)
-        for name in options.model
+        ModelScorer(load_model(model), name=name, reuse_memory=True, bf16=options.bf16, compile=options.compile)
+        for model, name in zip(options.model, shown_names(options.model), strict=True)
     ]
     for scorer in scorers:
         check_vocabulary(scorer.name, scorer.model.config.vocab_size, data)
     scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
+    write_document(options.json, reports)
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]
     print(table(reports, metrics))
-    if options.json:
-        Path(options.json).write_text(json.dumps(reports, indent=2) + "\n")

@@ -1,8 +1,6 @@
 """`sr-transformers tasks`: the five challenging tasks and three more, for one or several checkpoints."""
 
 import argparse
-import json
-from pathlib import Path
 
 _TASKS = (
     "overall",
@@ -46,16 +44,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.tasks.checkpoints import model_contestant
     from sr_transformers.evaluation.tasks.figures import draw
     from sr_transformers.evaluation.tasks.report import markdown
     from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
     from sr_transformers.evaluation.tasks.task import TaskOptions
+    from sr_transformers.public import shown_names
 
+    check_place(options.json)
     data = PreparedData(options.data)
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise FileNotFoundError(f"--json {options.json}: there is no such folder; make it first.")
     given = {
         "ks": options.k and tuple(options.k),
         "tail_groups": options.tail_groups,
@@ -71,14 +70,13 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
     contestants = []
-    for text in options.model:
-        name, _, paths = text.rpartition("=")
-        contestants.append(model_contestant(name or paths, paths.split(","), data, options.window))
+    given_names = [text.rpartition("=") for text in options.model]
+    for (name, _, paths), shown in zip(given_names, shown_names([paths for *_, paths in given_names]), strict=True):
+        contestants.append(model_contestant(name or shown, paths.split(","), data, options.window))
     if not options.no_baselines:
         contestants += baseline_contestants(data, settings)
     report = run_tasks(contestants, data, options.task, settings, progress=True)
+    write_document(options.json, report, indent=None, separators=(",", ":"))
     print(markdown(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, separators=(",", ":")) + "\n")
     if options.figures:
         draw(report, options.figures)

@@ -1,11 +1,15 @@
-"""Checkpoints by name: a folder here or a repository of the Hub. What is neither is refused at once."""
+"""Checkpoints by name: a folder here or a repository of the Hub. What is neither is refused at once, and so are files
+that may not be read and a Hub that does not answer."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import torch
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 _FILES = ("config.json", "adapter_config.json")
@@ -17,7 +21,8 @@ def load_model(name_or_path: str | Path, **kwargs: Any) -> PreTrainedModel:
 
     Raises:
         FileNotFoundError: for a folder without a model, or a name that is neither a folder nor OWNER/NAME.
-        OSError: if the Hub does not give it.
+        PermissionError: for a folder with a file that may not be read.
+        OSError: if the Hub does not give it, or does not answer and the cache of this machine has no copy.
     """
     model = _load(AutoModelForCausalLM.from_pretrained, name_or_path, **kwargs)
     if torch.accelerator.is_available() and "device_map" not in kwargs:
@@ -34,11 +39,42 @@ def _load(load: Callable[..., Any], name_or_path: str | Path, **kwargs: Any) -> 
     if Path(name_or_path).is_dir():
         if not any((Path(name_or_path) / file).is_file() for file in _FILES):
             raise FileNotFoundError(f"{name_or_path} holds no model ({_FILES[0]} is missing).")
+        check_readable(Path(name_or_path))
         return load(name_or_path, **kwargs)
     if not re.fullmatch(_HUB_ID, str(name_or_path)):
         raise FileNotFoundError(f"{name_or_path}: there is no such folder, and a name on the Hub is OWNER/NAME.")
+    silence = None if kwargs.get("local_files_only") else _silence(str(name_or_path))
+    if silence:  # transformers would wait for every file of the model, several times
+        kwargs["local_files_only"] = True
     try:
         return load(name_or_path, **kwargs)
-    except OSError as error:
-        what = " ".join(str(error).split())
+    except (OSError, httpx2.HTTPError) as error:
+        what = silence or " ".join(str(error).split())
         raise OSError(f"{name_or_path}: there is no such folder, and the Hub did not give it: {what}") from error
+
+
+def check_readable(folder: Path) -> None:
+    """Raises PermissionError for a file in a folder that may not be read: transformers would say that it is missing."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not os.access(path, os.R_OK):
+            raise PermissionError(f"{path} may not be read by you: permission denied. Ask its owner for chmod a+r.")
+
+
+def _silence(repo_id: str) -> str | None:
+    """Why the Hub cannot be asked for a repository at all, in words; None if it answers, whatever it says."""
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        get_hf_file_metadata(hf_hub_url(repo_id, _FILES[0]), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except httpx2.TooManyRedirects:
+        return f"{constants.ENDPOINT} sends requests round in a circle (redirects); check HF_ENDPOINT and your proxy."
+    except httpx2.TimeoutException:
+        return (
+            f"{constants.ENDPOINT} did not answer within {constants.HF_HUB_ETAG_TIMEOUT} seconds (HF_HUB_ETAG_TIMEOUT) "
+            "and there is no copy in the cache; try again later."
+        )
+    except httpx2.RequestError as error:
+        return f"the connection to {constants.ENDPOINT} failed ({error}) and there is no copy in the cache."
+    except OSError:  # an answer: no such repository or file, no right to see it
+        return None
+    return None

@@ -8,7 +8,7 @@ Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantiz
 bits (the table once, although it serves twice), what is multiplied with them quantized at run time. "int4" is ONNX
 Runtime's blockwise quantizer: 4 bits with a scale per 32 weights, computed in float; the head gets a table of its own.
 
-It refuses a k that the vocabulary does not have, and a folder that has something in it.
+It refuses a k that the vocabulary does not have, and a folder that has something in it. A folder is whole or not there.
 """
 
 import copy
@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
+from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import load_model
 
@@ -106,7 +107,8 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'sr-transformers[onnx]'.")
-    output = new_folder(output)
+    output = Path(output)
+    check_output(output)  # before the work
     model = load_model(name_or_path, dtype=torch.float32, device_map="cpu").eval()
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     # Two rows, three items: sizes of 1 would be taken for constants.
@@ -129,8 +131,9 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     if weights == "int4":
         component = exported.components["model"]
         component.program = _in_four_bits(component.program)
-    exported.save_pretrained(output)
-    tokenizer.save_pretrained(output)
+    with staged(output) as staging:
+        exported.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
     return output / "model.onnx"
 
 
@@ -157,15 +160,3 @@ def _in_four_bits(program: Any) -> Any:
     quantizer = MatMulNBitsQuantizer(onnx_ir.to_proto(program), algo_config=config)
     quantizer.process()
     return onnx_ir.from_proto(quantizer.model.model)
-
-
-def new_folder(path: str | Path) -> Path:
-    """The folder, which does not exist or is empty.
-
-    Raises:
-        FileExistsError: if it has something in it.
-    """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is not an empty folder; choose another output or remove it.")
-    return path

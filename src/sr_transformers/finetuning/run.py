@@ -24,6 +24,7 @@ from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.evaluation.loading import load_model
 from sr_transformers.finetuning.vocabulary import item_list, one_type, with_vocabulary
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.public import last_part
 from sr_transformers.records import RunRecord
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
@@ -92,7 +93,7 @@ def finetune(
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         table.requires_grad_(freeze != "table")
     origin = {
-        "model": str(name_or_path),
+        "model": last_part(name_or_path),
         "weights_sha256": weights_sha256(base),
         "init": init,
         "old_items": old_items,

@@ -1,7 +1,9 @@
 """Whether a run may be published. It refuses what would mislead a reader: no metrics, broken weights, a vocabulary
 that is not the model's, numbers that were measured on another model."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.loading import check_readable
+from sr_transformers.hub.outgoing import refuse_links
 from sr_transformers.records import RUN_FILE, RunRecord
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+# Files of a run beside its model that are published if they are there, and where they lie in the repository.
+EXTRAS = ("tasks.json", "evaluation.json", "figures", "scaling")
 
 
 @dataclass
@@ -30,11 +36,16 @@ def check_run(folder: str | Path) -> FinishedRun:
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: for anything that is missing or does not fit together; the message names it.
+        PermissionError: for a file that may not be read.
+        ValueError: for anything that is missing, a link, or does not fit together; the message names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the output folder of a training run.")
+    check_readable(folder)
+    # All that is read, and so could end up in the repository; weights that are no weights do not load.
+    files = [path.name for path in folder.iterdir() if not path.is_dir() and path.suffix != ".safetensors"]
+    refuse_links(folder, sorted({*files, *EXTRAS}))
     record = _record(folder)
     for name in NEEDED:
         if not (folder / name).exists():
@@ -44,7 +55,8 @@ def check_run(folder: str | Path) -> FinishedRun:
     size = model.config.vocab_size
     if len(tokenizer) != size:
         raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
-    ranked = record.reports[0]["protocol"]["num_items_ranked"]
+    with whole(folder / RUN_FILE):
+        ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
         raise ValueError(
             f"{folder}: the metrics are of a model with {ranked} items, this one has {size - NUM_SPECIAL}."
@@ -64,13 +76,30 @@ def _record(folder: Path) -> RunRecord:
             "with the same settings and it goes on."
         )
     record = RunRecord.load(folder)
-    if not record.reports or not record.reports[0].get("metrics"):
-        raise ValueError(f"{folder / RUN_FILE} holds no metrics on test targets.")
-    for report in record.reports:
-        for name, value in report["metrics"].items():
-            if not math.isfinite(value):
-                raise ValueError(f"{folder / RUN_FILE}: {name} of {report['model']} is {value}; the run diverged.")
+    with whole(folder / RUN_FILE):
+        if not record.reports or not record.reports[0].get("metrics"):
+            raise ValueError(f"{folder / RUN_FILE} holds no metrics on test targets.")
+        for report in record.reports:
+            for name, value in report["metrics"].items():
+                if not math.isfinite(value):
+                    raise ValueError(f"{folder / RUN_FILE}: {name} of {report['model']} is {value}; the run diverged.")
     return record
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Turns what goes wrong when a record lacks something, or holds it in another form, into a message.
+
+    Raises:
+        ValueError: naming the file and what is missing.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not what a run of this version writes: {type(error).__name__} {error}. Write it again, or take "
+            "it from a copy of the run."
+        ) from error
 
 
 def _model(folder: Path) -> PreTrainedModel:

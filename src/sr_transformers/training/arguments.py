@@ -1,5 +1,7 @@
 """Training arguments: transformers' own, and what sequential recommendation adds."""
 
+import copy
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -7,6 +9,7 @@ from transformers import TrainingArguments
 
 from sr_transformers.data.batches import FLAT, ROWS
 from sr_transformers.data.packing import ALL_POSITIONS, OBJECTIVES
+from sr_transformers.public import last_part
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -105,6 +108,17 @@ class LSRMTrainingArguments(TrainingArguments):
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()
+
+
+def without_traces(arguments: LSRMTrainingArguments) -> LSRMTrainingArguments:
+    """A copy for the disk, without tokens; paths of this machine are their last part."""
+    kept = copy.copy(arguments)
+    for name, value in vars(arguments).items():
+        if name.endswith("_token"):
+            setattr(kept, name, None)
+        elif isinstance(value, str) and os.path.isabs(value):
+            setattr(kept, name, last_part(value))
+    return kept
 
 
 def bf16_is_fast() -> bool:

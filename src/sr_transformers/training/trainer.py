@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 from transformers.optimization import get_scheduler
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from sr_transformers.data.batches import (
@@ -30,8 +31,9 @@ from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
+from sr_transformers.hub.upload import make_repo
 from sr_transformers.records import RUN_FILE
-from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.arguments import LSRMTrainingArguments, without_traces
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import SGD, TrainingPhases
 from sr_transformers.training.progress import TrainingProgress
@@ -270,7 +272,34 @@ class LSRMTrainer(Trainer):
             token=token or self.args.hub_token,
         )
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository before the training, so that who may not write there hears of it now.
+
+        Raises:
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        if self.is_world_process_zero() and self.args.hub_model_id is not None:
+            private = self.args.hub_private_repo if private is None else private
+            make_repo(self.args.hub_model_id, bool(private), token or self.args.hub_token)
+
     # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # super() pickles the arguments, and what is pickled has no token and names no place.
+        arguments = self.args
+        self.args = without_traces(arguments)
+        try:
+            super()._save(output_dir or arguments.output_dir, state_dict)
+        finally:
+            self.args = arguments
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        # Checkpoints say which step was best, not in which folder: a run may have been moved.
+        found = super()._init_training_state(*args, **kwargs)
+        if self.state.best_global_step:
+            best = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        return found
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Old checkpoints go only when the new one is whole, so super() must not remove any.
@@ -282,7 +311,11 @@ class LSRMTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
             output = Path(self._get_output_dir(trial))
-            (output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / COMPLETE).touch()
+            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            best, self.state.best_model_checkpoint = self.state.best_model_checkpoint, None
+            self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))  # again, without the place of the best one
+            self.state.best_model_checkpoint = best
+            (checkpoint / COMPLETE).touch()
             self._rotate(output, limit)
 
     def _rotate(self, output: Path, limit: int | None) -> None:
