@@ -38,8 +38,8 @@ def shown_command(words: Sequence[str]) -> str:
         else:
             word = _shown_word(word)
         secret = not secret and not equals and _names_secret(option)
-        shown.append(shlex.quote(word))
-    return without_secrets(" ".join(shown))
+        shown.append(shlex.quote(without_secrets(word)))
+    return " ".join(shown)
 
 
 def without_secrets(text: str) -> str:
@@ -58,7 +58,7 @@ def shown_path(path: str | Path) -> str:
     try:
         here = os.getcwd()
     except FileNotFoundError:  # the working folder is gone
-        here = place
+        here = os.path.join(place, "no such folder")
     # From / or /home the home folder lies below, and is named by what leads there.
     at_home = any(_below(place, home) and not _below(here, home) for home in _homes())
     text = os.path.relpath(place, here) if _below(place, here) and not at_home else os.path.basename(place)

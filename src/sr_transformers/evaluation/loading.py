@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import torch
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 _FILES = ("config.json", "adapter_config.json")
@@ -44,12 +44,11 @@ def _load(load: Callable[..., Any], name_or_path: str | Path, **kwargs: Any) -> 
     if not re.fullmatch(_HUB_ID, str(name_or_path)):
         raise FileNotFoundError(f"{name_or_path}: there is no such folder, and a name on the Hub is OWNER/NAME.")
     silence = None if kwargs.get("local_files_only") else _silence(str(name_or_path))
-    if silence:  # transformers would wait for every file of the model, several times
-        kwargs["local_files_only"] = True
     try:
-        return load(name_or_path, **kwargs)
+        # Of a silent Hub transformers would ask for every file, several times, and wait each time.
+        return load(_cached(str(name_or_path), silence, **kwargs) if silence else name_or_path, **kwargs)
     except (OSError, httpx2.HTTPError) as error:
-        what = silence or " ".join(str(error).split())
+        what = " ".join(str(error).split())
         raise OSError(f"{name_or_path}: there is no such folder, and the Hub did not give it: {what}") from error
 
 
@@ -70,11 +69,25 @@ def _silence(repo_id: str) -> str | None:
         return f"{constants.ENDPOINT} sends requests round in a circle (redirects); check HF_ENDPOINT and your proxy."
     except httpx2.TimeoutException:
         return (
-            f"{constants.ENDPOINT} did not answer within {constants.HF_HUB_ETAG_TIMEOUT} seconds (HF_HUB_ETAG_TIMEOUT) "
-            "and there is no copy in the cache; try again later."
+            f"{constants.ENDPOINT} did not answer within {constants.HF_HUB_ETAG_TIMEOUT} seconds "
+            "(HF_HUB_ETAG_TIMEOUT); try again later."
         )
     except httpx2.RequestError as error:
-        return f"the connection to {constants.ENDPOINT} failed ({error}) and there is no copy in the cache."
+        return f"the connection to {constants.ENDPOINT} failed ({error})."
     except OSError:  # an answer: no such repository or file, no right to see it
         return None
     return None
+
+
+def _cached(
+    repo_id: str, silence: str, revision: str | None = None, cache_dir: str | Path | None = None, **_: Any
+) -> str:
+    """The folder of this machine's cache that holds a repository.
+
+    Raises:
+        OSError: if there is none, with the reason why the Hub was not asked.
+    """
+    file = try_to_load_from_cache(repo_id, _FILES[0], cache_dir=cache_dir, revision=revision)
+    if not isinstance(file, str):
+        raise OSError(f"{silence} The cache of this machine has no copy.")
+    return os.path.dirname(file)

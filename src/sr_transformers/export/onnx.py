@@ -128,9 +128,10 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
         model = _untied(model)
     # Its hints ask for a PreTrainedModel; any module will do.
     exported = OnnxExporter().export(NextItems(model, k), sample, config)  # type: ignore[arg-type]
+    component = exported.components["model"]
     if weights == "int4":
-        component = exported.components["model"]
         component.program = _in_four_bits(component.program)
+    _forget_sources(component.program)
     with staged(output) as staging:
         exported.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
@@ -160,3 +161,12 @@ def _in_four_bits(program: Any) -> Any:
     quantizer = MatMulNBitsQuantizer(onnx_ir.to_proto(program), algo_config=config)
     quantizer.process()
     return onnx_ir.from_proto(quantizer.model.model)
+
+
+def _forget_sources(program: Any) -> None:
+    """Takes the paths of the source files on this machine out of an ONNX graph, in place."""
+    import onnx_ir
+
+    for graph in (program.graph, *program.functions.values()):
+        for node in onnx_ir.traversal.RecursiveGraphIterator(graph):
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)

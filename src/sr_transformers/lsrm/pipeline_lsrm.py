@@ -65,8 +65,8 @@ class NextItemPipeline(Pipeline):
         Per history a list of `{"item_id": raw id as the log had it, "score": probability over all items}`, best first.
 
     Raises:
-        ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, or a tokenizer that
-            pads on the right (the last position must be the last item).
+        ValueError: for a history or candidates of which the vocabulary knows none, a dict without history,
+            `top_k` < 1, or a tokenizer that pads on the right (the last position must be the last item).
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -108,6 +108,8 @@ class NextItemPipeline(Pipeline):
         return preprocess, forward, post
 
     def preprocess(self, inputs, exclude_seen=True, exclude=()):
+        if isinstance(inputs, dict) and "history" not in inputs:
+            raise ValueError(f"a dict needs the key 'history' with the item ids; this one has {list(inputs)}.")
         history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
         if not _is_history(history):
             raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")

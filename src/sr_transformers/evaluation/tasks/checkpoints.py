@@ -15,7 +15,7 @@ from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.loading import load_config, load_model
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 from sr_transformers.evaluation.tasks.runner import Contestant
-from sr_transformers.public import last_part
+from sr_transformers.public import shown_names
 from sr_transformers.records import RUN_FILE
 
 
@@ -46,7 +46,7 @@ def model_contestant(
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: its checkpoints are of different sizes ({sizes}); give each size a name of its own.")
     facts = {
-        "checkpoints": [last_part(path) for path in sizes],
+        "checkpoints": shown_names(list(sizes)),
         "training": trained,
         "num_non_embedding_parameters": next(iter(sizes.values())),
     }
