@@ -42,9 +42,9 @@ EVIL = 'x/y""" import os; os.system("touch marker") """'
     [EVIL, "x/y'; import os; os.mkdir('marker')#", "x/{0.__class__}", "x/y\nimport os\nos.mkdir('marker')", "{model}"],
 )
 def test_no_name_becomes_code(tmp_path, name, checkpoints, monkeypatch):
-    with pytest.raises(ValueError, match="is no name on the Hub|has no namespace"):
+    with pytest.raises(ValueError, match=r"is no name on the Hub|has no namespace"):
         write_space(name, tmp_path / "space")
-    with pytest.raises(ValueError, match="is no name on the Hub|has no namespace"):
+    with pytest.raises(ValueError, match=r"is no name on the Hub|has no namespace"):
         write_space("org/fine", tmp_path / "space", compare=name)
     assert not (tmp_path / "space").exists()
     # A folder may have any name.
@@ -65,7 +65,7 @@ def test_a_failure_leaves_no_half_folder(tmp_path, checkpoints, study, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sr_transformers.demo.space.metadata_save", full)
-    with pytest.raises(OSError, match="the disk is full at .* nothing was left"):
+    with pytest.raises(OSError, match=r"the disk is full at .* nothing was left"):
         write_space(str(checkpoints[0]), tmp_path / "space", study=study)
     assert list(tmp_path.iterdir()) == []
 

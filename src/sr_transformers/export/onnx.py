@@ -100,6 +100,7 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
 
     Raises:
         FileExistsError: if `output` has something in it.
+        OSError: if it cannot be written; nothing is left then.
         ValueError: for unknown weights, if the packages of the extra `onnx` are missing, or as `NextItems`.
     """
     if weights not in WEIGHTS:
@@ -133,7 +134,13 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
         component.program = _in_four_bits(component.program)
     _forget_sources(component.program)
     with staged(output) as staging:
-        exported.save_pretrained(staging)
+        try:
+            exported.save_pretrained(staging)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # numpy writes the weights and does not say why it could not.
+            raise OSError(f"{output}: {error}; is the disk full? Nothing was left there.") from error
         tokenizer.save_pretrained(staging)
     return output / "model.onnx"
 

@@ -276,9 +276,12 @@ class LSRMTrainer(Trainer):
         """Makes the repository before the training, so that who may not write there hears of it now.
 
         Raises:
+            ValueError: if `hub_model_id` is not set.
             HubError: if the Hub refuses or cannot be reached.
         """
-        if self.is_world_process_zero() and self.args.hub_model_id is not None:
+        if self.args.hub_model_id is None:
+            raise ValueError("push_to_hub needs hub_model_id; give the arguments the name org/name.")
+        if self.is_world_process_zero():
             private = self.args.hub_private_repo if private is None else private
             make_repo(self.args.hub_model_id, bool(private), token or self.args.hub_token)
 
