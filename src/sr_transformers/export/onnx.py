@@ -9,10 +9,12 @@ bits (the table once, although it serves twice), what is multiplied with them qu
 Runtime's blockwise quantizer: 4 bits with a scale per 32 weights, computed in float; the head gets a table of its own.
 
 It refuses a k that the vocabulary does not have, and a folder that has something in it. A folder is whole or not there.
+ONNX Runtime's telemetry is off (ORT_DISABLE_TELEMETRY) unless the environment says otherwise.
 """
 
 import copy
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,8 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'sr-transformers[onnx]'.")
+    # ONNX Runtime would tell its makers of its use, and keep an identifier of this machine in the home folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     output = Path(output)
     check_output(output)  # before the work
     model = load_model(name_or_path, dtype=torch.float32, device_map="cpu").eval()
