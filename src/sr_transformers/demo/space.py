@@ -43,6 +43,8 @@ def write_space(
     study: str | Path | None = None,
     package: str = "sr-transformers[demo]",
     license: str = "apache-2.0",
+    revision: str | None = None,
+    compare_revision: str | None = None,
 ) -> Path:
     """Writes the folder: all of it or, if something is wrong, nothing.
 
@@ -54,6 +56,7 @@ def write_space(
         study: folder of figures, which are copied.
         package: requirement that installs this library there, for example a git URL.
         license: of the Space.
+        revision, compare_revision: branch, tag or commit of the two on the Hub.
 
     Returns:
         The folder.
@@ -85,6 +88,9 @@ def write_space(
             copy = folder / "study" / f"{caption}{Path(path).suffix}"
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+        for name, of in (("revision", revision), ("compare_revision", compare_revision)):
+            if of:
+                arguments.append(f"{name}={of!r}")
         app = _APP.format(version=__version__, arguments=", ".join(arguments), study="study" if figures else None)
         (folder / "app.py").write_text(app, encoding="utf-8")
         (folder / "requirements.txt").write_text(f"{package}\n", encoding="utf-8")

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
-from sr_transformers.evaluation.loading import check_readable
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.hub.outgoing import refuse_links
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
+from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RUN_FILE, RunRecord
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -35,14 +35,13 @@ def check_run(folder: str | Path) -> FinishedRun:
     """Opens a run folder and makes sure that it can be published.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if there is no such folder, or no weights in it.
         PermissionError: for a file that may not be read.
-        ValueError: for anything that is missing, a link, or does not fit together; the message names it.
+        ValueError: for anything else that is missing, a link, damaged, or does not fit together; the message names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the output folder of a training run.")
-    check_readable(folder)
     # All that is read, and so could end up in the repository; weights that are no weights do not load.
     files = [path.name for path in folder.iterdir() if not path.is_dir() and path.suffix != ".safetensors"]
     refuse_links(folder, sorted({*files, *EXTRAS}))
@@ -50,11 +49,15 @@ def check_run(folder: str | Path) -> FinishedRun:
     for name in NEEDED:
         if not (folder / name).exists():
             raise ValueError(f"{folder} has no {name}; it is not what a finished run leaves behind.")
-    model = _model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    size = model.config.vocab_size
+    checkpoint = Checkpoint(folder)
+    model, tokenizer = checkpoint.model(device_map="cpu"), checkpoint.tokenizer()
+    size = item_range(model.config)[1]
     if len(tokenizer) != size:
-        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
+        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the model {size}.")
+    try:
+        check_same_items(model.config, tokenizer_fingerprint(tokenizer), "its vocabulary")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     with whole(folder / RUN_FILE):
         ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
@@ -100,20 +103,3 @@ def whole(path: Path) -> Iterator[None]:
             f"{path} is not what a run of this version writes: {type(error).__name__} {error}. Write it again, or take "
             "it from a copy of the run."
         ) from error
-
-
-def _model(folder: Path) -> PreTrainedModel:
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    except (OSError, RuntimeError) as error:  # no weights, a missing shard, shapes that differ
-        raise ValueError(f"{folder}: the weights do not load: {error}") from error
-    model, found = loaded
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found[kind]:
-            raise ValueError(
-                f"{folder}: weights and config.json differ; {kind.replace('_', ' ')}: {sorted(found[kind])}."
-            )
-    for name, tensor in model.named_parameters():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{folder}: {name} holds NaN or infinite weights; the run diverged.")
-    return model

@@ -19,8 +19,8 @@ def describe_fit(
 
     Returns:
         law, formula, params, intervals (by parameter: [low, high] or null), no_intervals (the reason, or null),
-        objective, status, reason, num_points, num_parameters, log_rmse, starts, starts_agreeing, bootstrap, warnings,
-        dropped, ranges (smallest and largest of every variable), comparison.
+        objective, status, reason, num_points, num_parameters, fixed, tied, log_rmse, starts, starts_agreeing,
+        bootstrap, warnings, dropped, ranges (smallest and largest of every variable), comparison.
     """
     law = law_named(fitted.law)
     columns = {name: [float(points.columns[name].min()), float(points.columns[name].max())] for name in law.variables}
@@ -36,6 +36,8 @@ def describe_fit(
         "reason": fitted.reason,
         "num_points": fitted.num_points,
         "num_parameters": fitted.num_parameters,
+        "fixed": dict(fitted.constraints.fixed),
+        "tied": [list(pair) for pair in fitted.constraints.tied],
         "log_rmse": fitted.log_rmse,
         "starts": fitted.starts,
         "starts_agreeing": fitted.starts_agreeing,
@@ -58,7 +60,10 @@ def read_fit(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `sr-transformers scaling fit POINTS --json {path}` writes one.")
-    document = json.loads(path.read_text())
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken JSON, or no text at all
+        raise ValueError(f"{path} is no fit as JSON ({error}); `sr-transformers scaling fit` writes one.") from error
     if not isinstance(document, dict) or not {"law", "params", "status"} <= set(document):
         raise ValueError(f"{path} is no fit: it lacks law, params or status; `sr-transformers scaling fit` writes one.")
     law = law_named(document["law"])
@@ -82,6 +87,9 @@ def fit_text(document: dict[str, Any]) -> str:
     """A fit for people."""
     lines = [f"{document['law']}: {document['formula']}", ""]
     for name, value in document["params"].items():
+        if name in document["fixed"]:
+            lines.append(f"  {name:6} {value:.6g}  fixed")
+            continue
         bounds = document["intervals"][name]
         shown = f"  {document['level']:.0%} [{bounds[0]:.6g}, {bounds[1]:.6g}]" if bounds else ""
         lines.append(f"  {name:6} {value:.6g}{shown}")

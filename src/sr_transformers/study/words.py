@@ -41,12 +41,12 @@ def agreeing(choice: dict[str, Any]) -> str:
 
 
 def sentences(document: dict[str, Any]) -> list[str]:
-    """The findings of an analysis document, one per sentence group."""
-    found = []
+    """The findings of an analysis document, one per sentence group; what speaks against calling them laws first."""
+    found = [caveat(document["reservations"])] if document["reservations"] else []
     laws, held = document["laws"], document["held_out"]
     if "n" in laws:
         one = laws["n"]
-        law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {document['epochs']:g} epochs"
+        law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {duration_of(document['epochs'])}"
         if one["status"] == "converged":
             found.append(
                 f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}."
@@ -56,6 +56,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
         else:
             found.append(f"{law}: the form L = E + A / N^alpha does not describe these runs: {one['reason']}")
         found += _forms(one)
+        found += _which_size(laws)
     for name, label in (("n", "loss"), *METRIC_NAMES.items()):
         if name in held:
             found.append(_held(held[name], label))
@@ -101,6 +102,30 @@ def sentences(document: dict[str, Any]) -> list[str]:
     return found
 
 
+def duration_of(epochs: float | None) -> str:
+    """Of the runs of a study (`schedule_of`).
+
+    >>> duration_of(3.0), duration_of(None)
+    ('3 epochs', 'each size for its own number of epochs')
+    """
+    return "each size for its own number of epochs" if epochs is None else f"{epochs:g} epochs"
+
+
+def caveat(reservations: list[dict[str, Any]]) -> str:
+    """One sentence that says why the fits of a study are no laws yet.
+
+    >>> caveat([{"reason": "were planned and not run", "names": ["98k-e3-s1"]}])
+    'These fits describe the runs made and are not called laws, because 1 were planned and not run: 98k-e3-s1.'
+    """
+    parts = [f"{len(one['names'])} {one['reason']}: {_listed(one['names'])}" for one in reservations]
+    return f"These fits describe the runs made and are not called laws, because {'; '.join(parts)}."
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
 def _holds_everything(bounds: list[float] | None) -> bool:
     """Whether an interval of R_D says nothing: repeats worth less than a tenth of the data, or all of a thousand."""
     return bounds is not None and bounds[0] < 0.1 and bounds[1] > 1000
@@ -139,6 +164,22 @@ def _forms(one: dict[str, Any]) -> list[str]:
     gap = second["aicc"] - best["aicc"]
     strength = "clearly" if gap > 4 else "by a little that decides nothing"
     return [f"By AICc the form {best['law']} is ahead of {second['law']} {strength} (difference {gap:.1f})."]
+
+
+def _which_size(laws: dict[str, Any]) -> list[str]:
+    """Whether the loss follows the blocks alone or the item table too."""
+    if "n-with-table" not in laws:
+        return []
+    blocks, whole = (
+        next((row["aicc"] for row in laws[name]["comparison"] if row["law"] == "n"), None)
+        for name in ("n", "n-with-table")
+    )
+    if blocks is None or whole is None:
+        return []
+    gap = whole - blocks
+    better = "the blocks alone" if gap > 0 else "the blocks and the item table together"
+    strength = "clearly" if abs(gap) > 4 else "by a little that decides nothing"
+    return [f"As the size, {better} describe the loss better, {strength} (AICc differs by {abs(gap):.1f})."]
 
 
 def _held(one: dict[str, Any], label: str) -> str:

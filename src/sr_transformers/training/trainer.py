@@ -34,6 +34,7 @@ from sr_transformers.hub.publish import publish
 from sr_transformers.hub.upload import make_repo
 from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments, without_traces
+from sr_transformers.training.binding import bind
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import SGD, TrainingPhases
 from sr_transformers.training.progress import TrainingProgress
@@ -70,7 +71,7 @@ class LSRMTrainer(Trainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: if the model's vocabulary is not the log's, or if arguments and attention backend do not fit.
+        ValueError: if the model's items are not the log's, or if arguments and attention backend do not fit.
     """
 
     args: LSRMTrainingArguments
@@ -81,11 +82,7 @@ class LSRMTrainer(Trainer):
     def __init__(
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
     ):
-        if model.config.vocab_size != data.vocab_size:
-            raise ValueError(
-                f"the model has {model.config.vocab_size} tokens, the prepared log {data.vocab_size}; "
-                "build the model with vocab_size=data.vocab_size."
-            )
+        bind(model, data.verified(), args.filter_seen)
         self.prepared = data
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
