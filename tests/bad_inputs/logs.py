@@ -70,7 +70,7 @@ ROWS = [
     _option("A174", "--shards 100000", "shards"),
     _option("A175", "--split weekly", "--split: invalid choice"),
     _option("A176", "--split temporal --test-from tomorrow", "tomorrow|test_from"),
-    _option("A177", "--split temporal --test-from 9 --validation-from 99", "validation_from|test_from"),
+    _option("A177", "--split temporal --test-from 9 --validation-from 99", "validation begins at 99, not before test at 9"),
     _option("A178", "--since 99", "since|no row|nothing"),
     _option("A179", "--min-rating 3", "rating"),
     _option("N060", "--min-rating nan", "min.rating|rating"),
