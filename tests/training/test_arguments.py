@@ -11,6 +11,11 @@ from sr_transformers.training import arguments as module
     [
         ({"objective": "masked"}, "objective is 'masked'; choose from all_positions, last_position"),
         ({"layout": "grid"}, "layout is 'grid'"),
+        ({"optim": "adamm"}, "optim is 'adamm'; choose from adamw_torch, "),
+        ({"lr_scheduler_type": "wavy"}, "lr_scheduler_type is 'wavy'; choose from linear, "),
+        ({"eval_strategy": "daily"}, "eval_strategy is 'daily'; choose from no, steps, epoch"),
+        ({"save_strategy": "daily"}, "save_strategy is 'daily'; choose from no, steps, epoch, best"),
+        ({"row_width": 10**12}, "row_width is 1000000000000; it must be a whole number, at least 1 and at most"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"num_negatives": -1}, "num_negatives is -1"),
         ({"patience": 0}, "patience is 0"),

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from transformers.training_args import trainer_log_levels
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames, trainer_log_levels
 
 from sr_transformers.data.batches import FLAT, ROWS
 from sr_transformers.data.packing import OBJECTIVES
@@ -141,7 +142,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dataloader_prefetch_factor": _count(1, 1024),
     "ddp_bucket_cap_mb": _count(1),
     "ddp_timeout": _count(1),
-    "row_width": _count(1),
+    "row_width": _count(1, 1 << 20),
     "num_negatives": (_count(0)[0], "a whole number, at least 0 (0: full softmax)"),
     "negative_power": _fraction(closed=True),
     "sgd_learning_rate": _greater(0),
@@ -150,6 +151,16 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 CHOICES: dict[str, tuple[Any, ...]] = {
+    **{
+        name: tuple(one.value for one in kind)
+        for name, kind in {
+            "optim": OptimizerNames,
+            "lr_scheduler_type": SchedulerType,
+            "eval_strategy": IntervalStrategy,
+            "logging_strategy": IntervalStrategy,
+            "save_strategy": SaveStrategy,
+        }.items()
+    },
     "objective": OBJECTIVES,
     "layout": ("auto", ROWS, FLAT),
     "precision": ("auto", "bf16", "fp32"),
