@@ -151,16 +151,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    **{
-        name: tuple(one.value for one in kind)
-        for name, kind in {
-            "optim": OptimizerNames,
-            "lr_scheduler_type": SchedulerType,
-            "eval_strategy": IntervalStrategy,
-            "logging_strategy": IntervalStrategy,
-            "save_strategy": SaveStrategy,
-        }.items()
-    },
+    "optim": tuple(one.value for one in OptimizerNames),
+    "lr_scheduler_type": tuple(one.value for one in SchedulerType),
+    "eval_strategy": tuple(one.value for one in IntervalStrategy),
+    "logging_strategy": tuple(one.value for one in IntervalStrategy),
+    "save_strategy": tuple(one.value for one in SaveStrategy),
     "objective": OBJECTIVES,
     "layout": ("auto", ROWS, FLAT),
     "precision": ("auto", "bf16", "fp32"),
