@@ -69,6 +69,9 @@ def test_the_released_codes_dropout_reaches_the_layers():
         ({"residual_dropout": (0.1, 1.0)}, r"residual_dropout is \(0.1, 1.0\); dropout rates lie in \[0, 1\)"),
         ({"embedding_dropout": -0.1}, "embedding_dropout is -0.1"),
         ({"attention_dropout": [0.1, 0.2, 0.3]}, "one rate or a pair"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan; it must be a number, 0 or more"),
+        ({"layer_norm_eps": -1e-9}, "layer_norm_eps is -1e-09"),
+        ({"initializer_range": float("inf")}, "initializer_range is inf"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_values(wrong, message):

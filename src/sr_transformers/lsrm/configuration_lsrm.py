@@ -5,6 +5,7 @@ Source: "Scaling Law of Large Sequential Recommendation Models", arXiv 2311.1135
 below. Keys carry transformers' own names. This file travels to the Hub beside the weights: it imports nothing of ours.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from huggingface_hub.dataclasses import strict
@@ -92,8 +93,8 @@ class LSRMConfig(PreTrainedConfig):
         use_cache: whether `generate` keeps keys and values.
 
     Raises:
-        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, or a dropout
-            rate, `layer_norm_eps` or `initializer_range` outside [0, 1).
+        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, a dropout rate
+            outside [0, 1), or a `layer_norm_eps` or `initializer_range` that is negative or no finite number.
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -151,8 +152,8 @@ class LSRMConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("layer_norm_eps", "initializer_range"):
-            if not 0 <= getattr(self, name) < 1:  # NaN is in no range
-                raise ValueError(f"{name} is {getattr(self, name)}; it lies in [0, 1).")
+            if not 0 <= getattr(self, name) < math.inf:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a number, 0 or more.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
