@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
+from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_first
 from sr_transformers.evaluation.loading import Checkpoint
-from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
+from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
+from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
+from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, top_k_items
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -31,13 +33,19 @@ class Recommendation(NamedTuple):
 
 
 class Recommender:
-    """A model with its item vocabulary.
+    """A model with its item vocabulary. Any number of threads may ask it at once, and it can be pickled.
 
     Args:
         model: a causal language model over item tokens.
         tokenizer: the vocabulary it was trained with.
         bf16: compute the layers in bfloat16 (see `ModelScorer`).
         compile: translate the layers by `torch.compile` (see `ModelScorer`).
+
+    Attributes:
+        exclude_seen: whether items of a user's own history are left out unless a request says otherwise: as the model
+            was validated and tested (`filter_seen` of its configuration), True for one that was not.
+        popular: `(V - 2,)` int64 tokens of the items by falling training count; None if the vocabulary does not keep
+            the counts.
 
     Raises:
         ValueError: if the two do not belong together.
@@ -50,14 +58,13 @@ class Recommender:
         bf16: bool = False,
         compile: bool = False,
     ):
-        if len(tokenizer) != model.config.vocab_size:
-            raise ValueError(
-                f"the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}: "
-                "load both from the same folder."
-            )
+        check_tokenizer(len(tokenizer), model.config)
         self.model, self.tokenizer = model, tokenizer
-        self.scorer = ModelScorer(model, reuse_memory=True, bf16=bf16, compile=compile)
+        self.scorer = ModelScorer(model, bf16=bf16, compile=compile)
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
+        check_same_items(model.config, items_fingerprint(self._item_of[NUM_SPECIAL:]), "the vocabulary")
+        self.exclude_seen: bool = getattr(model.config, "filter_seen", None) is not False
+        self.popular = popular_first(tokenizer)
         # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
         # the time of one user's request.
         known = enumerate(self._item_of[NUM_SPECIAL:], NUM_SPECIAL)
@@ -103,7 +110,7 @@ class Recommender:
         self,
         history: Sequence[ItemId],
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
     ) -> list[Recommendation]:
@@ -114,7 +121,7 @@ class Recommender:
         self,
         histories: Sequence[Sequence[ItemId]],
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
     ) -> list[list[Recommendation]]:
@@ -124,14 +131,16 @@ class Recommender:
             histories: raw item ids of each user, oldest first. Unknown ids are skipped; of the rest the model reads
                 the most recent `max_position_embeddings`.
             k: how many items; fewer come back if fewer are allowed.
-            exclude_seen: never recommend an item of the user's own history.
+            exclude_seen: never recommend an item of the user's own history; None: as the model was evaluated, see
+                `Recommender.exclude_seen`.
             candidates: recommend only from these.
             fallback: for a history without any known item: "error", or "popularity": the items most frequent in
                 training.
 
         Raises:
-            ValueError: for such a history with fallback "error", an id that is neither text nor an integer, k < 1, an
-                unknown fallback, or candidates of which the vocabulary knows none.
+            ValueError: for such a history with fallback "error", or with "popularity" if the vocabulary keeps no
+                training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback, or
+                candidates of which the vocabulary knows none.
             TypeError: for a history that is a single id or a string instead of a sequence of ids.
         """
         if k < 1:
@@ -141,16 +150,21 @@ class Recommender:
         allowed = self.allowed(candidates)
         tokens = [self.encode(history) for history in histories]
         for index, known in enumerate(tokens):
-            if not len(known) and fallback == "error":
+            if not len(known) and (fallback == "error" or self.popular is None):
                 raise ValueError(
                     f"history {index} has no item that the model knows ({list(histories[index])[:5]!r}); "
-                    "pass fallback='popularity' to recommend the most popular items instead."
+                    + (
+                        "pass fallback='popularity' to recommend the most popular items instead."
+                        if self.popular is not None
+                        else "what is popular cannot stand in, as the vocabulary keeps no training counts "
+                        "(`data.vocabulary.set_item_counts` puts them there)."
+                    )
                 )
-        rows = rows_of_scores(len(self.tokenizer))
+        rows, memory = rows_of_scores(len(self._item_of)), ScoreMemory()
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            scores = self.scorer.score(part)
+            scores = self.scorer.score(part, memory)
             results += self.best(scores, part, k, exclude_seen, allowed)
         return results
 
@@ -159,24 +173,26 @@ class Recommender:
         scores: torch.Tensor,
         tokens: Sequence[np.ndarray],
         k: int,
-        exclude_seen: bool,
+        exclude_seen: bool | None,
         allowed: torch.Tensor | None,
     ) -> list[list[Recommendation]]:
         """The k best items of every row of scores.
 
         Args:
-            scores: `(B, V)` logits; overwritten.
-            tokens: what `encode` made of each history; for an empty one popularity stands in.
+            scores: `(B, V)`, of `scorer`; overwritten.
+            tokens: what `encode` made of each history; for an empty one popularity (`popular`) stands in.
+            exclude_seen: see `recommend_batch`.
             allowed: `(V,)` bool, see `allowed`; None: everything.
         """
         scores[:, :NUM_SPECIAL] = -torch.inf
         log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
-            if not len(known):  # tokens are numbered by falling training count
-                scores[index] = -torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)
-                scores[index, :NUM_SPECIAL] = -torch.inf
+            if not len(known) and self.popular is not None:
+                places = torch.arange(len(self.popular), dtype=scores.dtype, device=scores.device)
+                scores[index] = -torch.inf
+                scores[index, torch.from_numpy(self.popular).to(scores.device)] = -places
                 log_z[index] = torch.nan
-        if exclude_seen:
+        if self.exclude_seen if exclude_seen is None else exclude_seen:
             scores[pairs_of(tokens, scores.device)] = -torch.inf
         if allowed is not None:
             scores[:, ~allowed.to(scores.device)] = -torch.inf
@@ -207,6 +223,6 @@ class Recommender:
         tokens = self.encode(candidates)
         if not len(tokens):
             raise ValueError("the vocabulary knows none of the candidates; pass raw item ids as they were in the log.")
-        allowed = torch.zeros(len(self.tokenizer), dtype=torch.bool)
+        allowed = torch.zeros(len(self._item_of), dtype=torch.bool)
         allowed[torch.from_numpy(tokens)] = True
         return allowed

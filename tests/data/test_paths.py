@@ -1,7 +1,10 @@
 import os
+import subprocess
+import sys
 
 import pytest
 
+from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.paths import check_name, check_regular
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.sources import find_log
@@ -45,3 +48,20 @@ def test_a_name_that_is_not_utf8_is_refused_wherever_it_stands(folder):
             prepare(folder / log, folder / output)
         str(caught.value).encode()  # it can be printed
     check_name(folder / "größe")
+
+
+@pytest.mark.parametrize("name", ["log.csv", "größe.csv"])
+def test_in_a_locale_of_ascii_ids_with_accents_are_read_and_names_with_accents_refused(tmp_path, name):
+    (tmp_path / name).write_text("user_id,item_id,timestamp\nü,é,1\nü,é,2\nü,é,3\n", encoding="utf-8")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "sr_transformers.cli", "prepare", tmp_path / name, "--output", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, timeout=120, env={**os.environ, **plain})
+    if name.isascii():
+        assert done.returncode == 0, done.stderr
+        assert PreparedData(tmp_path / "out").histories["user_id"][:] == ["ü"]
+    else:
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert (
+            b"its name is not read as UTF-8 here; rename it, or, where the terminal shows it well, set PYTHON" in line
+        )

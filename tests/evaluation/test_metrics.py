@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from sr_transformers.evaluation.metrics import RankingTotals, hit_rate, ndcg, reciprocal_rank
+from sr_transformers.evaluation.metrics import MISSED, RankingTotals, coverage, hit_rate, ndcg, reciprocal_rank
 
 RANKS = np.array([1, 2, 7, 3, 40])
 LOSSES = np.array([0.5, 1.0, 2.0])
@@ -24,7 +24,25 @@ def test_reciprocal_rank_by_hand():
     assert reciprocal_rank(RANKS) == pytest.approx([1, 1 / 2, 1 / 7, 1 / 3, 1 / 40])
 
 
-@pytest.mark.parametrize("ranks", [[0, 1], [1.0, 2.0], [-3]])
+def test_a_missed_target_counts_as_nothing_whatever_k():
+    ranks = np.array([MISSED, 1, MISSED, 2])
+    for k in (1, 2, 10**9):
+        assert hit_rate(ranks, k)[[0, 2]].tolist() == ndcg(ranks, k)[[0, 2]].tolist() == [0, 0]
+    assert reciprocal_rank(ranks).tolist() == [0, 1, 0, 1 / 2]
+    totals = RankingTotals((1, 10**9), vocab_size=12)
+    totals.add(ranks)
+    assert (totals.count, totals.num_missed) == (4, 2)
+    assert totals.metrics(10)["hr@1000000000"] == 2 / 4
+    again = RankingTotals((1, 10**9), vocab_size=12)
+    again.load_vector(totals.vector() + totals.vector())
+    assert (again.count, again.num_missed) == (8, 4)
+
+
+def test_no_item_covers_nothing():
+    assert coverage(np.array([[2, -1], [-1, -1]]), num_items=10, k=2) == 1 / 10
+
+
+@pytest.mark.parametrize("ranks", [[0, 1], [1.0, 2.0], [-3], [-1.0]])
 @pytest.mark.parametrize("metric", [lambda r: hit_rate(r, 10), lambda r: ndcg(r, 10), reciprocal_rank])
 def test_ranks_are_integers_from_one_on(metric, ranks):
     with pytest.raises(ValueError, match="ranks are integers from 1"):

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.data.vocabulary import build_tokenizer, item_list
 from sr_transformers.hub.check import NEEDED, check_run
 
 
@@ -99,6 +99,13 @@ def test_a_vocabulary_that_does_not_match_the_embedding(run):
     size = len(AutoTokenizer.from_pretrained(run))
     build_tokenizer([f"{item}" for item in range(size)]).save_pretrained(run)
     with pytest.raises(ValueError, match=f"the vocabulary has {size + 2} tokens, the embedding {size} rows"):
+        check_run(run)
+
+
+def test_a_vocabulary_of_as_many_other_items(run):
+    items = item_list(AutoTokenizer.from_pretrained(run))
+    build_tokenizer(items[::-1]).save_pretrained(run)
+    with pytest.raises(ValueError, match="the model's items are not those of its vocabulary"):
         check_run(run)
 
 

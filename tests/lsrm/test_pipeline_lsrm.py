@@ -5,6 +5,7 @@ from transformers import pipeline
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.lsrm.configuration_lsrm import CUSTOM_PIPELINES
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import NEXT_ITEM, NextItemPipeline, best_items
 
 ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]
@@ -32,9 +33,9 @@ def items(found):
 
 
 def test_best_items_by_hand():
-    scores = torch.tensor([[9.0, 9.0, 1.0, 3.0, 2.0], [9.0, 9.0, 1.0, 1.0, 1.0]])
+    scores = torch.tensor([[-torch.inf, -torch.inf, 1.0, 3.0, 2.0], [-torch.inf, -torch.inf, 1.0, 1.0, 1.0]])
     e = torch.tensor([1.0, 3.0, 2.0]).exp()
-    first, second = best_items(scores, [0, 1], [[3], []], 2, torch.tensor([True, True, True, True, False]))
+    first, second = best_items(scores, [[3], []], 2, torch.tensor([True, True, True, True, False]))
     # Token 3 is excluded and 4 not allowed, and neither gives its probability away.
     assert [token for token, _ in first] == [2]
     assert first[0][1] == pytest.approx(float(e[0] / e.sum()))
@@ -117,6 +118,24 @@ def test_bad_options_are_refused(pipe):
         pipe(["tea"], candidates=["never heard of"])
     with pytest.raises(TypeError, match="colour"):
         pipe(["tea"], colour="red")
+
+
+@pytest.mark.parametrize(("filter_seen", "named"), [(None, 4), (True, 4), (False, 6)])
+def test_seen_items_are_named_if_the_model_was_evaluated_so(filter_seen, named):
+    model = model_of(len(ITEMS))
+    model.config.filter_seen = filter_seen
+    pipe = pipeline("next-item", model=model, tokenizer=build_tokenizer(ITEMS))
+    assert len(pipe(["tea", "bread"])) == named
+    assert len(pipe(["tea", "bread"], exclude_seen=True)) == 4
+    assert len(pipe(["tea", "bread"], exclude_seen=False)) == 6
+
+
+def test_a_vocabulary_of_other_items_is_refused_though_it_is_as_long():
+    model = model_of(len(ITEMS))
+    model.config.items_fingerprint = items_fingerprint(ITEMS)
+    assert pipeline("next-item", model=model, tokenizer=build_tokenizer(ITEMS))(["tea"])
+    with pytest.raises(ValueError, match="the model's items are not those of the vocabulary"):
+        pipeline("next-item", model=model, tokenizer=build_tokenizer(ITEMS[::-1]))
 
 
 def test_a_tokenizer_that_pads_on_the_right_is_refused(model):

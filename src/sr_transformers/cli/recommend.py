@@ -10,7 +10,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--history", nargs="+", required=True, metavar="ITEM", help="item ids, oldest first")
     one.add_argument("-k", type=int, default=10)
-    one.add_argument("--keep-seen", action="store_true", help="allow items of the history itself")
+    one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
+                     help="items of the history itself; auto does as the model's evaluation did")  # fmt: skip
     one.add_argument("--candidates", nargs="+", metavar="ITEM", help="recommend only from these")
     one.add_argument("--fallback", default="error", choices=("error", "popularity"), help="if no item is known")
     one.set_defaults(run=_recommend)
@@ -20,8 +21,7 @@ def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.recommender import Recommender
 
     recommender = Recommender.from_pretrained(options.model, revision=options.revision)
-    found = recommender.recommend(
-        options.history, options.k, not options.keep_seen, options.candidates, options.fallback
-    )
+    exclude_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
+    found = recommender.recommend(options.history, options.k, exclude_seen, options.candidates, options.fallback)
     for place, one in enumerate(found, 1):
         print(f"{place:3}  {one.item}  {one.probability:.4f}")

@@ -216,6 +216,11 @@ def _from_fit(options: argparse.Namespace) -> dict:
     law = law_named(document["law"])
     if options.points:
         raise ValueError("give points or --fit, not both.")
+    for flag in ("n", "d", "unique", "flops"):
+        given = getattr(options, flag)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"--{flag} is {value:g}; it must be a finite number above 0.")
     if not (options.n or options.flops):
         raise ValueError("--fit answers --n N ... (with --d D where the law needs it) or --flops C ...")
     answers: dict = {"law": law.name, "status": document["status"], "params": document["params"]}

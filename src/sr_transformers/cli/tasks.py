@@ -32,7 +32,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
     one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
-                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
+                     help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
+                     "where users repeat items")  # fmt: skip
     one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
     one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
     one.add_argument("--tail-groups", type=int, metavar="N")
@@ -55,7 +56,7 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.tasks.checkpoints import model_contestant
     from sr_transformers.evaluation.tasks.figures import draw
     from sr_transformers.evaluation.tasks.report import markdown
-    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
+    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks, with_seen_choice
     from sr_transformers.evaluation.tasks.task import TaskOptions
 
     data = PreparedData(options.data).verified()
@@ -81,6 +82,7 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
         opened = [Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")]
         shown = name or ",".join(one.name for one in opened)
         contestants.append(model_contestant(shown, opened, data, options.window))
+    settings = with_seen_choice(settings, contestants, data)
     if not options.no_baselines:
         contestants += baseline_contestants(data, settings)
     report = run_tasks(contestants, data, options.task, settings, progress=True)

@@ -8,6 +8,7 @@ import contextlib
 import glob
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +23,7 @@ from sr_transformers.data.sources import JSONL, PARQUET, Log, check_types, colum
 
 BATCH_ROWS = 1 << 20
 IDS = (USER, ITEM, DOMAIN)
+ADDRESS_SPACE = 1 << 30  # bytes that a preparation may take
 
 
 class Engine(Protocol):
@@ -66,10 +68,12 @@ class DuckDBEngine:
         memory: limit of what DuckDB holds, for example "1GB".
 
     Raises (all methods):
-        OSError: if neither the memory nor the disk of `folder` holds what is needed.
+        OSError: if neither the memory nor the disk of `folder` holds what is needed, or the process may not take
+            `ADDRESS_SPACE` more (`ulimit -v`): DuckDB would crash.
     """
 
     def __init__(self, folder: Path, memory: str = "800MB"):
+        _check_address_space()
         self.versions = {"duckdb": duckdb.__version__}
         self._folder = folder
         self._connection = duckdb.connect()
@@ -203,6 +207,18 @@ class DuckDBEngine:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _check_address_space() -> None:
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
+    if limit == resource.RLIM_INFINITY or not used.exists():
+        return
+    left = limit - int(used.read_text().split()[0]) * resource.getpagesize()
+    if left < ADDRESS_SPACE:
+        raise OSError(
+            f"this process may take {max(left, 0) >> 20} MiB of address space more, and preparing takes up to "
+            f"{ADDRESS_SPACE >> 20}: raise the limit (ulimit -v)."
+        )
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """A prepared log on disk, and how it is read: memory-mapped Arrow, so that memory does not grow with the log.
 
 A prepared folder holds
-    manifest.json     what was read, what was left out, the split and what it leaks, versions, size and
-                      digest of every other file
+    manifest.json     what was read, what was left out, the split and what it leaks, versions, the fingerprint of
+                      the items in the order of their tokens, size and digest of every other file
     histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
                       train_length (the first so many are training data), and domains where the log has them
                       (places in the manifest's list of names); in several shards
@@ -12,7 +12,7 @@ A prepared folder holds
     validation.arrow  a row per target: history (row of the user), position (of the target in the history)
     test.arrow        likewise
     items.parquet     a row per token from 2 on: item_id, train_count
-    tokenizer/        the item vocabulary for AutoTokenizer
+    tokenizer/        the item vocabulary for AutoTokenizer, with the training counts
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sr_transformers.data.manifest import MANIFEST, Files, check_contents, check_sizes, read_manifest
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint, tokenizer_fingerprint
 
 
 def shard_name(shard: int, shards: int) -> str:
@@ -213,18 +214,43 @@ class PreparedData:
         """Whether rankings leave a user's own items out: as chosen, or, for None, unless this log has repeats."""
         return not self.has_repeats if choice is None else choice
 
+    @property
+    def items_fingerprint(self) -> str:
+        """SHA-256 of the ids in the order of their tokens: whose tokens the histories hold (`identity_lsrm`)."""
+        return str(self.manifest["items_fingerprint"])
+
+    @cached_property
+    def _item_table(self) -> pa.Table:
+        table = pq.read_table(self.path / "items.parquet", columns=["item_id", "train_count"])
+        self._check_items(items_fingerprint(table["item_id"].to_pylist()), "items.parquet")
+        return table
+
+    def _check_items(self, found: str, name: str) -> None:
+        if found != self.manifest["items_fingerprint"]:
+            raise ValueError(
+                f"{self.path / name} does not hold the items that the histories were written with, in their order "
+                f"({MANIFEST} has their fingerprint): every token would mean another item. Prepare the log again."
+            )
+
     @cached_property
     def item_counts(self) -> np.ndarray:
         """`(V,)` int64, training interactions of every token; 0 for the special ones."""
-        counts = pq.read_table(self.path / "items.parquet", columns=["train_count"])["train_count"].to_numpy()
+        counts = self._item_table["train_count"].to_numpy()
         return np.concatenate([np.zeros(NUM_SPECIAL, np.int64), counts.astype(np.int64)])
 
     @cached_property
     def item_ids(self) -> pa.Array:
         """`(V - 2,)` raw ids of the items, from token 2 on."""
-        return pq.read_table(self.path / "items.parquet", columns=["item_id"])["item_id"].combine_chunks()
+        return self._item_table["item_id"].combine_chunks()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The item vocabulary."""
-        return AutoTokenizer.from_pretrained(self.path / "tokenizer")
+        """The item vocabulary.
+
+        Raises:
+            ValueError: here and for `item_ids` and `item_counts`, if the file holds other items than the histories, or
+                the same in another order.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(self.path / "tokenizer")
+        self._check_items(tokenizer_fingerprint(tokenizer), "tokenizer")
+        return tokenizer

@@ -1,7 +1,7 @@
 """A checkpoint as one ONNX graph: token histories in, the best next items and their probabilities out.
 
 The graph does what `Recommender` does between encoding and decoding: it takes the window, masks padding, scores, takes
-special tokens and (if asked) seen items out, and picks the k best. Batch and length are dynamic. Export goes through
+what is no item and (if asked) seen items out, and picks the k best. Batch and length are dynamic. Export goes through
 `transformers.exporters`, transformers' own ONNX path (on torch.export); optimum-onnx does not take transformers 5.
 
 Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantizer: the matrices and the item table in 8
@@ -16,6 +16,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -23,6 +24,8 @@ from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicC
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
+from sr_transformers.lsrm.scoring_lsrm import item_range, only_items
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")
@@ -34,7 +37,7 @@ class NextItems(nn.Module):
     """The function that is exported.
 
     Args:
-        model: an `LSRMForCausalLM`.
+        model: a causal language model over item tokens.
         k: items to return, at most the number of items.
 
     Raises:
@@ -43,7 +46,8 @@ class NextItems(nn.Module):
 
     def __init__(self, model: PreTrainedModel, k: int = DEFAULT_K):
         super().__init__()
-        num_items = model.config.vocab_size - NUM_SPECIAL
+        self.items = item_range(model.config)
+        num_items = self.items[1] - self.items[0]
         if not 1 <= k <= num_items:
             raise ValueError(f"k is {k}; this vocabulary has {num_items} items, choose from 1 to {num_items}.")
         self.model, self.k = model, k
@@ -56,7 +60,9 @@ class NextItems(nn.Module):
             input_ids: `(B, T)` int64 tokens, oldest first, padded on the left with 0. T may exceed the window: the
                 most recent items are read, all of them count as seen. Unknown items (token 1) are masked where they
                 stand; leave them out to get more known items into the window.
-            exclude_seen: `(B,)` bool, whether to take the items of this history out.
+            exclude_seen: `(B,)` bool, whether to take the items of this history out; `(1,)` is for all of them. The
+                graph that `export_onnx` writes need not be given it: then it does as the model was validated and tested
+                (`filter_seen` of its configuration; True for one that was not).
 
         Returns:
             items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
@@ -72,9 +78,7 @@ class NextItems(nn.Module):
             use_cache=False,
             logits_to_keep=1,
         ).logits[:, -1]
-        scores = logits.float()
-        tokens = torch.arange(scores.shape[1], device=scores.device)
-        scores = scores.masked_fill(tokens < NUM_SPECIAL, -torch.inf)
+        scores = only_items(logits.float(), self.items, -torch.inf)
         log_z = scores.logsumexp(1, keepdim=True)
         seen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids, True)
         allowed = scores.masked_fill(seen & exclude_seen[:, None], -torch.inf)
@@ -101,7 +105,8 @@ def export_onnx(
 
     Raises:
         FileExistsError: if `output` has something in it.
-        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, or as `NextItems`.
+        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, if the vocabulary is not the
+            model's, or as `NextItems`.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; choose from {', '.join(WEIGHTS)}.")
@@ -111,6 +116,7 @@ def export_onnx(
     output = new_folder(output)
     checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
     model, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu").eval(), checkpoint.tokenizer()
+    check_same_items(model.config, tokenizer_fingerprint(tokenizer), f"the vocabulary of {checkpoint.name}")
     # Two rows, three items: sizes of 1 would be taken for constants.
     sample = {
         "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),
@@ -133,7 +139,17 @@ def export_onnx(
         component.program = _in_four_bits(component.program)
     exported.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    _set_default(output / "model.onnx", "exclude_seen", getattr(model.config, "filter_seen", None) is not False)
     return output / "model.onnx"
+
+
+def _set_default(path: Path, name: str, value: bool) -> None:
+    """Gives an input of a graph a value for runs that do not give it: in ONNX, an initializer of its name."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    onnx.save(graph, path)
 
 
 def _untied(model: PreTrainedModel) -> PreTrainedModel:

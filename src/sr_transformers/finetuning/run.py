@@ -18,11 +18,12 @@ from transformers import (
 )
 
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.data.vocabulary import NUM_SPECIAL, build_tokenizer, item_list
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.finetuning.adapters import adapt
-from sr_transformers.finetuning.vocabulary import item_list, one_type, with_vocabulary
+from sr_transformers.finetuning.vocabulary import one_type, with_vocabulary
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.lsrm.identity_lsrm import tokenizer_fingerprint
 from sr_transformers.records import RunRecord
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
@@ -125,7 +126,8 @@ class DataWithOldItems(PreparedData):
         present = {str(item) for item in own}
         added = [item for item in item_list(old) if str(item) not in present]
         self._num_added = len(added)
-        self._tokenizer = build_tokenizer(one_type([*own, *added]))
+        self._tokenizer = build_tokenizer(one_type([*own, *added]), self.item_counts[NUM_SPECIAL:])
+        self._fingerprint = tokenizer_fingerprint(self._tokenizer)
 
     @property
     def vocab_size(self) -> int:
@@ -136,6 +138,11 @@ class DataWithOldItems(PreparedData):
     def item_counts(self) -> np.ndarray:  # type: ignore[override]
         """`(V,)` int64, training interactions of every token; 0 for the special and for the added ones."""
         return np.concatenate([super().item_counts, np.zeros(self._num_added, np.int64)])
+
+    @property
+    def items_fingerprint(self) -> str:
+        """Of the log's items and the checkpoint's other items."""
+        return self._fingerprint
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:  # type: ignore[override]

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
+from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RUN_FILE, RunRecord
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -41,9 +43,13 @@ def check_run(folder: str | Path) -> FinishedRun:
             raise ValueError(f"{folder} has no {name}; it is not what a finished run leaves behind.")
     checkpoint = Checkpoint(folder)
     model, tokenizer = checkpoint.model(device_map="cpu"), checkpoint.tokenizer()
-    size = model.config.vocab_size
+    size = item_range(model.config)[1]
     if len(tokenizer) != size:
-        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
+        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the model {size}.")
+    try:
+        check_same_items(model.config, tokenizer_fingerprint(tokenizer), "its vocabulary")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
         raise ValueError(

@@ -14,6 +14,9 @@ from transformers import PreTrainedConfig
 if TYPE_CHECKING:  # never imported here: transformers copies the files that it finds named so
     from .pipeline_lsrm import NextItemPipeline  # noqa: F401
 
+# Tokens 0 and 1 are special: padding, and every item that the vocabulary lacks. Items follow.
+NUM_SPECIAL = 2
+
 # What config.json says of the code beside it. transformers would list only the class that is being saved.
 AUTO_MAP = {
     "AutoConfig": "configuration_lsrm.LSRMConfig",
@@ -72,7 +75,10 @@ class LSRMConfig(PreTrainedConfig):
     """Everything that fixes the architecture of an LSRM.
 
     Args:
-        vocab_size: item vocabulary, special tokens included (V).
+        vocab_size: rows of the item table: item vocabulary, special tokens included (V), and rows that only fill it up.
+        num_items: items, which are the tokens from 2 on; rows beyond them are no items, and neither they nor the
+            special tokens have any probability. None: all rows but the special ones are items.
+            `resize_token_embeddings` keeps it right.
         hidden_size: width d of the residual stream and of the item embeddings.
         num_hidden_layers: number of decoder blocks L.
         num_attention_heads: attention heads; must divide `hidden_size`.
@@ -87,14 +93,19 @@ class LSRMConfig(PreTrainedConfig):
         residual_dropout: dropout rate on the output of attention and of the feed-forward, before they are added to
             the residual stream. Layer-wise adaptive: a pair (bottom, top), linear in depth; one number means the same
             rate in every layer. The paper drops more at the bottom.
-        pad_token_id: padding, never ranked.
+        pad_token_id: padding, token 0 or 1 as `unk_token_id`; never ranked.
         unk_token_id: stands for an item outside the vocabulary, never ranked.
         tie_word_embeddings: score items with their input embeddings (the paper does).
         use_cache: whether `generate` keeps keys and values.
+        items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
+            None: a model built by hand, of which nobody knows.
+        filter_seen: whether the model was validated and tested with the items of a user's own history taken out of the
+            ranking; what recommends or evaluates does the same unless told otherwise. None: it was not evaluated.
 
     Raises:
-        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, a dropout rate
-            outside [0, 1), or a `layer_norm_eps` or `initializer_range` that is negative or no finite number.
+        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, more items than
+            the table has rows for, a special token that is an item, a dropout rate outside [0, 1), or a
+            `layer_norm_eps` or `initializer_range` that is negative or no finite number.
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -118,6 +129,7 @@ class LSRMConfig(PreTrainedConfig):
     }
 
     vocab_size: int = 26429
+    num_items: int | None = None
     hidden_size: int = 64
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
@@ -135,6 +147,8 @@ class LSRMConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
+    items_fingerprint: str | None = None
+    filter_seen: bool | None = None
 
     _auto_class = "AutoConfig"  # saving copies this file beside config.json
 
@@ -154,6 +168,15 @@ class LSRMConfig(PreTrainedConfig):
         for name in ("layer_norm_eps", "initializer_range"):
             if not 0 <= getattr(self, name) < math.inf:  # NaN is in no range
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a number, 0 or more.")
+        if self.num_items is not None and not 1 <= self.num_items <= self.vocab_size - NUM_SPECIAL:
+            raise ValueError(
+                f"num_items is {self.num_items}; a table of {self.vocab_size} rows holds {NUM_SPECIAL} special tokens "
+                f"and from 1 to {self.vocab_size - NUM_SPECIAL} items."
+            )
+        for name in ("pad_token_id", "unk_token_id"):
+            token = getattr(self, name)
+            if token is not None and not 0 <= token < NUM_SPECIAL:
+                raise ValueError(f"{name} is {token}; only tokens 0 and 1 are special, all others are items.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
@@ -196,4 +219,4 @@ class LSRMConfig(PreTrainedConfig):
         return cls(**{**shape, **overrides})
 
 
-__all__ = ["LSRM_SIZES", "RELEASED_CODE_DROPOUT", "LSRMConfig", "layer_rates"]
+__all__ = ["LSRM_SIZES", "NUM_SPECIAL", "RELEASED_CODE_DROPOUT", "LSRMConfig", "layer_rates"]

@@ -12,13 +12,15 @@ from collections.abc import Iterable, Sequence
 import torch
 from transformers import Pipeline
 
+from .identity_lsrm import check_same_items, tokenizer_fingerprint
+from .scoring_lsrm import check_tokenizer, input_device, item_range, only_items, top_k_items
+
 NEXT_ITEM = "next-item"
 BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
 
 
 def best_items(
     scores: torch.Tensor,
-    special: Sequence[int],
     excluded: Sequence[Sequence[int]],
     top_k: int,
     allowed: torch.Tensor | None = None,
@@ -26,8 +28,7 @@ def best_items(
     """The items with the highest scores and their probabilities over all items of the vocabulary.
 
     Args:
-        scores: `(B, V)` float logits of the next item; changed in place.
-        special: tokens that are no items; they take no part in the probabilities.
+        scores: `(B, V)` float logits of the next item, -inf for tokens that are no items; changed in place.
         excluded: per row, tokens that must not be named; their probability is not shared out to others.
         top_k: how many; a row gets fewer if fewer are left.
         allowed: `(V,)` bool, tokens that may be named; None allows all.
@@ -35,17 +36,16 @@ def best_items(
     Returns:
         Per row (token, probability), best first.
     """
-    scores[:, list(special)] = -torch.inf
     probabilities = scores.softmax(1)
     for row, tokens in enumerate(excluded):
         scores[row, torch.tensor(tokens, dtype=torch.long, device=scores.device)] = -torch.inf
     if allowed is not None:
         scores[:, ~allowed.to(scores.device)] = -torch.inf
-    best = scores.topk(min(top_k, scores.shape[1]), dim=1)
-    chosen = probabilities.gather(1, best.indices).tolist()
+    best, found = top_k_items(scores, min(top_k, scores.shape[1]))
+    chosen = probabilities.gather(1, found).tolist()
     return [
         [(token, p) for score, token, p in zip(*row, strict=True) if score > -torch.inf]
-        for row in zip(best.values.tolist(), best.indices.tolist(), chosen, strict=True)
+        for row in zip(best.tolist(), found.tolist(), chosen, strict=True)
     ]
 
 
@@ -79,7 +79,8 @@ class NextItemPipeline(Pipeline):
 
     Call options, also taken by `pipeline(...)` as defaults:
         top_k: how many items, 10 by default; fewer come back if fewer are allowed.
-        exclude_seen: never name an item of the history itself; True by default.
+        exclude_seen: never name an item of the history itself; by default as the model was validated and tested
+            (`filter_seen` of its configuration), True for one that was not.
         exclude: raw ids that must not be named.
         candidates: name only these raw ids.
         batch_size: histories at a time.
@@ -89,7 +90,8 @@ class NextItemPipeline(Pipeline):
 
     Raises:
         ValueError: for a history or candidates of which the vocabulary knows none, an id that is neither text nor an
-            integer, `top_k` < 1, or a tokenizer that pads on the right (the last position must be the last item).
+            integer, `top_k` < 1, a tokenizer that pads on the right (the last position must be the last item), or one
+            of other items than the model's, or of another number of them.
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -99,11 +101,22 @@ class NextItemPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, *args, **kwargs):
+        placed = getattr(model, "hf_device_map", None)
+        if model.device.type == "meta":  # transformers would send inputs to where the weights lie, a disk for example
+            model.hf_device_map = {"": input_device(model)}
+        try:
+            super().__init__(model, *args, **kwargs)
+        finally:
+            if placed is not None:
+                model.hf_device_map = placed
+            elif model.device.type == "meta":
+                del model.hf_device_map
+        check_tokenizer(len(self.tokenizer), model.config)
         self.model.eval()  # transformers does so only for a model that it loads itself
         if self.tokenizer.padding_side != "left":
             raise ValueError(f"the tokenizer pads on the {self.tokenizer.padding_side}; set padding_side='left'.")
+        check_same_items(self.model.config, tokenizer_fingerprint(self.tokenizer), "the vocabulary")
 
     def __call__(self, inputs, **kwargs):
         kwargs.setdefault("batch_size", self._batch_size or BATCH_SIZE)
@@ -130,7 +143,9 @@ class NextItemPipeline(Pipeline):
                 raise ValueError("the vocabulary knows none of the candidates; pass raw ids as they were in the log.")
         return preprocess, forward, post
 
-    def preprocess(self, inputs, exclude_seen=True, exclude=()):
+    def preprocess(self, inputs, exclude_seen=None, exclude=()):
+        if exclude_seen is None:
+            exclude_seen = getattr(self.model.config, "filter_seen", None) is not False
         history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
         if not _is_history(history):
             raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")
@@ -149,15 +164,16 @@ class NextItemPipeline(Pipeline):
         mask = inputs["attention_mask"]
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
-        return {"logits": logits, "excluded": excluded}
+        items = item_range(self.model.config)
+        return {"logits": only_items(logits.float(), items, -torch.inf)[:, : items[1]], "excluded": excluded}
 
     def postprocess(self, outputs, top_k=10, allowed=None):
-        scores = outputs["logits"].float()
+        scores = outputs["logits"]
         mask = None
         if allowed is not None:
             mask = torch.zeros(scores.shape[1], dtype=torch.bool)
             mask[allowed] = True
-        found = best_items(scores, self.tokenizer.all_special_ids, [outputs["excluded"]], top_k, mask)[0]
+        found = best_items(scores, [outputs["excluded"]], top_k, mask)[0]
         integers = self.tokenizer.init_kwargs.get("item_id_type") == "integer"
         ids = self.tokenizer.convert_ids_to_tokens([token for token, _ in found])
         return [

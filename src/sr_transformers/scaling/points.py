@@ -180,7 +180,10 @@ def read_table(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
-    table = _parquet_rows(path) if path.suffix == ".parquet" else _text_rows(path)
+    try:
+        table = _parquet_rows(path) if path.suffix == ".parquet" else _text_rows(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no table as text: {error}.") from error
     if not table:
         raise ValueError(f"{path}: no rows below the head.")
     law = law_named(law) if isinstance(law, str) else law
@@ -196,6 +199,14 @@ def read_table(
         found = wanted or next((one for one in usual if one in table[0]), None)
         if found:
             chosen[name] = found
+    if law is not None:
+        wanted_columns = (*law.variables, METRIC if law.name == "saturating" else LOSS)
+        missing = [name for name in wanted_columns if name not in chosen and not (name == D and C in chosen)]
+        if missing:
+            raise ValueError(
+                f"{path}: law {law.name} needs the column {missing[0]}; it has {', '.join(map(repr, table[0]))}. If it "
+                f"has another name, say --{missing[0].lower()}-column NAME."
+            )
     if (names or {}).get(C) and not (names or {}).get(D):
         chosen.pop(D, None)  # asked for C in place of D
     rows = [f"{path} row {index}" for index in range(1, len(table) + 1)]

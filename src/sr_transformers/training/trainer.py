@@ -32,6 +32,7 @@ from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
 from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.binding import bind
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import SGD, TrainingPhases
 from sr_transformers.training.progress import TrainingProgress
@@ -68,7 +69,7 @@ class LSRMTrainer(Trainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: if the model's vocabulary is not the log's, or if arguments and attention backend do not fit.
+        ValueError: if the model's items are not the log's, or if arguments and attention backend do not fit.
     """
 
     args: LSRMTrainingArguments
@@ -79,12 +80,8 @@ class LSRMTrainer(Trainer):
     def __init__(
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
     ):
-        if model.config.vocab_size != data.vocab_size:
-            raise ValueError(
-                f"the model has {model.config.vocab_size} tokens, the prepared log {data.vocab_size}; "
-                "build the model with vocab_size=data.vocab_size."
-            )
-        self.prepared = data.verified()
+        bind(model, data.verified(), args.filter_seen)
+        self.prepared = data
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.window = model.config.max_position_embeddings

@@ -31,11 +31,12 @@ def model_contestant(
         ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
             says so: its training may have seen what this log holds out), or checkpoints of different sizes.
     """
-    sizes, trained = {}, []
+    sizes, trained, seen = {}, [], []
     opened = [path if isinstance(path, Checkpoint) else Checkpoint(path) for path in paths]
     for checkpoint in opened:
         config = checkpoint.config()
-        check_vocabulary(checkpoint.name, config.vocab_size, data)
+        check_vocabulary(checkpoint.name, config, data)
+        seen.append(getattr(config, "filter_seen", None))
         record = _record(checkpoint)
         if record is not None:
             _check_training(checkpoint.name, record["data"], data)
@@ -49,7 +50,7 @@ def model_contestant(
         "training": trained,
         "num_non_embedding_parameters": next(iter(sizes.values())),
     }
-    return Contestant(name, [partial(_open, checkpoint, name, window) for checkpoint in opened], facts)
+    return Contestant(name, [partial(_open, checkpoint, name, window) for checkpoint in opened], facts, tuple(seen))
 
 
 def count_block_parameters(model: PreTrainedModel) -> int:
