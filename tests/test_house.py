@@ -35,7 +35,7 @@ OPTIONAL = {
 }
 TRAVELS_WITH = {
     "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "math", "numbers",
-    "sys", "typing",
+    "pathlib", "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

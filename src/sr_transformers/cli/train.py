@@ -36,13 +36,17 @@ def overrides(rest: list[str]) -> dict[str, object]:
     """Values of recipe keys from the words `--key value` and `--key=value`.
 
     Raises:
-        ValueError: if they do not come in pairs.
+        ValueError: if they do not come in pairs, or if a key is given twice.
     """
     from sr_transformers.training.recipe import parse_value
 
     words = [part for word in rest for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ValueError(f"options of the recipe come as --key value; cannot read {' '.join(rest)!r}.")
+    names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"--{twice} is given twice; keep one.")
     return {
         key.removeprefix("--").replace("-", "_"): parse_value(value)
         for key, value in zip(words[::2], words[1::2], strict=True)
