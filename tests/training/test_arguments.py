@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from sr_transformers import LSRMTrainingArguments
@@ -9,6 +11,11 @@ from sr_transformers.training import arguments as module
     [
         ({"objective": "masked"}, "objective is 'masked'; choose from all_positions, last_position"),
         ({"layout": "grid"}, "layout is 'grid'"),
+        ({"optim": "adamm"}, "optim is 'adamm'; choose from adamw_torch, "),
+        ({"lr_scheduler_type": "wavy"}, "lr_scheduler_type is 'wavy'; choose from linear, "),
+        ({"eval_strategy": "daily"}, "eval_strategy is 'daily'; choose from no, steps, epoch"),
+        ({"save_strategy": "daily"}, "save_strategy is 'daily'; choose from no, steps, epoch, best"),
+        ({"row_width": 10**12}, "row_width is 1000000000000; it must be a whole number, at least 1 and at most"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"num_negatives": -1}, "num_negatives is -1"),
         ({"patience": 0}, "patience is 0"),
@@ -29,6 +36,16 @@ from sr_transformers.training import arguments as module
 def test_wrong_values_are_refused_by_name(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         LSRMTrainingArguments(output_dir=str(tmp_path), **wrong)
+
+
+def test_a_copy_for_the_disk_has_no_token_and_no_place(tmp_path):
+    arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), hub_token="hf_secret", objective="last_position")
+    kept = pickle.dumps(module.without_traces(arguments))
+    assert b"hf_secret" not in kept
+    assert str(tmp_path).encode() not in kept
+    kept = pickle.loads(kept)
+    assert (kept.output_dir, kept.objective, kept.hub_token) == ("run", "last_position", None)
+    assert (arguments.output_dir, arguments.hub_token) == (str(tmp_path / "run"), "hf_secret")
 
 
 @pytest.mark.parametrize(("precision", "fast", "bf16"), [

@@ -58,7 +58,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--jobs", type=_count, default=1, metavar="K", help="runs side by side, each on its share of cores"
     )
     run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, go_on="the same command goes on with the run that {output} lacks.")
 
     sample = parts.add_parser("sample", help="sample a log from a trained checkpoint: its loss is the log's floor")
     sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
@@ -84,7 +84,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
     advise.add_argument("--price", type=float, default=2.0, help="of an hour")
     advise.add_argument("--json", metavar="FILE", help="write the numbers here")
-    advise.set_defaults(run=_advise)
+    advise.set_defaults(run=_advise, go_on="the same command goes on with the runs that are not done yet.")
 
 
 def _count(value: str) -> int:
@@ -147,6 +147,9 @@ def _read(options: argparse.Namespace) -> "Points":
 
 
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+
+    check_place(options.json)
     points = _read(options)
     from sr_transformers.scaling.comparison import compare
     from sr_transformers.scaling.documents import describe_fit, fit_text
@@ -158,9 +161,8 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     refits = bootstrap(fitted, points, options.bootstrap, options.seed)
     comparison = compare(points, [options.law, *options.compare], seed=options.seed) if options.compare else None
     document = describe_fit(fitted, points, refits, comparison)
+    write_document(options.json, document)
     print(fit_text(document))
-    if options.json:
-        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
@@ -181,7 +183,10 @@ def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
 
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    check_place(options.json)
     if options.fit:
         answers = _from_fit(options)
     else:
@@ -200,9 +205,8 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
                 "rows": held.rows,
             }
         )
+    write_document(options.json, answers)
     print(json.dumps(answers, indent=2))
-    if options.json:
-        Path(options.json).write_text(json.dumps(answers, indent=2) + "\n")
 
 
 def _from_fit(options: argparse.Namespace) -> dict:
@@ -277,16 +281,17 @@ def _report(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _advise(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.scaling.documents import plain
     from sr_transformers.study.advise import Hardware, advise
 
+    check_place(options.json)
     _quiet()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
     answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
+    write_document(options.json, plain(numbers))
     print(answer)
-    if options.json:
-        Path(options.json).write_text(json.dumps(plain(numbers), indent=2) + "\n")
 
 
 def _quiet() -> None:

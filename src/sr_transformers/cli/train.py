@@ -2,6 +2,8 @@
 
 import argparse
 
+GO_ON = "the same command goes on from the last whole checkpoint in {output}, or anew if there is none."
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -12,7 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
     one.add_argument("--profile", metavar="FOLDER", help="profile a few steps: a table of where time goes, and a trace")
-    one.set_defaults(run=_train, takes_overrides=True)
+    one.set_defaults(run=_train, takes_overrides=True, go_on=GO_ON)
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -48,6 +50,6 @@ def overrides(rest: list[str]) -> dict[str, object]:
     if twice is not None:
         raise ValueError(f"--{twice} is given twice; keep one.")
     return {
-        key.removeprefix("--").replace("-", "_"): parse_value(value)
+        key.removeprefix("--").replace("-", "_"): parse_value(value, key)
         for key, value in zip(words[::2], words[1::2], strict=True)
     }

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from transformers.training_args import trainer_log_levels
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames, trainer_log_levels
 
 from sr_transformers.data.batches import FLAT, ROWS
 from sr_transformers.data.packing import OBJECTIVES
@@ -115,7 +116,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": _count(1),
     "num_train_epochs": _greater(0),
     "max_steps": (
-        lambda value: value == -1 or value >= 1,
+        lambda value: isinstance(value, int | np.integer) and bool(value == -1 or value >= 1),
         "a whole number, at least 1 (or -1: num_train_epochs decides)",
     ),
     "gradient_accumulation_steps": _count(1),
@@ -141,7 +142,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dataloader_prefetch_factor": _count(1, 1024),
     "ddp_bucket_cap_mb": _count(1),
     "ddp_timeout": _count(1),
-    "row_width": _count(1),
+    "row_width": _count(1, 1 << 20),
     "num_negatives": (_count(0)[0], "a whole number, at least 0 (0: full softmax)"),
     "negative_power": _fraction(closed=True),
     "sgd_learning_rate": _greater(0),
@@ -150,6 +151,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 CHOICES: dict[str, tuple[Any, ...]] = {
+    "optim": tuple(one.value for one in OptimizerNames),
+    "lr_scheduler_type": tuple(one.value for one in SchedulerType),
+    "eval_strategy": tuple(one.value for one in IntervalStrategy),
+    "logging_strategy": tuple(one.value for one in IntervalStrategy),
+    "save_strategy": tuple(one.value for one in SaveStrategy),
     "objective": OBJECTIVES,
     "layout": ("auto", ROWS, FLAT),
     "precision": ("auto", "bf16", "fp32"),
