@@ -39,7 +39,9 @@ def test_wrong_values_are_refused_by_name(tmp_path, wrong, message):
 
 
 def test_a_copy_for_the_disk_has_no_token_and_no_place(tmp_path):
-    arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), hub_token="hf_secret", objective="last_position")
+    arguments = LSRMTrainingArguments(
+        output_dir=str(tmp_path / "run"), hub_token="hf_secret", objective="last_position"
+    )
     kept = pickle.dumps(module.without_traces(arguments))
     assert b"hf_secret" not in kept
     assert str(tmp_path).encode() not in kept
