@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 # A room imports rooms to its left only; rooms in one set do not import each other.
 ORDER = [
     {"public"},
-    {"columns", "records", "locking", "_registration"},
+    {"columns", "locking", "messages", "records", "_registration"},
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},
@@ -36,7 +36,7 @@ OPTIONAL = {
 }
 TRAVELS_WITH = {
     "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "math", "numbers",
-    "sys", "typing",
+    "pathlib", "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

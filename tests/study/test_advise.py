@@ -57,8 +57,28 @@ def test_a_law_that_is_not_determined_gives_no_number(tmp_path):
     assert answer["bottleneck"] is None
     assert all("loss" not in row for row in answer["sizes"])
     said = text(answer, found, Log)
-    assert "No loss is predicted" in said
+    assert "What larger models would reach is not known, because" in said
     assert "these runs do not say" in said
+    assert "does not help" not in said
+
+
+def test_runs_that_were_still_improving_give_no_number_and_say_why(found):
+    improving = [{"kind": "improving", "reason": "were still improving at their end", "names": ["98k-e3-s1"]}]
+    left = [{"run": "long", "seconds": 9e3}, {"run": "a", "seconds": 2e3}, {"run": "b", "seconds": 1e3}]
+    changed = type(found)(
+        **{**vars(found), "document": {**found.document, "reservations": improving, "left_out": left}}
+    )
+    answer = numbers(changed, Log, Hardware())
+    assert answer["law"] is None
+    assert answer["bottleneck"] is None
+    assert not any({"loss", "hr@10"} & set(row) for row in answer["sizes"])
+    said = text(answer, changed, Log)
+    assert "is not known, because 1 were still improving at their end: 98k-e3-s1." in said
+    assert "Another hour would buy a, b; the same command goes on." in said
+    only_long = {**changed.document, "left_out": left[:1], "reservations": []}
+    answer = numbers(type(found)(**{**vars(found), "document": only_long}), Log, Hardware())
+    assert answer["next_hour"] == ["long"]
+    assert answer["law"] == "joint"  # runs that are missing alone do not make the others unsound
 
 
 def test_what_was_measured_answers_even_without_a_law(found, tmp_path):

@@ -20,7 +20,11 @@ def test_every_law_has_an_entry_with_what_programs_ask_for(found):
 
 
 def test_runs_that_still_improved_are_counted(found):
-    improving = {"reason": "were still improving at their end", "names": [found.members["n"][0].name, "another"]}
+    improving = {
+        "kind": "improving",
+        "reason": "were still improving at their end",
+        "names": [found.members["n"][0].name, "another"],
+    }
     document = {**found.document, "reservations": [improving]}
     changed = type(found)(**{**vars(found), "document": document})
     assert [one["runs_still_improving"] for one in summary("shop", changed) if one["law"] == "n"] == [1]

@@ -11,7 +11,8 @@ from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.training.trainer import COMPLETE, TargetDataset, _layout, last_complete_checkpoint
+from sr_transformers.training.checkpoints import last_complete_checkpoint
+from sr_transformers.training.trainer import TargetDataset, _layout
 
 
 def make(data, folder, *callbacks, dropout=0.1, **arguments):
@@ -320,13 +321,3 @@ def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):
     trainer = make(markov_prepared, tmp_path)
     with pytest.raises(ValueError, match=r"the model has \d+ tokens, the prepared log \d+"):
         LSRMTrainer(trainer.model, trainer.args, prepared)
-
-
-def test_only_whole_checkpoints_are_resumed_from(tmp_path):
-    assert last_complete_checkpoint(tmp_path) is None
-    for step, whole in ((5, True), (10, True), (100, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if whole:
-            (folder / COMPLETE).touch()
-    assert last_complete_checkpoint(tmp_path).endswith("checkpoint-10")

@@ -21,7 +21,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     two.add_argument("folder", help="the prepared folder; it stays as it is")
     two.add_argument("source", help="the new rows, as for `prepare`")
     two.add_argument("--output", required=True, help="folder to make")
-    two.set_defaults(run=_append)
+    two.set_defaults(run=_append, go_on="{output} was not made; the same command begins anew.")
     three = actions.add_parser("verify", help="compare the files of a prepared folder with the digests in its manifest")
     three.add_argument("folder", help="the prepared folder")
     three.set_defaults(run=_verify)

@@ -3,6 +3,7 @@
 import argparse
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+from sr_transformers.cli.values import at_least
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,7 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
-    one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
+    one.add_argument("--k", type=at_least(1), nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip

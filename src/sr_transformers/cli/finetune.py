@@ -2,6 +2,8 @@
 
 import argparse
 
+from sr_transformers.cli.train import GO_ON
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -21,7 +23,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--freeze", default="nothing", choices=("nothing", "body", "table"), help="what does not learn")
     one.add_argument("--lora", type=int, default=0, metavar="RANK", help="low-rank adapters instead of all matrices")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
-    one.set_defaults(run=_finetune, takes_overrides=True)
+    one.set_defaults(run=_finetune, takes_overrides=True, go_on=GO_ON)
 
 
 def _finetune(options: argparse.Namespace, rest: list[str]) -> None:

@@ -58,7 +58,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--jobs", type=_count, default=1, metavar="K", help="runs side by side, each on its share of cores"
     )
     run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, go_on="the same command goes on with the run that {output} lacks.")
 
     sample = parts.add_parser("sample", help="sample a log from a trained checkpoint: its loss is the log's floor")
     sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
@@ -84,7 +84,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
     advise.add_argument("--price", type=float, default=2.0, help="of an hour")
     advise.add_argument("--json", metavar="FILE", help="write the numbers here")
-    advise.set_defaults(run=_advise)
+    advise.set_defaults(run=_advise, go_on="the same command goes on with the runs that are not done yet.")
 
 
 def _count(value: str) -> int:

@@ -3,6 +3,7 @@
 import argparse
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+from sr_transformers.cli.values import at_least
 
 _TASKS = (
     "overall",
@@ -32,17 +33,23 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip
-    one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
-    one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
-    one.add_argument("--tail-groups", type=int, metavar="N")
-    one.add_argument("--cold-item-edges", type=int, nargs="+", metavar="N", help="upper ends of training counts")
-    one.add_argument("--cold-user-lengths", type=int, nargs="+", metavar="N", help="history lengths, longest first")
-    one.add_argument("--domain-history", type=int, metavar="N", help="recent items in which the domain is looked for")
+    one.add_argument("--window", type=at_least(1), metavar="N", help="items a model reads; default: all that it can")
+    one.add_argument("--k", type=at_least(1), nargs="+", help="cut-offs of HR and NDCG")
+    one.add_argument("--tail-groups", type=at_least(1), metavar="N")
+    one.add_argument(
+        "--cold-item-edges", type=at_least(1), nargs="+", metavar="N", help="upper ends of training counts"
+    )
+    one.add_argument(
+        "--cold-user-lengths", type=at_least(1), nargs="+", metavar="N", help="history lengths, longest first"
+    )
+    one.add_argument(
+        "--domain-history", type=at_least(1), metavar="N", help="recent items in which the domain is looked for"
+    )
     one.add_argument("--perturbation-rate", type=float, metavar="P")
-    one.add_argument("--horizon", type=int, metavar="N", help="items of the trajectory")
-    one.add_argument("--month", type=int, metavar="T", help="a month in the log's unit of time")
-    one.add_argument("--seed", type=int, metavar="S", help="of perturbations and of the bootstrap")
-    one.add_argument("--draws", type=int, metavar="N", help="of the bootstrap")
+    one.add_argument("--horizon", type=at_least(1), metavar="N", help="items of the trajectory")
+    one.add_argument("--month", type=at_least(1), metavar="T", help="a month in the log's unit of time")
+    one.add_argument("--seed", type=at_least(0), metavar="S", help="of perturbations and of the bootstrap")
+    one.add_argument("--draws", type=at_least(1), metavar="N", help="of the bootstrap")
     one.add_argument("--json", metavar="FILE", help="write the report here")
     one.add_argument("--figures", metavar="FOLDER", help="draw a figure per task here (PNG and SVG)")
     one.set_defaults(run=_tasks)

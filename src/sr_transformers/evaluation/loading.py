@@ -215,7 +215,7 @@ class Checkpoint:
         """The model with all its weights, on the accelerator if there is one and `device_map` says nothing else.
 
         Every weight is looked at for NaN and infinity, which takes as long as reading it from memory once more: about
-        0.7 ms per million weights in float32 on one core.
+        1 ms per million weights in float32 on one core.
 
         Args:
             kwargs: of `AutoModelForCausalLM.from_pretrained`.

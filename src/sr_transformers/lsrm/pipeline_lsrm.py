@@ -7,7 +7,7 @@ vocabulary knows no item: there is nothing to predict from.
 """
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from transformers import Pipeline
@@ -56,9 +56,9 @@ def check_ids(items: Iterable[object]) -> None:
 
     Raises:
         ValueError: naming the first such value.
-        TypeError: for a single id, which would be read letter by letter.
+        TypeError: for a single id, which would be read letter by letter, and for what can be read only once.
     """
-    if isinstance(items, str | bytes | int):
+    if isinstance(items, str | bytes) or not isinstance(items, Collection):
         raise TypeError(f"item ids are given as a sequence, got {items!r}; write [{items!r}].")
     for place, item in enumerate(items):
         if isinstance(item, str) and not item:

@@ -2,7 +2,9 @@
 
 It trains small sizes on a tenth, a third and all of the users within a budget, fits the joint law and the saturating
 form, and says what every size of the paper would reach, what it would cost, and whether data or size is the bottleneck.
-How sure that is stands beside every number; a law that these runs do not determine gives no number at all.
+How sure that is stands beside every number. A law that these runs do not determine, or that runs suggest which were
+still improving or whose rates lie on the edge of what was tried, gives no number at all: then the answer is that it is
+not known, why, and what another hour would buy. That size does not help is nothing that a few cheap runs can say.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from sr_transformers.study.analysis import Analysis, analyse, bottleneck_of
 from sr_transformers.study.measured import best_sizes, means, per_doubling
 from sr_transformers.study.plan import Study
 from sr_transformers.study.runner import run_study
-from sr_transformers.study.words import METRIC_NAMES, agreeing, sentences
+from sr_transformers.study.words import METRIC_NAMES, agreeing, because, sentences
 
 SIZES = {
     "3k": [1, 16, 1],
@@ -30,6 +32,8 @@ SIZES = {
     "786k": [4, 128, 4],
     "1.5m": [8, 128, 4],
 }
+_UNSOUND = ("improving", "unwatched", "untuned", "edge")  # reasons that more runs of the same kind do not mend
+_HOUR = 3600.0
 REACH = 100.0  # predictions further beyond the largest size measured than this are marked as guesses
 
 
@@ -124,8 +128,15 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     joint, size_law = found.laws.get("joint"), found.laws.get("n")
     # The joint law at all of the data if it is there, else the law of size at the fraction that was measured.
     source = joint if joint and joint.fitted.usable else size_law if size_law and size_law.fitted.usable else None
+    unsound = [one for one in found.document["reservations"] if one["kind"] in _UNSOUND]
+    why = because(unsound) if unsound else None
+    if source is None and why is None:
+        one = joint or size_law
+        why = one.fitted.reason if one else "; ".join(found.notes) or "too few runs were made"
+    if unsound:
+        source = None
     largest = max(run.record.num_non_embedding_parameters for run in found.runs)
-    epochs = max(run.plan["epochs"] for run in found.runs)
+    epochs = found.epochs if found.epochs is not None else max(run.plan["epochs"] for run in found.runs)
     rows = []
     for name, (layers, width, _) in LSRM_SIZES.items():
         n = 12.0 * layers * width**2
@@ -139,7 +150,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
             row["loss_interval"] = _bounds(source.refits.of_law(columns))
         for metric in METRIC_NAMES:
             one = found.laws.get(metric)
-            if one and one.fitted.usable:
+            if one and one.fitted.usable and not unsound:
                 row[metric] = float(law_named("saturating").predict(one.fitted.params, columns)[0])
                 row[f"{metric}_interval"] = _bounds(one.refits.of_law(columns))
         rows.append(row)
@@ -155,11 +166,24 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         "sizes": rows,
         "hardware": dataclasses.asdict(hardware),
         "bottleneck": None,
+        "not_known_because": why,
+        "next_hour": _next_hour(found.document["left_out"]),
         "measured": {"means": measured, "best": best_sizes(measured), "per_doubling": per_doubling(measured)},
     }
-    if joint and joint.fitted.usable:
+    if joint and joint.fitted.usable and not unsound:
         answer["bottleneck"] = bottleneck_of(joint, largest, d)
     return answer
+
+
+def _next_hour(left_out: list[dict[str, Any]]) -> list[str]:
+    """The first runs left out by the budget that fit into an hour; if none does, the shortest one alone."""
+    names, spent = [], 0.0
+    for one in left_out:
+        if spent + one["seconds"] <= _HOUR:
+            names.append(one["run"])
+            spent += one["seconds"]
+    shortest = min(left_out, key=lambda one: one["seconds"], default=None)
+    return names or ([shortest["run"]] if shortest else [])
 
 
 def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
@@ -174,9 +198,11 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
             f"Bottleneck at N = {answer['largest_measured']:,}: {choice['bottleneck']} ({gains}; {agreeing(choice)})."
         )
     else:
-        lines.append("Whether data or size is the bottleneck these runs do not say: the joint law is not determined.")
-    if answer["law"] is None:
-        lines.append("No loss is predicted: neither law of size converged on these runs. More budget, or more sizes.")
+        lines.append("Whether data or size is the bottleneck these runs do not say.")
+    if answer["not_known_because"]:
+        lines.append(f"What larger models would reach is not known, because {answer['not_known_because'].rstrip('.')}.")
+    if answer["next_hour"]:
+        lines.append(f"Another hour would buy {', '.join(answer['next_hour'])}; the same command goes on.")
     lines += ["", *measured_lines(answer["measured"])]
     lines += [
         "",

@@ -166,6 +166,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "fraction_of_users": fraction,
         "num_runs": len(runs),
         "reservations": reservations({run.name: run.record for run in runs if run.plan["in_law"]}, plan),
+        "left_out": [{"run": name, "seconds": plan["costs"][name]["seconds"]} for name in plan.get("left_out", [])],
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
             name: describe_fit(one.fitted, one.points, one.refits, comparisons.get(name)) for name, one in laws.items()

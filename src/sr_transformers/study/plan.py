@@ -35,7 +35,8 @@ from sr_transformers.data.fractions import FRACTIONS, USERS
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.public import last_part
 from sr_transformers.study.soundness import CONVERGED_WITHIN
-from sr_transformers.training.recipe import Recipe, parse_value
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.yaml_reader import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -162,10 +163,7 @@ class Study:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such study; recipes/studies/ holds examples.")
-        try:
-            content = parse_value(path.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path}: a study is a YAML of keys and values.")
         return cls.build(content, path)
@@ -185,7 +183,7 @@ class Study:
         recipe = Recipe.load(path.parent / content["recipe"]) if content.get("recipe") else Recipe("defaults")
         _check_no_token(content.get("settings") or {}, where)
         for key, value in (content.get("settings") or {}).items():
-            recipe.set(key, value)
+            recipe.set(key, value, where)
         sizes = {str(name): _size(str(name), shape, where) for name, shape in (content["sizes"] or {}).items()}
         runs: dict[str, PlannedRun] = {}
         for block, spec in (content["blocks"] or {}).items():
@@ -252,7 +250,7 @@ def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where:
     _check_no_token(settings, where)
     probe = Recipe(recipe.name, dict(recipe.model), dict(recipe.training))
     for key, value in settings.items():
-        probe.set(key, value)
+        probe.set(key, value, where)
     own = isinstance(spec["epochs"], dict)
     epochs_of = _epochs(spec["epochs"], list(map(str, spec["sizes"])), where)
     if not all(_is_whole(seed) and seed >= 0 for seed in spec["seeds"]):

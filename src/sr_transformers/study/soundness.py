@@ -37,27 +37,33 @@ def reservations(
         tolerance: nats; None: the study's `converged_within`.
 
     Returns:
-        A dictionary each: reason, a sentence; and names, of the runs or sizes that it is about. None: an empty list.
+        A dictionary each: kind ("improving", "unwatched", "untuned", "edge", "missing"), reason, a sentence, and names
+        of the runs or sizes that it is about. None: an empty list.
     """
     within = float(plan.get("converged_within", CONVERGED_WITHIN) if tolerance is None else tolerance)
     gains = {name: last_gain(record) for name, record in records.items()}
     found = []
 
-    def add(reason: str, names: Sequence[str]) -> None:
+    def add(kind: str, reason: str, names: Sequence[str]) -> None:
         if names:
-            found.append({"reason": reason, "names": list(names)})
+            found.append({"kind": kind, "reason": reason, "names": list(names)})
 
     add(
+        "improving",
         f"were still improving at their end (validation loss fell by more than {within:g} nats in the last tenth)",
         [name for name, gain in gains.items() if gain is not None and gain > within],
     )
-    add("have too few evaluations to tell whether they had converged", [name for name in gains if gains[name] is None])
+    add(
+        "unwatched",
+        "have too few evaluations to tell whether they had converged",
+        [name for name in gains if gains[name] is None],
+    )
     tuning = plan.get("tuning")
     if tuning is None:
-        add("were trained at rates that no section `tuning` chose", list(records))
+        add("untuned", "were trained at rates that no section `tuning` chose", list(records))
     for what, sizes in (tuning or {}).get("at_edge", {}).items():
         label = what.replace("_", " ")
-        add(f"have their best {label} at an edge of what was tried", sizes)
+        add("edge", f"have their best {label} at an edge of what was tried", sizes)
     missing = [name for name, run in plan["runs"].items() if run["in_law"] and name not in records]
-    add("were planned and not run", missing)
+    add("missing", "were planned and not run", missing)
     return found

@@ -16,9 +16,7 @@ def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
         held_out (N, measured, predicted, low, high, inside of every run held out), command and commit (of the runs).
     """
     entries = []
-    improving = {
-        name for one in found.document["reservations"] if "still improving" in one["reason"] for name in one["names"]
-    }
+    improving = {name for one in found.document["reservations"] if one["kind"] == "improving" for name in one["names"]}
     for key, law in found.document["laws"].items():
         members = found.members[key]
         held = found.document["held_out"].get(key, {"rows": []})

@@ -114,11 +114,15 @@ def duration_of(epochs: float | None) -> str:
 def caveat(reservations: list[dict[str, Any]]) -> str:
     """One sentence that says why the fits of a study are no laws yet.
 
-    >>> caveat([{"reason": "were planned and not run", "names": ["98k-e3-s1"]}])
+    >>> caveat([{"kind": "missing", "reason": "were planned and not run", "names": ["98k-e3-s1"]}])
     'These fits describe the runs made and are not called laws, because 1 were planned and not run: 98k-e3-s1.'
     """
-    parts = [f"{len(one['names'])} {one['reason']}: {_listed(one['names'])}" for one in reservations]
-    return f"These fits describe the runs made and are not called laws, because {'; '.join(parts)}."
+    return f"These fits describe the runs made and are not called laws, because {because(reservations)}."
+
+
+def because(reservations: list[dict[str, Any]]) -> str:
+    """The reasons with the names of what they are about."""
+    return "; ".join(f"{len(one['names'])} {one['reason']}: {_listed(one['names'])}" for one in reservations)
 
 
 def _listed(names: list[str], most: int = 12) -> str:
