@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from sr_transformers import LSRMTrainingArguments
@@ -34,6 +36,16 @@ from sr_transformers.training import arguments as module
 def test_wrong_values_are_refused_by_name(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message):
         LSRMTrainingArguments(output_dir=str(tmp_path), **wrong)
+
+
+def test_a_copy_for_the_disk_has_no_token_and_no_place(tmp_path):
+    arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), hub_token="hf_secret", run_name="mine", seed=7)
+    kept = pickle.dumps(module.without_traces(arguments))
+    assert b"hf_secret" not in kept
+    assert str(tmp_path).encode() not in kept
+    kept = pickle.loads(kept)
+    assert (kept.output_dir, kept.run_name, kept.seed, kept.hub_token) == ("run", "mine", 7, None)
+    assert (arguments.output_dir, arguments.hub_token) == (str(tmp_path / "run"), "hf_secret")
 
 
 @pytest.mark.parametrize(("precision", "fast", "bf16"), [

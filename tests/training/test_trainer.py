@@ -203,6 +203,31 @@ def test_old_checkpoints_go_and_the_best_stays(markov_prepared, tmp_path):
     }
 
 
+def test_a_checkpoint_names_no_place_and_no_token(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path / "run", **PLATEAU, hub_token="hf_dummySECRETtoken01234")
+    trainer.train()
+    trainer.save_model()
+    assert trainer.args.hub_token == "hf_dummySECRETtoken01234"
+    assert trainer.args.output_dir == str(tmp_path / "run")
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"hf_dummySECRETtoken01234" not in content, path
+            assert str(tmp_path).encode() not in content, path
+
+
+def test_a_run_that_was_moved_ends_with_its_best_weights(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path / "run", **PLATEAU)
+    trainer.train()
+    best = trainer.model.state_dict()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / "checkpoint-9")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    again = make(markov_prepared, tmp_path / "moved", **PLATEAU)
+    again.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "moved"))
+    assert again.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-9")
+    assert all(torch.equal(best[name], one) for name, one in again.model.state_dict().items())
+
+
 @pytest.mark.parametrize("last_only", [True, False])
 def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypatch, last_only):
     """Neither where the model's own short way to scores is taken nor where the whole forward pass is."""

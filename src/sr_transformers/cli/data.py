@@ -31,11 +31,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _describe(options: argparse.Namespace, rest: list[str]) -> None:
-    import json
-    from pathlib import Path
-
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.describe import as_text, describe, draw
 
+    check_place(options.json)
     given = {
         "user_id": options.user_column,
         "item_id": options.item_column,
@@ -45,9 +44,8 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
     columns = {ours: theirs for ours, theirs in given.items() if theirs}
     with plain_warnings(options.command):
         report = describe(options.source, columns, options.time_unit, options.names, options.separator)
+    write_document(options.json, report, ensure_ascii=False)
     print(as_text(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.figure:
         draw(report, options.figure)
 

@@ -1,8 +1,6 @@
 """`sr-transformers plan`: memory, FLOPs, time and parallelism of a training run, on paper."""
 
 import argparse
-import json
-from pathlib import Path
 
 from sr_transformers.cli.values import at_least
 
@@ -29,12 +27,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
     from sr_transformers.planning.gpus import parse_gpus
     from sr_transformers.planning.memory import Work
     from sr_transformers.planning.plan import make_plan
     from sr_transformers.planning.text import show
 
+    check_place(options.json)
     number, gpu = parse_gpus(options.gpus) if options.gpus else (1, None)
     width = options.row_width or options.window
     if width < options.window:
@@ -54,6 +54,5 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
         accumulating=options.accumulating,
     )
     plan = make_plan(config, work, gpu, number, options.utilisation, options.targets, options.epochs)
+    write_document(options.json, plan)
     print(show(plan))
-    if options.json:
-        Path(options.json).write_text(json.dumps(plan, indent=2) + "\n")

@@ -147,6 +147,9 @@ def _read(options: argparse.Namespace) -> "Points":
 
 
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+
+    check_place(options.json)
     points = _read(options)
     from sr_transformers.scaling.comparison import compare
     from sr_transformers.scaling.documents import describe_fit, fit_text
@@ -158,9 +161,8 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     refits = bootstrap(fitted, points, options.bootstrap, options.seed)
     comparison = compare(points, [options.law, *options.compare], seed=options.seed) if options.compare else None
     document = describe_fit(fitted, points, refits, comparison)
+    write_document(options.json, document)
     print(fit_text(document))
-    if options.json:
-        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
@@ -181,7 +183,10 @@ def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
 
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    check_place(options.json)
     if options.fit:
         answers = _from_fit(options)
     else:
@@ -200,9 +205,8 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
                 "rows": held.rows,
             }
         )
+    write_document(options.json, answers)
     print(json.dumps(answers, indent=2))
-    if options.json:
-        Path(options.json).write_text(json.dumps(answers, indent=2) + "\n")
 
 
 def _from_fit(options: argparse.Namespace) -> dict:
@@ -277,16 +281,17 @@ def _report(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _advise(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.scaling.documents import plain
     from sr_transformers.study.advise import Hardware, advise
 
+    check_place(options.json)
     _quiet()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
     answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
+    write_document(options.json, plain(numbers))
     print(answer)
-    if options.json:
-        Path(options.json).write_text(json.dumps(plain(numbers), indent=2) + "\n")
 
 
 def _quiet() -> None:

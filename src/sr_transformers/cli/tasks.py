@@ -1,8 +1,6 @@
 """`sr-transformers tasks`: the five challenging tasks and three more, for one or several checkpoints."""
 
 import argparse
-import json
-from pathlib import Path
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
 from sr_transformers.cli.values import at_least
@@ -58,6 +56,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.tasks.checkpoints import model_contestant
@@ -65,10 +64,10 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.tasks.report import markdown
     from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks, with_seen_choice
     from sr_transformers.evaluation.tasks.task import TaskOptions
+    from sr_transformers.public import shown_names
 
+    check_place(options.json)
     data = PreparedData(options.data).verified()
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise FileNotFoundError(f"--json {options.json}: there is no such folder; make it first.")
     given = {
         "ks": options.k and tuple(options.k),
         "tail_groups": options.tail_groups,
@@ -83,18 +82,21 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
         "filter_seen": {"auto": None, "remove": True, "keep": False}[options.seen],
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
-    contestants = []
+    named, opened = [], []
     for place, text in enumerate(options.model):
         name, _, paths = text.rpartition("=")
-        opened = [Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")]
-        shown = name or ",".join(one.name for one in opened)
-        contestants.append(model_contestant(shown, opened, data, options.window))
+        named.append(name)
+        opened.append([Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")])
+    shown = shown_names([",".join(one.name for one in seeds) for seeds in opened])
+    contestants = [
+        model_contestant(name or other, seeds, data, options.window)
+        for name, other, seeds in zip(named, shown, opened, strict=True)
+    ]
     settings = with_seen_choice(settings, contestants, data)
     if not options.no_baselines:
         contestants += baseline_contestants(data, settings)
     report = run_tasks(contestants, data, options.task, settings, progress=True)
+    write_document(options.json, report, indent=None, separators=(",", ":"))
     print(markdown(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, separators=(",", ":")) + "\n")
     if options.figures:
         draw(report, options.figures)

@@ -5,6 +5,7 @@ Source: "Scaling Law of Large Sequential Recommendation Models", arXiv 2311.1135
 below. Keys carry transformers' own names. This file travels to the Hub beside the weights: it imports nothing of ours.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from huggingface_hub.dataclasses import strict
@@ -167,8 +168,8 @@ class LSRMConfig(PreTrainedConfig):
             if not 1 <= getattr(self, name) <= largest:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 and at most {largest}.")
         for name in ("layer_norm_eps", "initializer_range"):
-            if not 0 <= getattr(self, name) < 1:  # NaN is in no range
-                raise ValueError(f"{name} is {getattr(self, name)}; it lies in [0, 1).")
+            if not 0 <= getattr(self, name) < math.inf:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a number, 0 or more.")
         if self.num_items is not None and not 1 <= self.num_items <= self.vocab_size - NUM_SPECIAL:
             raise ValueError(
                 f"num_items is {self.num_items}; a table of {self.vocab_size} rows holds {NUM_SPECIAL} special tokens "

@@ -1,11 +1,14 @@
 """Training arguments: transformers' own, and what sequential recommendation adds."""
 
+import copy
+import os
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 
 from sr_transformers.data.packing import ALL_POSITIONS
+from sr_transformers.public import last_part
 from sr_transformers.training.checks import check_arguments
 
 EVALUATION_KS = (1, 5, 10, 50)  # cut-offs of validation
@@ -99,6 +102,17 @@ class LSRMTrainingArguments(TrainingArguments):
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()
+
+
+def without_traces(arguments: LSRMTrainingArguments) -> LSRMTrainingArguments:
+    """A copy for the disk, without tokens; paths of this machine are their last part."""
+    kept = copy.copy(arguments)
+    for name, value in vars(arguments).items():
+        if name.endswith("_token"):
+            setattr(kept, name, None)
+        elif isinstance(value, str) and os.path.isabs(value):
+            setattr(kept, name, last_part(value))
+    return kept
 
 
 def bf16_is_fast() -> bool:

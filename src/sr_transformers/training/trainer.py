@@ -31,8 +31,9 @@ from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
+from sr_transformers.hub.upload import make_repo
 from sr_transformers.records import RUN_FILE
-from sr_transformers.training.arguments import EVALUATION_KS, LSRMTrainingArguments
+from sr_transformers.training.arguments import EVALUATION_KS, LSRMTrainingArguments, without_traces
 from sr_transformers.training.binding import bind
 from sr_transformers.training.checkpoints import (
     COMPLETE,
@@ -318,7 +319,29 @@ class LSRMTrainer(Trainer):
             token=token or self.args.hub_token,
         )
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository before the training, so that who may not write there hears of it now.
+
+        Raises:
+            ValueError: if `hub_model_id` is not set.
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        if self.args.hub_model_id is None:
+            raise ValueError("push_to_hub needs hub_model_id; give the arguments the name org/name.")
+        if self.is_world_process_zero():
+            private = self.args.hub_private_repo if private is None else private
+            make_repo(self.args.hub_model_id, bool(private), token or self.args.hub_token)
+
     # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # super() pickles the arguments, and what is pickled has no token and names no place.
+        arguments = self.args
+        self.args = without_traces(arguments)
+        try:
+            super()._save(output_dir or arguments.output_dir, state_dict)
+        finally:
+            self.args = arguments
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Old checkpoints go only when the new one is whole, so super() must not remove any.
