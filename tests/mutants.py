@@ -84,12 +84,21 @@ def environment() -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, "OMP_NUM_THREADS": "1"}
 
 
-def fault(module: str, mutant: str) -> str:
-    """The function that a mutant changes, and its changed lines."""
-    shown = subprocess.run([mutmut(), "show", mutant], cwd=WORK / module, capture_output=True, text=True, check=True)
-    lines = [line for line in shown.stdout.splitlines() if re.match(r"[-+](?![-+]{2})", line)]
-    function = re.sub(r"__mutmut_\d+$", "", mutant.rsplit(".", 1)[1]).removeprefix("x_").replace("xǁ", "")
-    return "\n".join([function.replace("ǁ", "."), *(line[0] + " " + line[1:].strip() for line in lines)])
+def faults(module: str, mutants: list[str]) -> list[str]:
+    """The function that each mutant changes, and its changed lines."""
+    program = """
+import json, sys
+from mutmut.mutation.diff_apply import find_mutant, get_diff_for_mutant
+print(json.dumps([get_diff_for_mutant(mutant, path=find_mutant(mutant).path) for mutant in sys.argv[1:]]))
+"""
+    command = [sys.executable, "-c", program, *mutants]
+    shown = subprocess.run(command, cwd=WORK / module, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = []
+    for mutant, diff in zip(mutants, json.loads(shown), strict=True):
+        lines = [line for line in diff.splitlines() if re.match(r"[-+](?![-+]{2})", line)]
+        function = re.sub(r"__mutmut_\d+$", "", mutant.rsplit(".", 1)[1]).removeprefix("x_").removeprefix("xǁ")
+        found.append("\n".join([function.replace("ǁ", "."), *(line[0] + " " + line[1:].strip() for line in lines)]))
+    return found
 
 
 def read_reasons(text: str) -> Reasons:
@@ -142,7 +151,7 @@ def main() -> None:
         text = REPORT.read_text() if REPORT.exists() else ""
         known, counts = read_reasons(text), read_counts(text)
         before = known.get(module, {})
-        known[module] = {one: before.get(one, UNEXPLAINED) for one in (fault(module, mutant) for mutant in missed)}
+        known[module] = {one: before.get(one, UNEXPLAINED) for one in faults(module, missed)}
         counts[module] = (len(codes) - len(missed), len(codes))
         REPORT.write_text(write(*({name: it[name] for name in MODULES if name in it} for it in (counts, known))))
         print(f"{module}: {counts[module][0]} of {counts[module][1]} killed", flush=True)

@@ -110,7 +110,7 @@ def test_four_sizes_give_a_prediction_without_interval():
 def test_what_cannot_be_held_out_is_refused():
     with pytest.raises(ValueError, match="cannot hold out 7 of 7 sizes"):
         hold_out_largest(sizes(), "n", 7)
-    with pytest.raises(ValueError, match="cannot hold out 0 of 7 sizes; choose 1..6"):
+    with pytest.raises(ValueError, match=r"cannot hold out 0 of 7 sizes; choose 1\.\.6"):
         hold_out_largest(sizes(), "n", 0)
     with pytest.raises(ValueError, match="N has one distinct value"):
         hold_out_largest(sizes(), "n", 6)
