@@ -13,6 +13,12 @@ SHAPES |= {"1.5m": (8, 128), "98k-deep": (8, 32)}
 USERS, INTERACTIONS = 5000, 400_000
 
 
+def curve(*losses):
+    """Evaluations of a run of 100 steps that ends with these losses, the rest of the way far above."""
+    late = [{"step": 100 - 5 * back, "eval_loss": loss} for back, loss in enumerate(reversed(losses))]
+    return [{"step": 20, "eval_loss": losses[0] + 1.0}, {"step": 60, "eval_loss": losses[0]}, *reversed(late)]
+
+
 def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
     """A run record whose loss is the joint law's with 0.1 % noise."""
     layers, width = SHAPES[size]
@@ -52,7 +58,7 @@ def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
         "switched_at": None,
         "seconds": 60.0,
         "peak_memory_bytes": 1,
-        "history": [{"loss": 1.0, "step": 1}],
+        "history": [{"loss": 1.0, "step": 1}, *curve(loss)],
         "validation": {"loss": loss},
         "reports": [
             {"model": size, "protocol": protocol, "metrics": {"loss": loss, "ndcg@10": ndcg, "hr@10": 1.9 * ndcg}}
@@ -61,13 +67,24 @@ def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
     return RunRecord(**{**values, **changes})
 
 
-def add_run(folder, size, fraction=1.0, epochs=3.0, seed=1, block="main", settings=None, in_law=True, extra=0.0):
+def add_run(
+    folder,
+    size,
+    fraction=1.0,
+    epochs=3.0,
+    seed=1,
+    block="main",
+    settings=None,
+    in_law=True,
+    extra=0.0,
+    own_epochs=False,
+):
     """Adds a finished run to a study folder."""
     name = f"{size}-users{fraction:g}-e{epochs:g}-{block}-s{seed}"
     (folder / "runs" / name).mkdir(parents=True)
     record(size, fraction, epochs, seed, extra).save(folder / "runs" / name)
     path = folder / "plan.json"
-    plan = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    plan = json.loads(path.read_text()) if path.exists() else {"runs": {}, "tuning": {"at_edge": {}}}
     layers, width = SHAPES[size]
     plan["runs"][name] = {
         "block": block,
@@ -77,6 +94,7 @@ def add_run(folder, size, fraction=1.0, epochs=3.0, seed=1, block="main", settin
         "of": "users",
         "fraction": fraction,
         "epochs": epochs,
+        "own_epochs": own_epochs,
         "seed": seed,
         "settings": settings or {},
         "in_law": in_law,

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 # A room imports rooms to its left only; rooms in one set do not import each other.
 ORDER = [
-    {"columns", "records", "_registration"},
+    {"columns", "records", "locking", "_registration"},
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},

@@ -60,6 +60,16 @@ def test_records_without_what_is_asked_for_are_named():
         points_of([])
 
 
+def test_runs_that_each_converged_in_their_own_time_make_up_one_law(tmp_path):
+    for size, epochs in (("3k", 40.0), ("12k", 20.0), ("49k", 10.0)):
+        add_run(tmp_path, size, epochs=epochs, own_epochs=True)
+    for size in ("3k", "12k"):
+        add_run(tmp_path, size, epochs=20.0, block="longer")
+    points = read_records([tmp_path], LAWS["n"])
+    assert points.columns["N"].tolist() == [3072, 12288, 49152]
+    assert points.dropped == {"other epochs": 2}
+
+
 def test_of_a_study_only_the_points_of_the_law_are_read(tmp_path):
     for size in ("3k", "12k", "49k"):
         add_run(tmp_path, size, 0.3)

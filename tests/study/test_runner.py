@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from sr_transformers.locking import only_one
 from sr_transformers.records import RunRecord
-from sr_transformers.study import runner
+from sr_transformers.study import runner, workers
 from sr_transformers.study.cost import Cost
 from sr_transformers.study.plan import Study
 from sr_transformers.study.runner import estimate_table, load_records, run_study
@@ -14,7 +15,7 @@ data: nowhere
 recipe: base.yaml
 validation_targets: 50
 sizes: {s: [1, 8, 1], m: [1, 16, 1]}
-tuning: {sizes: [s], learning_rates: [1e-3, 1e-2], fraction: {users: 0.3}, epochs: 1}
+tuning: {sizes: [s], learning_rates: [1e-3, 1e-2], dropouts: [0.0, 0.1], fraction: {users: 0.3}, epochs: 1}
 blocks:
   main: {sizes: [s, m], fractions: [{users: 0.5}], epochs: [1], seeds: [1]}
   ways: {sizes: [s], fractions: [{interactions: 0.5}, {context: 0.5}], epochs: [1], seeds: [1], law: false}
@@ -67,17 +68,37 @@ def test_records_say_what_part_of_the_data_was_used(done, markov_prepared):
 
 
 @pytest.mark.slow
-def test_the_learning_rate_is_the_tuned_one(done):
+def test_the_rates_are_the_tuned_ones(done):
     _, output, _ = done
-    plan = json.loads((output / "plan.json").read_text())
-    (best,) = plan["learning_rates"]["best"].values()
-    assert set(plan["learning_rates"]["at_end_of_those_tried"]) <= {"s"}
-    used = RunRecord.load(output / "runs" / "m-users0.5-e1-s1").recipe["training"]["learning_rate"]
-    assert used == pytest.approx(best, rel=1e-3)
+    tuned = json.loads((output / "plan.json").read_text())["tuning"]
+    (best,), (dropout,) = tuned["learning_rates"].values(), tuned["dropouts"].values()
+    assert tuned["at_edge"]["learning_rate"] == ["s"]  # of two rates the better one is an end of the ladder
+    used = RunRecord.load(output / "runs" / "m-users0.5-e1-s1").recipe
+    assert used["training"]["learning_rate"] == pytest.approx(best, rel=1e-3)
+    assert used["model"]["residual_dropout"] == used["model"]["embedding_dropout"] == dropout
     tried = [RunRecord.load(path) for path in (output / "tuning").iterdir()]
-    assert 3 <= len(tried) <= 5  # the better of two is at an end: further ones are tried
-    chosen = min(tried, key=lambda record: record.validation["loss"]).recipe["training"]["learning_rate"]
-    assert best == pytest.approx(chosen, rel=2.0)
+    assert len(tried) == 3
+    chosen = min(tried, key=lambda record: record.validation["loss"]).recipe
+    assert (chosen["training"]["learning_rate"], chosen["model"]["residual_dropout"]) == (best, dropout)
+    dry = RunRecord.load(output / "runs" / "s-users0.5-e1-dry-s1").recipe
+    assert dry["model"]["residual_dropout"] == [0.0, 0.0]  # what its block sets
+    assert dry["model"]["embedding_dropout"] == dropout
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_the_same_runs(done, study, markov_prepared, tmp_path):
+    records, output, _ = done
+    beside = run_study(study, tmp_path / "out", markov_prepared, jobs=2, say=lambda line: None)
+    plans = [json.loads((folder / "plan.json").read_text())["tuning"] for folder in (output, tmp_path / "out")]
+    assert plans[0] == plans[1]
+    for one, other in zip(records, beside, strict=True):
+        assert one.recipe == other.recipe
+        assert other.reports[0]["metrics"]["loss"] == pytest.approx(one.reports[0]["metrics"]["loss"], abs=1e-4)
+
+
+def test_a_number_of_jobs_is_checked(study, markov_prepared, tmp_path):
+    with pytest.raises(ValueError, match="jobs is 0 in 1 process"):
+        run_study(study, tmp_path / "out", markov_prepared, jobs=0)
 
 
 @pytest.mark.slow
@@ -89,7 +110,7 @@ def test_going_on_trains_nothing_that_is_finished(done, study, markov_prepared, 
 
     removed = output / "runs" / "s-users0.5-e1-s1" / "run.json"
     kept = removed.read_text()
-    monkeypatch.setattr(runner, "train", never)
+    monkeypatch.setattr(workers, "train", never)
     monkeypatch.setattr(runner, "calibrate", never)
     assert len(run_study(study, output, markov_prepared, say=lambda line: None)) == 5
     removed.unlink()
@@ -127,6 +148,16 @@ def test_another_study_in_the_folder_is_refused(study, markov_prepared, tmp_path
     (tmp_path / "full" / "x").write_text("x")
     with pytest.raises(FileExistsError, match="holds no study"):
         run_study(study, tmp_path / "full", markov_prepared, dry_run=True)
+
+
+def test_a_second_process_in_the_folder_is_refused_and_harms_nothing(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32))
+    begun = tmp_path / "out" / "runs" / "s-users0.5-e1-s1" / "settings.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("the first one's")
+    with only_one(tmp_path / "out"), pytest.raises(BlockingIOError, match="out"):
+        run_study(study, tmp_path / "out", markov_prepared)
+    assert begun.read_text() == "the first one's"
 
 
 def test_the_table_adds_up(study):

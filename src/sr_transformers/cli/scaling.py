@@ -1,4 +1,4 @@
-"""`sr-transformers scaling run | fit | predict | advise | report`: scaling laws from measured runs.
+"""`sr-transformers scaling run | fit | predict | advise | report | sample`: scaling laws from measured runs.
 
 `fit` and `predict` read tables and records and load neither torch nor transformers.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sr_transformers.scaling.constraints import Constraints
     from sr_transformers.scaling.points import Points
 
 LAWS = ("n", "d", "joint", "repeated", "power", "saturating")
@@ -23,9 +24,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     fit = parts.add_parser("fit", help="fit a law to a table of points or to run records")
     _add_points(fit)
     fit.add_argument("--law", choices=LAWS, default="joint")
-    fit.add_argument("--starts", type=int, default=24, metavar="K", help="random starting points")
+    fit.add_argument("--starts", type=_count, default=24, metavar="K", help="random starting points")
     fit.add_argument("--bootstrap", type=int, default=200, metavar="K", help="refits for the intervals; 0: none")
     fit.add_argument("--compare", nargs="*", choices=LAWS, metavar="LAW", help="other forms to compare with")
+    fit.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help="parameters taken as given")
+    fit.add_argument("--tie", nargs="+", default=[], metavar="NAME=NAME", help="parameters that are equal: alpha=beta")
     fit.add_argument("--seed", type=int, default=0)
     fit.add_argument("--json", metavar="FILE", help="write the fit here")
     fit.set_defaults(run=_fit)
@@ -51,8 +54,19 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     run.add_argument("--data", help="prepared folder; the study's own if left out")
     run.add_argument("--budget", type=_minutes, metavar="TIME", help="60, 60m or 2h: the runs worth most in that time")
     run.add_argument("--dry-run", action="store_true", help="estimate only")
+    run.add_argument(
+        "--jobs", type=_count, default=1, metavar="K", help="runs side by side, each on its share of cores"
+    )
     run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
     run.set_defaults(run=_run)
+
+    sample = parts.add_parser("sample", help="sample a log from a trained checkpoint: its loss is the log's floor")
+    sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
+    sample.add_argument("--data", required=True, help="the prepared log that it was trained on")
+    sample.add_argument("--interactions", type=_count, required=True, metavar="K", help="how many to sample")
+    sample.add_argument("--output", required=True, help="folder to write log.parquet to")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(run=_sample)
 
     report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
     report.add_argument("study", help="folder of a study")
@@ -71,6 +85,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--price", type=float, default=2.0, help="of an hour")
     advise.add_argument("--json", metavar="FILE", help="write the numbers here")
     advise.set_defaults(run=_advise)
+
+
+def _count(value: str) -> int:
+    """A whole number from 1 on."""
+    if not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is no whole number from 1 on.")
+    return int(value)
 
 
 def _minutes(value: str) -> float:
@@ -128,13 +149,31 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.scaling.fitting import fit
     from sr_transformers.scaling.uncertainty import bootstrap
 
-    fitted = fit(options.law, points, options.starts, options.seed)
+    constraints = _constraints(options.fix, options.tie)
+    fitted = fit(options.law, points, options.starts, options.seed, constraints=constraints)
     refits = bootstrap(fitted, points, options.bootstrap, options.seed)
     comparison = compare(points, [options.law, *options.compare], seed=options.seed) if options.compare else None
     document = describe_fit(fitted, points, refits, comparison)
     print(fit_text(document))
     if options.json:
         Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
+    from sr_transformers.scaling.constraints import Constraints
+
+    values: dict[str, float] = {}
+    for text in fixed:
+        name, _, value = text.partition("=")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--fix {text!r}: write NAME=VALUE, for example --fix alpha=0.35.") from None
+    pairs = [tuple(text.split("=")) for text in tied]
+    for pair, text in zip(pairs, tied, strict=True):
+        if len(pair) != 2:
+            raise ValueError(f"--tie {text!r}: write NAME=NAME, for example --tie alpha=beta.")
+    return Constraints(values, tuple(pairs))  # type: ignore[arg-type]
 
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> None:
@@ -201,8 +240,21 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
 
     _quiet()
     study = Study.load(options.study)
-    run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights)
+    run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights, options.jobs)
     leave_processes()
+
+
+def _sample(options: argparse.Namespace, rest: list[str]) -> None:
+    import dataclasses
+
+    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.evaluation.loading import load_model
+    from sr_transformers.study.teacher import sample_log
+
+    found = sample_log(
+        load_model(options.model), PreparedData(options.data), options.interactions, options.output, options.seed
+    )
+    print(json.dumps(dataclasses.asdict(found), indent=2))
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> None:

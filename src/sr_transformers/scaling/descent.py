@@ -9,8 +9,6 @@ from sr_transformers.scaling.laws import BoundLaw
 
 DELTA = 1e-3
 
-_EXPONENTS = (1e-3, 5.0)
-_LOG_REPEATS = (np.log(0.05), np.log(1e4))
 _ROUNDS = 4  # of an optimizer that stopped on a slope, where residuals go from the square to the straight part
 _FLOOR_LEAVES = np.log(0.5)  # a floor below this share of the loss may be on its way to nothing
 
@@ -42,7 +40,7 @@ def minimum(
         gradient = (weights * np.clip(residuals, -delta, delta)) @ jacobian
         return float(weights @ huber(residuals, delta)) / scale, gradient / scale
 
-    limits = bounds_of(bound, log_loss)
+    limits = bound.limits(log_loss)
     low, high = np.array(limits).T
     theta = np.clip(start, low, high)
     # The gradient sums terms of up to w delta / delta^2; what is left must be small against that.
@@ -124,11 +122,3 @@ def _descend(
     # A root may be a saddle, or far away where the way there was not smooth.
     whole[free] = still if straight(still)[0] <= down.fun * (1 + 1e-12) else down.x
     return theta_of(whole)[0]
-
-
-def bounds_of(bound: BoundLaw, log_loss: np.ndarray) -> list[tuple[float, float]]:
-    """Limits of theta: floors and powers from e^-16 of the smallest loss on, exponents from 0.001 to 5."""
-    k = bound.num_powers
-    low, high = float(log_loss.min()), float(log_loss.max())
-    limits = [(low - 16.0, high)] * bound.first + [(low - 16.0, high + 3.0)] * k + [_EXPONENTS] * k
-    return limits + [_LOG_REPEATS] * (bound.law.num_parameters - len(limits))

@@ -19,8 +19,8 @@ def describe_fit(
 
     Returns:
         law, formula, params, intervals (by parameter: [low, high] or null), no_intervals (the reason, or null),
-        objective, status, reason, num_points, num_parameters, log_rmse, starts, starts_agreeing, bootstrap, warnings,
-        dropped, ranges (smallest and largest of every variable), comparison.
+        objective, status, reason, num_points, num_parameters, fixed, tied, log_rmse, starts, starts_agreeing,
+        bootstrap, warnings, dropped, ranges (smallest and largest of every variable), comparison.
     """
     law = law_named(fitted.law)
     columns = {name: [float(points.columns[name].min()), float(points.columns[name].max())] for name in law.variables}
@@ -36,6 +36,8 @@ def describe_fit(
         "reason": fitted.reason,
         "num_points": fitted.num_points,
         "num_parameters": fitted.num_parameters,
+        "fixed": dict(fitted.constraints.fixed),
+        "tied": [list(pair) for pair in fitted.constraints.tied],
         "log_rmse": fitted.log_rmse,
         "starts": fitted.starts,
         "starts_agreeing": fitted.starts_agreeing,
@@ -82,6 +84,9 @@ def fit_text(document: dict[str, Any]) -> str:
     """A fit for people."""
     lines = [f"{document['law']}: {document['formula']}", ""]
     for name, value in document["params"].items():
+        if name in document["fixed"]:
+            lines.append(f"  {name:6} {value:.6g}  fixed")
+            continue
         bounds = document["intervals"][name]
         shown = f"  {document['level']:.0%} [{bounds[0]:.6g}, {bounds[1]:.6g}]" if bounds else ""
         lines.append(f"  {name:6} {value:.6g}{shown}")

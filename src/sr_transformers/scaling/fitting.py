@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sr_transformers.scaling.descent import DELTA, bounds_of, minimum
+from sr_transformers.scaling.constraints import ConstrainedLaw, Constraints
+from sr_transformers.scaling.descent import DELTA, minimum
 from sr_transformers.scaling.laws import UNIQUE, BoundLaw, Law, law_named
 from sr_transformers.scaling.points import Points
 
@@ -33,10 +34,11 @@ class Fit:
         objective: summed Huber loss at `params`.
         status: converged, bound_hit, degenerate, under_determined or not_converged; `reason` says it in words.
         num_points: points fitted.
-        num_parameters: Q.
+        num_parameters: Q, those that were chosen: neither fixed nor tied to another.
         starts: starts tried; `starts_agreeing`: those that ended at this objective (1e-6 of it).
         log_rmse: root mean square of the log residuals, about the relative error of the loss.
-        theta: internal coordinates (`BoundLaw`); the bootstrap starts there.
+        constraints: what the fit had to keep.
+        theta: internal coordinates (`bind`); the bootstrap starts there.
     """
 
     law: str
@@ -49,6 +51,7 @@ class Fit:
     starts: int
     starts_agreeing: int
     log_rmse: float
+    constraints: Constraints
     theta: np.ndarray = field(repr=False)
 
     @property
@@ -57,7 +60,20 @@ class Fit:
         return self.status == CONVERGED
 
 
-def fit(law: Law | str, points: Points, starts: int = 24, seed: int = 0, delta: float = DELTA) -> Fit:
+def bind(law: Law, points: Points, constraints: Constraints) -> BoundLaw:
+    """The law on points, in the coordinates that the constraints leave free."""
+    bound = law.bind(points.columns)
+    return ConstrainedLaw(bound, constraints) if constraints else bound
+
+
+def fit(
+    law: Law | str,
+    points: Points,
+    starts: int = 24,
+    seed: int = 0,
+    delta: float = DELTA,
+    constraints: Constraints | None = None,
+) -> Fit:
     """Fits a law to points.
 
     Args:
@@ -66,14 +82,16 @@ def fit(law: Law | str, points: Points, starts: int = 24, seed: int = 0, delta: 
         starts: random starting points beside those that a grid of exponents and linear least squares give.
         seed: of the starts.
         delta: where the Huber loss turns from squares to absolute values, in log units.
+        constraints: parameters that are fixed or tied; None: all are free.
 
     Raises:
-        ValueError: if a column is missing, a variable has one distinct value, or there are fewer points than
-            parameters.
+        ValueError: for constraints that the law cannot keep, if a column is missing, if a variable has one distinct
+            value, or if there are fewer points than parameters.
     """
     law = law_named(law) if isinstance(law, str) else law
     points.require(law)
-    bound = law.bind(points.columns)
+    constraints = constraints or Constraints()
+    bound = bind(law, points, constraints)
     log_loss = np.log(points.values(law))
     weights = np.ones(len(log_loss))
     candidates = [*grid_starts(bound, log_loss), *random_starts(bound, log_loss, starts, np.random.default_rng(seed))]
@@ -90,16 +108,19 @@ def fit(law: Law | str, points: Points, starts: int = 24, seed: int = 0, delta: 
         status,
         reason,
         len(log_loss),
-        law.num_parameters,
+        len(theta),
         len(candidates),
         agreeing,
         float(np.sqrt(np.mean(residuals**2))),
+        constraints,
         theta,
     )
 
 
 def grid_starts(bound: BoundLaw, log_loss: np.ndarray, keep: int = 3) -> list[np.ndarray]:
     """Best starts from a grid of exponents: with these fixed the law is linear in E and its coefficients."""
+    if isinstance(bound, ConstrainedLaw):
+        return [bound.inner(theta) for theta in grid_starts(bound.base, log_loss, keep)]
     loss = np.exp(log_loss)
     k = bound.num_powers
     grid = np.array([0.03, 0.08, 0.15, 0.3, 0.5, 0.9, 1.5])
@@ -116,6 +137,8 @@ def grid_starts(bound: BoundLaw, log_loss: np.ndarray, keep: int = 3) -> list[np
 
 def random_starts(bound: BoundLaw, log_loss: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Starts all over the place: any share of the loss for any term, exponents from 0.02 to 2."""
+    if isinstance(bound, ConstrainedLaw):
+        return [bound.inner(theta) for theta in random_starts(bound.base, log_loss, count, rng)]
     k = bound.num_powers
     top = float(log_loss.mean())
     return [
@@ -145,37 +168,42 @@ def _judge(
     law: Law,
 ) -> tuple[str, str]:
     """Status and reason, the gravest first."""
-    spare = points.num_distinct(law) - law.num_parameters
+    spare = points.num_distinct(law) - len(theta)
     if spare < 1:
         return UNDER_DETERMINED, (
-            f"{points.num_distinct(law)} distinct points for {law.num_parameters} parameters: the law passes through "
+            f"{points.num_distinct(law)} distinct points for {len(theta)} parameters: the law passes through "
             "them whatever they are; measure more sizes or amounts of data."
         )
-    k, first, names = bound.num_powers, bound.first, law.names
-    if UNIQUE in law.variables and points.num_values(UNIQUE) == 1:
+    base = bound.base if isinstance(bound, ConstrainedLaw) else bound
+    every = base.log_loss(bound.theta(theta))[1] if isinstance(bound, ConstrainedLaw) else jacobian
+    chosen = bound.free.tolist() if isinstance(bound, ConstrainedLaw) else range(law.num_parameters)
+    k, first, names = base.num_powers, base.first, law.names
+    free = [names[place] for place in chosen]
+    if UNIQUE in law.variables and points.num_values(UNIQUE) == 1 and {"B", "beta"} & set(free):
         return UNDER_DETERMINED, (
             f"{UNIQUE} has one distinct value ({points.columns[UNIQUE][0]:g}): what repeated data are worth against "
             "fresh data cannot be told; measure several amounts of distinct data."
         )
     for index, variable in enumerate(law.powers):
-        if law.has_floor and law.name != "repeated" and points.num_values(variable) < 3:
+        bends = law.has_floor and law.name != "repeated" and names[first + k + index] in free
+        if bends and points.num_values(variable) < 3:
             return UNDER_DETERMINED, (
                 f"{variable} has 2 distinct values: no curve can be told from a line; measure a third."
             )
-        if float(jacobian[:, first + index].max()) < _VANISHED:
+        if float(every[:, first + index].max()) < _VANISHED:
             moves = "the metric does not rise" if law.name == "saturating" else "the loss does not fall"
             return DEGENERATE, f"{moves} with {variable}: the term {names[first + index]} vanished."
-    limits = bounds_of(bound, log_loss)
+    limits = bound.limits(log_loss)
     hit = [
         f"{name} at its {'lower' if value <= low + 1e-9 else 'upper'} bound"
-        for name, value, (low, high) in zip(names, theta, limits, strict=True)
+        for name, value, (low, high) in zip(free, theta, limits, strict=True)
         if value <= low + 1e-9 or value >= high - 1e-9
     ]
-    if first and float(jacobian[:, 0].max()) < _VANISHED:
+    if bound.first and float(jacobian[:, 0].max()) < _VANISHED:
         others = [one for one in hit if not one.startswith(f"{names[0]} ")]
         hit = [f"{names[0]} at its bound: no floor is visible in these points", *others]
     if hit:
-        return BOUND_HIT, "; ".join(hit) + "."
+        return BOUND_HIT, "; ".join(hit) + "." + _advice(law, free, hit)
     scaled = jacobian / np.linalg.norm(jacobian, axis=0)
     condition = float(np.linalg.cond(scaled))
     if condition > _CONDITION:
@@ -188,3 +216,15 @@ def _judge(
     if not settled:
         return NOT_CONVERGED, "the gradient does not vanish at the best point found; try more starts."
     return CONVERGED, "the gradient vanishes and every parameter is visible in the points."
+
+
+def _advice(law: Law, free: list[str], hit: list[str]) -> str:
+    """What to fix where the law of repeated data is asked for more than its points say."""
+    first_step = [name for name in law.names if name in free and law.kind_of(name) != "repeats"]
+    if law.name != "repeated" or not first_step or not any(one.startswith("R_") for one in hit):
+        return ""
+    given = " ".join(f"{name}={name}'s value" for name in first_step)
+    return (
+        f" Fit {', '.join(first_step)} to the runs that see their data once (--law joint), then this law with "
+        f"--fix {given}; or fix the one at its bound."
+    )

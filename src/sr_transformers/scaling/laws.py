@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 N, D, UNIQUE = "N", "D", "unique"
+EXPONENTS = (1e-3, 5.0)  # what a fit may find
+LOG_REPEATS = (np.log(0.05), np.log(1e4))
 _FAR = 50.0  # logarithms: e^50 of anything here is no number of a law
 
 
@@ -52,6 +54,11 @@ class Law:
     @property
     def num_parameters(self) -> int:
         return len(self.names)
+
+    def kind_of(self, name: str) -> str:
+        """Of a parameter: "floor", "coefficient", "exponent" or "repeats" (R_D, R_N)."""
+        place, k = self.names.index(name) - int(self.has_floor), len(self.powers)
+        return "floor" if place < 0 else ("coefficient", "exponent", "repeats")[min(place // k, 2)]
 
     def bind(self, columns: Mapping[str, np.ndarray]) -> "BoundLaw":
         """The law on given points."""
@@ -108,6 +115,12 @@ class BoundLaw:
         self.x = np.stack(logs) - self.centres[:, None]  # (K, P)
         self.num_powers = len(logs)
         self.first = int(law.has_floor)  # place of the first coefficient in theta
+
+    def limits(self, log_loss: np.ndarray) -> list[tuple[float, float]]:
+        """Of theta: floors and powers from e^-16 of the smallest loss on, exponents from 0.001 to 5."""
+        low, high = float(log_loss.min()), float(log_loss.max())
+        floor, power = (low - 16.0, high), (low - 16.0, high + 3.0)
+        return [floor] * self.first + [power] * self.num_powers + [EXPONENTS] * self.num_powers
 
     def log_loss(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`(P,)` log L and its Jacobian `(P, Q)`, by log-sum-exp: nothing overflows."""
@@ -184,6 +197,9 @@ class BoundRepeatedLaw(BoundLaw):
         self.log_n = np.log(np.asarray(columns[N], dtype=np.float64))
         self.log_u = np.log(np.asarray(columns[UNIQUE], dtype=np.float64))
         self.repeats = np.asarray(columns[D], dtype=np.float64) / np.asarray(columns[UNIQUE], dtype=np.float64) - 1.0
+
+    def limits(self, log_loss: np.ndarray) -> list[tuple[float, float]]:
+        return [*super().limits(log_loss), LOG_REPEATS, LOG_REPEATS]
 
     def log_loss(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As for `BoundLaw`, by the chain rule through N' and D'."""

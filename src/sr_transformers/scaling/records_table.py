@@ -51,8 +51,8 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
 def leave_out(plans: Mapping[str, Mapping[str, Any]], law: Law) -> dict[str, str]:
     """Which runs of a study are no points of a law, by name, and why.
 
-    Variants, shapes and other ways of less data never are. Laws without repetition are fitted at the most frequent
-    number of epochs, laws of size alone at the fraction of users with most sizes (of equals the largest fraction), laws
+    Variants, shapes and other ways of less data never are. Laws without repetition are fitted to the most frequent
+    schedule (`schedule_of`), laws of size alone at the fraction of users with most sizes (of equals the largest), laws
     of data alone at the size with most fractions.
     """
     reasons = {
@@ -69,16 +69,19 @@ def leave_out(plans: Mapping[str, Mapping[str, Any]], law: Law) -> dict[str, str
         reasons.update({name: reason for name, plan in left.items() if plan[key] != best})
 
     if law.name != "repeated":
-        left = [plan["epochs"] for name, plan in plans.items() if name not in reasons]
-        most = Counter(left).most_common(1)[0][0] if left else None
-        reasons |= {
-            name: "other epochs" for name, plan in plans.items() if name not in reasons and plan["epochs"] != most
-        }
+        left = {name: schedule_of(plan) for name, plan in plans.items() if name not in reasons}
+        most = Counter(left.values()).most_common(1)
+        reasons |= {name: "other epochs" for name, schedule in left.items() if schedule != most[0][0]}
     if law.variables == (N,):
         keep_most("fraction", "size", "other fractions of the data")
     elif law.variables == (D,):
         keep_most("size", "fraction", "other sizes")
     return reasons
+
+
+def schedule_of(plan: Mapping[str, Any]) -> float | None:
+    """How long a run trains, in epochs; None if its block gives every size a number of its own, until it converges."""
+    return None if plan["own_epochs"] else plan["epochs"]
 
 
 def points_of(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sr_transformers.scaling.descent import DELTA, floor_may_leave, minimum
-from sr_transformers.scaling.fitting import Fit, grid_starts
+from sr_transformers.scaling.fitting import Fit, bind, grid_starts
 from sr_transformers.scaling.laws import law_named
 from sr_transformers.scaling.points import Points
 
@@ -93,17 +93,17 @@ def bootstrap(fitted: Fit, points: Points, draws: int = 200, seed: int = 0, delt
         raise ValueError(f"bootstrap is {draws}; it must be 0 (none) or more, 200 for intervals.")
     law = law_named(fitted.law)
     log_loss = np.log(points.values(law))
-    bound = law.bind(points.columns)
+    bound = bind(law, points, fitted.constraints)
     residuals = log_loss - bound.log_loss(fitted.theta)[0]
-    spare = points.num_distinct(law) - law.num_parameters
-    widened = (residuals - residuals.mean()) * np.sqrt(len(residuals) / max(len(residuals) - law.num_parameters, 1))
+    spare = points.num_distinct(law) - fitted.num_parameters
+    widened = (residuals - residuals.mean()) * np.sqrt(len(residuals) / max(len(residuals) - fitted.num_parameters, 1))
     result = Bootstrap(law.name, {}, widened, 0, seed)
     if draws == 0:
         result.reason = "no bootstrap was asked for."
     elif spare < 2:
         result.reason = (
-            f"{points.num_distinct(law)} distinct points for {law.num_parameters} parameters leave {max(spare, 0)} to "
-            "spare; intervals need at least 2."
+            f"{points.num_distinct(law)} distinct points for {fitted.num_parameters} parameters leave "
+            f"{max(spare, 0)} to spare; intervals need at least 2."
         )
     elif not fitted.usable:
         result.reason = f"the fit is {fitted.status.replace('_', ' ')}: {fitted.reason}"

@@ -80,7 +80,7 @@ def advice_study(data: PreparedData, epochs: float = 5, recipe: str | Path | Non
         "sizes": SIZES,
         "tuning": {
             "sizes": ["3k", "49k"],
-            "learning_rates": [2e-3, 6e-3, 1.8e-2],
+            "learning_rates": [6.7e-4, 2e-3, 6e-3, 1.8e-2, 5.4e-2],
             "fraction": {"users": 0.1},
             "epochs": epochs,
         },
@@ -125,11 +125,12 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     # The joint law at all of the data if it is there, else the law of size at the fraction that was measured.
     source = joint if joint and joint.fitted.usable else size_law if size_law and size_law.fitted.usable else None
     largest = max(run.record.num_non_embedding_parameters for run in found.runs)
+    epochs = max(run.plan["epochs"] for run in found.runs)
     rows = []
     for name, (layers, width, _) in LSRM_SIZES.items():
         n = 12.0 * layers * width**2
         columns = {N: np.array([n]), "D": np.array([d])}
-        flops = 6.0 * (n + vocabulary * width) * d * found.epochs
+        flops = 6.0 * (n + vocabulary * width) * d * epochs
         row: dict[str, Any] = {"size": name, "N": int(n), "hours": hardware.hours(flops)}
         row["cost"] = row["hours"] * hardware.price
         row["beyond"] = n / largest
@@ -148,7 +149,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         "commits": sorted({run.record.commit or "unknown" for run in found.runs}),
         "answered_by_commit": source_commit(),
         "interactions": d,
-        "epochs": found.epochs,
+        "epochs": epochs,
         "largest_measured": largest,
         "law": source.fitted.law if source else None,
         "sizes": rows,

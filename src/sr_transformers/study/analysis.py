@@ -22,8 +22,9 @@ from sr_transformers.scaling.fitting import Fit, fit
 from sr_transformers.scaling.laws import UNIQUE, D, N, law_named
 from sr_transformers.scaling.points import Points
 from sr_transformers.scaling.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
-from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of
+from sr_transformers.scaling.records_table import PLAN_FILE, leave_out, points_of, schedule_of
 from sr_transformers.scaling.uncertainty import Bootstrap, bootstrap, interval
+from sr_transformers.study.soundness import reservations
 
 METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
@@ -60,7 +61,8 @@ class Analysis:
 
     Attributes:
         runs: finished runs by name.
-        epochs: the main number of epochs; `fraction` the fraction of users at which sizes are compared.
+        epochs: the main number of epochs, None if every size has its own.
+        fraction: of users, at which sizes are compared.
         laws: "n", "joint", "repeated", "ndcg@10", "hr@10": those that could be fitted.
         held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes.
         document: everything as plain values for JSON.
@@ -68,7 +70,7 @@ class Analysis:
     """
 
     runs: list[StudyRun]
-    epochs: float
+    epochs: float | None
     fraction: float
     laws: dict[str, Fitted]
     held: dict[str, HeldOut]
@@ -102,6 +104,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     """Fits, predicts and compares what the finished runs of a study allow."""
     runs = load_runs(folder)
+    plan = json.loads((Path(folder) / PLAN_FILE).read_text())
     plans = {run.name: run.plan for run in runs}
     chosen = {
         law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]
@@ -137,11 +140,12 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         add(metric, "saturating", metric)
     comparison = compare(laws["n"].points, ["n", "power"]) if "n" in laws else []
     joint = compare(laws["joint"].points, ["joint", "n", "d", "power"]) if "joint" in laws else []
-    epochs, fraction = series[0].plan["epochs"], series[0].plan["fraction"]
+    epochs, fraction = schedule_of(series[0].plan), series[0].plan["fraction"]
     document = {
         "epochs": epochs,
         "fraction_of_users": fraction,
         "num_runs": len(runs),
+        "reservations": reservations({run.name: run.record for run in runs if run.plan["in_law"]}, plan),
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
             name: describe_fit(one.fitted, one.points, one.refits, {"n": comparison, "joint": joint}.get(name))

@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 
 from sr_transformers.data.fractions import USERS
+from sr_transformers.scaling.records_table import schedule_of
 from sr_transformers.study.analysis import METRICS, StudyRun, losses_of
 
 
-def means(runs: Sequence[StudyRun], epochs: float) -> list[dict[str, Any]]:
-    """Means over seeds of the runs on fractions of the users for so many epochs, by fraction and size.
+def means(runs: Sequence[StudyRun], epochs: float | None) -> list[dict[str, Any]]:
+    """Means over seeds of the runs on fractions of the users for so many epochs (`schedule_of`), by fraction and size.
 
     Returns:
         A dictionary each: fraction, N, D, runs, loss, loss_standard_deviation (None for one run), and the metrics.
     """
     groups: dict[tuple[float, int], list[StudyRun]] = defaultdict(list)
     for run in runs:
-        if run.plan["in_law"] and run.plan["of"] == USERS and run.plan["epochs"] == epochs:
+        if run.plan["in_law"] and run.plan["of"] == USERS and schedule_of(run.plan) == epochs:
             groups[run.plan["fraction"], run.record.num_non_embedding_parameters].append(run)
     rows = []
     for (fraction, n), members in sorted(groups.items()):

@@ -5,17 +5,24 @@
     recipe: ../lsrm/98k.yaml             # from the study file; gives what the study does not set; left out: defaults
     settings: {warmup_steps: 0.05}       # keys of the recipe, for every run
     validation_targets: 1000             # random targets that pick the best epoch; left out: all
+    converged_within: 0.01               # nats: a run that still gained more in its last tenth had not converged
     sizes: {3k: [1, 16, 1], 98k: [2, 64, 2]}           # layers, width, heads
-    tuning: {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], fraction: {users: 0.1}, epochs: 3, seed: 1}
+    tuning:                              # see `study.tuning`
+      {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], dropouts: [0.0, 0.1, 0.2], epochs: 3, seed: 0}
     blocks:
-      main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: [3], seeds: [1, 2, 3]}
+      main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: {3k: 40, 98k: 20}, seeds: [1, 2, 3]}
       no-dropout: {sizes: [3k], fractions: [1.0], epochs: [3], seeds: [1], settings: {residual_dropout: 0.0}}
 
-A block whose `settings` differ is a variant: it has its own name in the runs and never enters the fit of the law; nor
-does a block with `law: false`, for example other shapes. `must: true` marks a block that a budget must not leave out.
+`epochs` are a list, or a mapping that gives every size of the block as many as it needs until it stops improving; the
+law is fitted to runs of one number or to those of such mappings. A block whose `settings` differ is a variant: it has
+its own name in the runs and never enters the fit of the law; nor does a block with `law: false`, for example other
+shapes. `must: true` marks a block that a budget must not leave out. Names of sizes and blocks become names of folders:
+letters, digits, dots, dashes and underscores only.
 """
 
 import itertools
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +32,10 @@ import yaml
 
 from sr_transformers.data.fractions import FRACTIONS, USERS
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.study.soundness import CONVERGED_WITHIN
 from sr_transformers.training.recipe import Recipe, parse_value
 
-MAIN = "main"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,10 @@ class PlannedRun:
         block: name of the block; "main" and other blocks without settings of their own make up the law's points.
         of, fraction: what part of the data, see `data.fractions`.
         settings: keys of the recipe that only this run's block sets, as sorted pairs.
+        own_epochs: whether the block gives every size its own number of epochs.
         must: whether a budget must keep it.
         in_law: whether its result is a point of the law.
-        learning_rate: set by tuning, None before.
+        learning_rate, dropout: set by tuning, None before; the dropout is that of embeddings and residuals.
     """
 
     block: str
@@ -75,7 +84,9 @@ class PlannedRun:
     settings: tuple[tuple[str, Any], ...] = ()
     must: bool = False
     in_law: bool = True
+    own_epochs: bool = False
     learning_rate: float | None = None
+    dropout: float | None = None
 
     @property
     def name(self) -> str:
@@ -98,6 +109,7 @@ class PlannedRun:
             "of": self.of,
             "fraction": self.fraction,
             "epochs": self.epochs,
+            "own_epochs": self.own_epochs,
             "seed": self.seed,
             "settings": dict(self.settings),
             "in_law": self.in_law,
@@ -106,13 +118,20 @@ class PlannedRun:
 
 @dataclass
 class Tuning:
-    """Which learning rates are tried on which sizes; larger sizes follow a power law of N through the best ones."""
+    """Which learning rates and dropout rates are tried on which sizes; `study.tuning` says how.
+
+    Attributes:
+        sizes: names, the smallest first.
+        learning_rates, dropouts: the ladders that are walked, rising; no dropouts: only the rate is tuned.
+        of, fraction, seed: of every run that tries; epochs: by size.
+    """
 
     sizes: list[str]
     learning_rates: list[float]
+    dropouts: list[float]
     of: str
     fraction: float
-    epochs: float
+    epochs: dict[str, float]
     seed: int
 
 
@@ -127,6 +146,7 @@ class Study:
     runs: list[PlannedRun]
     tuning: Tuning | None = None
     validation_targets: int | None = None
+    converged_within: float = CONVERGED_WITHIN
     source: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -153,33 +173,36 @@ class Study:
         """A study from the content of its file; the recipe's path counts from the file's folder."""
         where = str(path)
         _keys(content, {"name", "data", "sizes", "blocks"},
-              {"recipe", "settings", "tuning", "validation_targets"}, where)  # fmt: skip
+              {"recipe", "settings", "tuning", "validation_targets", "converged_within"}, where)  # fmt: skip
+        for key in ("name", "data", "recipe"):
+            if not isinstance(content.get(key, ""), str):
+                raise ValueError(f"{where}: {key} is {content[key]!r}; it must be text.")
+        for key in ("sizes", "blocks", "settings"):
+            if not isinstance(content.get(key) or {}, dict):
+                raise ValueError(f"{where}: {key} must hold names and values, not {content[key]!r}.")
         recipe = Recipe.load(path.parent / content["recipe"]) if content.get("recipe") else Recipe("defaults")
         for key, value in (content.get("settings") or {}).items():
             recipe.set(key, value)
-        sizes = {str(name): _size(str(name), shape, where) for name, shape in content["sizes"].items()}
+        sizes = {str(name): _size(str(name), shape, where) for name, shape in (content["sizes"] or {}).items()}
         runs: dict[str, PlannedRun] = {}
-        for block, spec in content["blocks"].items():
+        for block, spec in (content["blocks"] or {}).items():
             for run in _block(str(block), spec, sizes, recipe, where):
                 known = runs.setdefault(run.name, run)
                 if known.settings != run.settings:
                     raise ValueError(f"{where}: two blocks give the run {run.name} other settings; rename one block.")
         targets = content.get("validation_targets")
-        if targets is not None and (not isinstance(targets, int) or targets < 1):
+        if targets is not None and (not _is_whole(targets) or targets < 1):
             raise ValueError(f"{where}: validation_targets is {targets!r}; it must be a whole number from 1 on.")
+        within = content.get("converged_within", CONVERGED_WITHIN)
+        if not _is_number(within) or not within > 0:
+            raise ValueError(f"{where}: converged_within is {within!r}; it must be a number of nats above 0.")
         tuning = _tuning(content["tuning"], sizes, where) if content.get("tuning") else None
         return cls(
-            str(content["name"]), str(content["data"]), recipe, sizes, list(runs.values()), tuning, targets, content
+            content["name"], content["data"], recipe, sizes, list(runs.values()), tuning, targets, within, content
         )
 
-    def tuning_runs(self) -> list[PlannedRun]:
-        """The runs that try learning rates."""
-        if self.tuning is None:
-            return []
-        return [self.tuning_run(size, rate) for size in self.tuning.sizes for rate in self.tuning.learning_rates]
-
-    def tuning_run(self, size: str, rate: float) -> PlannedRun:
-        """The run that tries a learning rate on a size.
+    def tuning_run(self, size: str, rate: float, dropout: float | None) -> PlannedRun:
+        """The run that tries a learning rate and a dropout rate on a size.
 
         Raises:
             ValueError: if the study tunes nothing.
@@ -187,17 +210,12 @@ class Study:
         one = self.tuning
         if one is None:
             raise ValueError(f"study {self.name} tunes no learning rate; add a section `tuning`.")
+        tried = f"lr{rate:g}" + ("" if dropout is None else f"-do{dropout:g}")
+        settings: tuple[tuple[str, Any], ...] = (("learning_rate", rate),)
+        if dropout is not None:
+            settings += (("embedding_dropout", dropout), ("residual_dropout", dropout))
         return PlannedRun(
-            f"lr{rate:g}",
-            self.sizes[size],
-            one.of,
-            one.fraction,
-            one.epochs,
-            one.seed,
-            (("learning_rate", rate),),
-            must=True,
-            in_law=False,
-            learning_rate=rate,
+            tried, self.sizes[size], one.of, one.fraction, one.epochs[size], one.seed, settings, must=True, in_law=False
         )
 
 
@@ -207,31 +225,59 @@ def dump(content: dict[str, Any]) -> str:
 
 
 def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
-    where = f"{where}: block {block}"
+    where = f"{where}: block {_name(block, where)}"
     _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
-    for name in ("sizes", "epochs", "seeds"):
+    for name in ("sizes", "seeds"):
         if not isinstance(spec[name], list) or not spec[name]:
             raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be a list with something in it.")
     unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
     if unknown:
         raise ValueError(f"{where}: size {unknown[0]!r} is not among sizes ({', '.join(sizes)}).")
     settings = spec.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{where}: settings must hold keys and values, not {settings!r}.")
     probe = Recipe(recipe.name, dict(recipe.model), dict(recipe.training))
     for key, value in settings.items():
         probe.set(key, value)
-    if any(not isinstance(epochs, int | float) or epochs <= 0 for epochs in spec["epochs"]):
-        raise ValueError(f"{where}: epochs are {spec['epochs']}; each must be a number above 0.")
-    fractions = [_fraction(one, where) for one in spec.get("fractions", [1.0])]
+    own = isinstance(spec["epochs"], dict)
+    epochs_of = _epochs(spec["epochs"], list(map(str, spec["sizes"])), where)
+    if not all(_is_whole(seed) and seed >= 0 for seed in spec["seeds"]):
+        raise ValueError(f"{where}: seeds are {spec['seeds']}; each must be a whole number from 0 on.")
+    for name in ("must", "law"):
+        if not isinstance(spec.get(name, False), bool):
+            raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be true or false.")
+    fractions = _fractions(spec.get("fractions", [1.0]), where)
     pairs = tuple(sorted((key, _hashable(value)) for key, value in settings.items()))
-    for size, (of, part), epochs, seed in itertools.product(spec["sizes"], fractions, spec["epochs"], spec["seeds"]):
-        in_law = bool(spec.get("law", True)) and not pairs
-        must = bool(spec.get("must"))
-        yield PlannedRun(block, sizes[str(size)], of, part, float(epochs), int(seed), pairs, must, in_law)
+    in_law, must = spec.get("law", True) and not pairs, spec.get("must", False)
+    for size, (of, part) in itertools.product(map(str, spec["sizes"]), fractions):
+        for epochs, seed in itertools.product(epochs_of[size], spec["seeds"]):
+            yield PlannedRun(block, sizes[size], of, part, epochs, seed, pairs, must, in_law, own)
+
+
+def _epochs(value: Any, sizes: list[str], where: str) -> dict[str, list[float]]:
+    """Numbers of epochs by size, from a list for all sizes or a mapping of one for each."""
+    if isinstance(value, dict):
+        by_size = {str(size): [epochs] for size, epochs in value.items()}
+        missing = [size for size in sizes if size not in by_size]
+        if missing:
+            raise ValueError(f"{where}: epochs has no number for the size {missing[0]!r}.")
+    else:
+        by_size = dict.fromkeys(sizes, value if isinstance(value, list) else [value])
+    numbers = [one for size in sizes for one in by_size[size]]
+    if not numbers or not all(_is_number(one) and one > 0 for one in numbers):
+        raise ValueError(f"{where}: epochs is {value!r}; give numbers above 0: [20], or {{98k: 20}} for every size.")
+    return {size: [float(one) for one in by_size[size]] for size in sizes}
+
+
+def _fractions(values: Any, where: str) -> list[tuple[str, float]]:
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{where}: fractions is {values!r}; it must be a list with something in it.")
+    return [_fraction(one, where) for one in values]
 
 
 def _fraction(value: Any, where: str) -> tuple[str, float]:
     of, part = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (USERS, value)
-    if of not in FRACTIONS or not isinstance(part, int | float) or not 0 < part <= 1:
+    if of not in FRACTIONS or not _is_number(part) or not 0 < part <= 1:
         raise ValueError(
             f"{where}: a fraction is {value!r}; write 0.1 or {{users: 0.1}}, {{interactions: 0.1}}, {{context: 0.1}}."
         )
@@ -239,9 +285,10 @@ def _fraction(value: Any, where: str) -> tuple[str, float]:
 
 
 def _size(name: str, shape: Any, where: str) -> Size:
+    _name(name, where)
     if shape is None and name in LSRM_SIZES:
         return Size(name, *LSRM_SIZES[name])
-    if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(x, int) and x > 0 for x in shape)):
+    if not (isinstance(shape, list) and len(shape) == 3 and all(_is_whole(x) and x > 0 for x in shape)):
         raise ValueError(f"{where}: size {name} is {shape!r}; write [layers, width, heads], three whole numbers.")
     layers, width, heads = shape
     if width % heads:
@@ -251,15 +298,45 @@ def _size(name: str, shape: Any, where: str) -> Size:
 
 def _tuning(spec: Any, sizes: dict[str, Size], where: str) -> Tuning:
     where = f"{where}: tuning"
-    _keys(spec, {"sizes", "learning_rates", "epochs"}, {"fraction", "seed"}, where)
-    unknown = [name for name in spec["sizes"] if name not in sizes]
+    _keys(spec, {"sizes", "learning_rates", "epochs"}, {"dropouts", "fraction", "seed"}, where)
+    if not isinstance(spec["sizes"], list) or not spec["sizes"]:
+        raise ValueError(f"{where}: sizes is {spec['sizes']!r}; it must be a list with something in it.")
+    unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
     if unknown:
         raise ValueError(f"{where}: size {unknown[0]!r} is not among sizes ({', '.join(sizes)}).")
-    rates = spec["learning_rates"]
-    if len(rates) < 2 or any(not isinstance(rate, int | float) or rate <= 0 for rate in rates):
-        raise ValueError(f"{where}: learning_rates are {rates}; give at least two numbers above 0.")
+    rates, dropouts = spec["learning_rates"], spec.get("dropouts", [])
+    if not _is_ladder(rates, 2) or min(rates) <= 0:
+        raise ValueError(f"{where}: learning_rates is {rates!r}; give at least two different numbers above 0.")
+    if not _is_ladder(dropouts, 0) or any(not 0 <= one < 1 for one in dropouts):
+        raise ValueError(f"{where}: dropouts is {dropouts!r}; give different numbers from 0 to below 1.")
+    seed = spec.get("seed", 0)
+    if not _is_whole(seed) or seed < 0:
+        raise ValueError(f"{where}: seed is {seed!r}; it must be a whole number from 0 on.")
+    names = sorted(map(str, spec["sizes"]), key=lambda name: sizes[name].num_non_embedding_parameters)
     of, part = _fraction(spec.get("fraction", 1.0), where)
-    return Tuning(list(spec["sizes"]), sorted(map(float, rates)), of, part, spec["epochs"], spec.get("seed", 1))
+    rates, dropouts = sorted(map(float, rates)), sorted(map(float, dropouts))
+    epochs = {size: numbers[0] for size, numbers in _epochs(spec["epochs"], names, where).items()}
+    return Tuning(names, rates, dropouts, of, part, epochs, seed)
+
+
+def _is_ladder(values: Any, least: int) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values)) and len(set(values)) == len(values) >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _name(name: str, where: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{where}: {name!r} would become the name of a folder; use letters, digits, dots, dashes and underscores."
+        )
+    return name
 
 
 def _keys(content: Any, needed: set[str], optional: set[str], where: str) -> None:

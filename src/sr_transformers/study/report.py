@@ -28,7 +28,7 @@ from sr_transformers.scaling.laws import UNIQUE, D, N
 from sr_transformers.scaling.points import LOSS, METRIC
 from sr_transformers.study.analysis import Analysis, StudyRun, analyse
 from sr_transformers.study.runner import STUDY_FILE
-from sr_transformers.study.words import METRIC_NAMES, sentences
+from sr_transformers.study.words import METRIC_NAMES, duration_of, sentences
 
 
 def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Analysis:
@@ -86,7 +86,7 @@ def _what(found: Analysis) -> str:
 
 
 def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
-    part = f"{found.fraction:.0%} of users, {found.epochs:g} epochs"
+    part = f"{found.fraction:.0%} of users, {duration_of(found.epochs)}"
     made: list[tuple[str, Callable[[], Any]]] = []
     for law, label in (("n", "loss"), *METRIC_NAMES.items()):
         made += _of_size(found, name, law, label, part)

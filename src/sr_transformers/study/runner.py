@@ -1,19 +1,19 @@
-"""Does the runs of a study, one after the other, into a folder; goes on where it was stopped.
+"""Does the runs of a study, one after the other or side by side, into a folder; goes on where it was stopped.
 
     STUDY/study.yaml        the study as it was started
-    STUDY/plan.json         the runs, costs, speeds, the tuned learning rates, what the budget left out
+    STUDY/plan.json         the runs, costs, speeds, the tuned rates, what the budget left out
     STUDY/runs/NAME/run.json    one record per run, nothing else unless weights are kept
-    STUDY/tuning/NAME/run.json  the runs that tried learning rates
+    STUDY/tuning/NAME/run.json  the runs that tried learning rates and dropout rates
 
 A finished run is never done again; a killed one continues from its last checkpoint. Under `accelerate launch` every
 process calls this and does its share of every run; the first one decides what comes next.
 """
 
+import contextlib
 import dataclasses
 import json
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,17 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
 from sr_transformers.scaling.records_table import PLAN_FILE
 from sr_transformers.study.budget import choose
 from sr_transformers.study.cost import Cost, Speed, calibrate, estimate
 from sr_transformers.study.plan import PlannedRun, Size, Study, dump
-from sr_transformers.study.tuning import best_rate, next_rate, rate_for, rate_law
-from sr_transformers.training.recipe import Recipe
-from sr_transformers.training.run import train
-from sr_transformers.training.trainer import last_complete_checkpoint
+from sr_transformers.study.tuning import Tuned, least_runs, tune
+from sr_transformers.study.workers import Workers, finished, threads_of
 
 STUDY_FILE = "study.yaml"
-_MORE_RATES = 3
 
 
 def run_study(
@@ -44,6 +41,7 @@ def run_study(
     budget_minutes: float | None = None,
     dry_run: bool = False,
     keep_weights: bool = False,
+    jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> list[RunRecord]:
     """Estimates, tunes and trains.
@@ -55,6 +53,7 @@ def run_study(
             that would not fit into what is left is not begun.
         dry_run: stop after the estimate.
         keep_weights: keep model and checkpoints of every run.
+        jobs: runs side by side, each with its share of the cores.
         say: where lines for people go.
 
     Returns:
@@ -62,20 +61,41 @@ def run_study(
 
     Raises:
         FileExistsError: if `output` holds another study or something else.
-        ValueError: if the budget is too small for the runs that must be done.
+        BlockingIOError: if another process works in `output`.
+        ValueError: if the budget is too small for the runs that must be done, or for jobs under `accelerate launch`.
     """
     start = time.perf_counter()
     output = Path(output)
     data = data if isinstance(data, PreparedData) else PreparedData(data or study.data)
     # Without a GPU accelerate has to be told, or every process takes itself for the only one until the first training.
     state = PartialState(cpu=not torch.accelerator.is_available())
-    if state.is_main_process:
-        _open(study, output)
-    state.wait_for_everyone()
-    tell = say if state.is_main_process else _silent
+    if jobs < 1 or (jobs > 1 and state.num_processes > 1):
+        raise ValueError(
+            f"jobs is {jobs} in {state.num_processes} process(es); give 1 or more, and 1 under `accelerate launch`, "
+            "where every run is shared by all processes."
+        )
+    with only_one(output) if state.is_main_process else contextlib.nullcontext():
+        if state.is_main_process:
+            _open(study, output)
+        state.wait_for_everyone()
+        workers = Workers(study, data, keep_weights, jobs)
+        return _work(workers, output, budget_minutes, dry_run, say if state.is_main_process else _silent, start)
 
+
+def _work(
+    workers: Workers,
+    output: Path,
+    budget_minutes: float | None,
+    dry_run: bool,
+    tell: Callable[[str], None],
+    start: float,
+) -> list[RunRecord]:
+    """`run_study` once the folder is ours."""
+    study, data, jobs = workers.study, workers.data, workers.jobs
     plan = _load_plan(output)
     if "constants" not in plan:
+        if jobs > 1:
+            torch.set_num_threads(threads_of(jobs))  # as its runs will have
         speed = _on_first(lambda: calibrate(_some(study), study.recipe, data.vocab_size))
         plan.update(constants=list(speed.constants), measured=speed.measured)
         _save_plan(output, plan)
@@ -84,47 +104,45 @@ def run_study(
     def cost(run: PlannedRun) -> Cost:
         return estimate(run, data, study.recipe, speed, study.validation_targets)
 
-    costs = {run.name: cost(run) for run in [*study.runs, *study.tuning_runs()]}
-    tuning = [run for run in study.tuning_runs() if not _finished(output / "tuning" / run.name)]
-    tuning_seconds = sum(costs[run.name].seconds for run in tuning)
-    done = [run for run in study.runs if _finished(output / "runs" / run.name)]
-    total = None if budget_minutes is None else budget_minutes * 60
-    chosen = _on_first(lambda: choose(study.runs, costs, None if total is None else total - tuning_seconds, done))
+    tuning = least_runs(study)
+    costs = {run.name: cost(run) for run in [*study.runs, *tuning]}
+    tuning = [run for run in tuning if not finished(output / "tuning" / run.name)]
+    done = [run for run in study.runs if finished(output / "runs" / run.name)]
+    seconds = None
+    if budget_minutes is not None:
+        seconds = budget_minutes * 60 * jobs - sum(costs[run.name].seconds for run in tuning)
+    chosen = _on_first(lambda: choose(study.runs, costs, seconds, done))
     tell(estimate_table([*tuning, *chosen], costs))
     left_out = [run.name for run in study.runs if run not in chosen and run not in done]
     if left_out:
         tell(f"left out by the budget of {budget_minutes:g} minutes: {', '.join(left_out)}")
     plan["runs"] = {run.name: run.describe() for run in study.runs}
+    plan["converged_within"] = study.converged_within
     plan.update(costs={name: dataclasses.asdict(one) for name, one in costs.items()}, left_out=left_out)
     _save_plan(output, plan)
     if dry_run:
         return []
 
-    rates, at_end = _tune(study, data, output, keep_weights, tell)
-    if rates:
-        a, b = rate_law(dict(rates))
-        plan["learning_rates"] = {
-            "best": {f"{n:.0f}": rate for n, rate in rates.items()},
-            "at_end_of_those_tried": at_end,
-            "law": {"log_rate_at_N_1": a, "slope": b},
-        }
+    tuned = tune(workers, output / "tuning", tell) if study.tuning else None
+    if tuned:
+        plan["tuning"] = tuned.describe()
         _save_plan(output, plan)
-        tell(f"learning rate = {rate_for(1e5, rates):.2g} at N = 100,000, to the power {b:.2f} of N")
+        tell(tuned.text())
     slower = _Slowdown()
-    for index, planned in enumerate(chosen, 1):
-        run = planned
-        if rates and "learning_rate" not in dict(run.settings):
-            run = dataclasses.replace(run, learning_rate=rate_for(run.size.num_non_embedding_parameters, rates))
-        expected = costs[run.name].seconds * slower.factor
-        spent = time.perf_counter() - start
-        if not _on_first(lambda: total is None or spent + expected <= total):  # noqa: B023 (called at once)
-            tell(f"{run.name}: not begun, about {expected / 60:.1f} minutes do not fit into what is left.")
-            plan["left_out"].append(run.name)
+
+    def affordable() -> Iterator[tuple[PlannedRun, Path]]:
+        for planned in chosen:
+            expected = costs[planned.name].seconds * slower.factor
+            spent = time.perf_counter() - start
+            if _on_first(lambda: budget_minutes is None or spent + expected <= budget_minutes * 60):  # noqa: B023
+                yield _with_rates(planned, tuned), output / "runs" / planned.name
+                continue
+            tell(f"{planned.name}: not begun, about {expected / 60:.1f} minutes do not fit into what is left.")
+            plan["left_out"].append(planned.name)
             _save_plan(output, plan)
-            continue
-        begin = time.perf_counter()
-        record = _train(run, study, data, output / "runs" / run.name, keep_weights)
-        slower.add(costs[run.name].seconds, time.perf_counter() - begin)
+
+    for index, (run, record, taken) in enumerate(workers.train(affordable()), 1):
+        slower.add(costs[run.name].seconds, taken)
         metrics = record.reports[0]["metrics"]
         tell(
             f"{index:3}/{len(chosen)}  {run.name:32}  N {record.num_non_embedding_parameters:>11,}  "
@@ -176,59 +194,12 @@ class _Slowdown:
         return self.taken / self.expected if self.expected else 1.0
 
 
-def _train(run: PlannedRun, study: Study, data: PreparedData, folder: Path, keep_weights: bool) -> RunRecord:
-    """One run, or its record if it is finished."""
-    if _finished(folder):
-        return RunRecord.load(folder)
-    part = FractionOfData(data, run.of, run.fraction, validation_targets=study.validation_targets)
-    model, training = dict(study.recipe.model), dict(study.recipe.training)
-    recipe = Recipe(study.recipe.name, model, training)
-    model.update(run.size.settings())
-    for key, value in run.settings:
-        recipe.set(key, list(value) if isinstance(value, tuple) else value)
-    window = part.window(int(model.get("max_position_embeddings", 50)))
-    model["max_position_embeddings"] = window
-    if window < int(training.get("row_width") or window):
-        training["row_width"] = window * (int(training["row_width"]) // window)
-    training.update(num_train_epochs=run.epochs, seed=run.seed, disable_tqdm=True)
-    if run.learning_rate is not None:
-        training["learning_rate"] = run.learning_rate
-    recipe.name = run.size.name
-    if folder.exists() and last_complete_checkpoint(folder) is None and PartialState().is_main_process:
-        shutil.rmtree(folder)  # killed before its first checkpoint: nothing to go on from, and rates may have changed
-    PartialState().wait_for_everyone()
-    record = train(recipe, part, folder, with_baselines=False)
-    PartialState().wait_for_everyone()
-    if not keep_weights and PartialState().is_main_process:
-        for path in folder.iterdir():
-            if path.name != RUN_FILE:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return record
-
-
-def _tune(
-    study: Study, data: PreparedData, output: Path, keep_weights: bool, tell: Callable[[str], None]
-) -> tuple[dict[float, float], list[str]]:
-    """Best learning rate by N, and the sizes whose best one is still at an end of those tried.
-
-    Where the best rate lies at an end, rates beyond are tried too, `_MORE_RATES` at most.
-    """
-    found: dict[float, float] = {}
-    at_end = []
-    for name in study.tuning.sizes if study.tuning else []:
-        rates = list(study.tuning.learning_rates) if study.tuning else []
-        first = len(rates)
-        while True:
-            runs = [study.tuning_run(name, rate) for rate in rates]
-            records = [_train(run, study, data, output / "tuning" / run.name, keep_weights) for run in runs]
-            best, end = best_rate(rates, [record.validation.get("loss", float("nan")) for record in records])
-            if not end or len(rates) == first + _MORE_RATES:
-                break
-            rates.append(next_rate(rates, end))
-        tell(f"learning rate of {name}: {best:.2g}" + (" (the end of those tried)" if end else ""))
-        found[float(study.sizes[name].num_non_embedding_parameters)] = best
-        at_end += [name] if end else []
-    return found, at_end
+def _with_rates(run: PlannedRun, tuned: Tuned | None) -> PlannedRun:
+    """The run with the rates of its size; those that its block sets win (`workers.train_run`)."""
+    if tuned is None:
+        return run
+    rate, dropout = tuned.rates_for(run.size.num_non_embedding_parameters)
+    return dataclasses.replace(run, learning_rate=rate, dropout=dropout)
 
 
 def _some(study: Study) -> list[Size]:
@@ -247,9 +218,8 @@ def _open(study: Study, output: Path) -> None:
                 f"output folder, or replace {stored.name} there by hand if its finished runs still belong to it."
             )
         return
-    if output.exists() and any(output.iterdir()):
+    if any(not path.name.startswith(".") for path in output.iterdir()):
         raise FileExistsError(f"{output} is not empty and holds no study; choose another output folder.")
-    output.mkdir(parents=True, exist_ok=True)
     write_whole(stored, text)
 
 
@@ -261,10 +231,6 @@ def _load_plan(output: Path) -> dict[str, Any]:
 def _save_plan(output: Path, plan: dict[str, Any]) -> None:
     if PartialState().is_main_process:
         write_whole(output / PLAN_FILE, json.dumps(plan, indent=2) + "\n")
-
-
-def _finished(folder: Path) -> bool:
-    return (folder / RUN_FILE).exists()
 
 
 def _on_first(compute: Callable[[], Any]) -> Any:

@@ -41,12 +41,12 @@ def agreeing(choice: dict[str, Any]) -> str:
 
 
 def sentences(document: dict[str, Any]) -> list[str]:
-    """The findings of an analysis document, one per sentence group."""
-    found = []
+    """The findings of an analysis document, one per sentence group; what speaks against calling them laws first."""
+    found = [caveat(document["reservations"])] if document["reservations"] else []
     laws, held = document["laws"], document["held_out"]
     if "n" in laws:
         one = laws["n"]
-        law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {document['epochs']:g} epochs"
+        law = f"Loss against size, {document['fraction_of_users']:.0%} of the users, {duration_of(document['epochs'])}"
         if one["status"] == "converged":
             found.append(
                 f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}."
@@ -99,6 +99,30 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def duration_of(epochs: float | None) -> str:
+    """Of the runs of a study (`schedule_of`).
+
+    >>> duration_of(3.0), duration_of(None)
+    ('3 epochs', 'each size for its own number of epochs')
+    """
+    return "each size for its own number of epochs" if epochs is None else f"{epochs:g} epochs"
+
+
+def caveat(reservations: list[dict[str, Any]]) -> str:
+    """One sentence that says why the fits of a study are no laws yet.
+
+    >>> caveat([{"reason": "were planned and not run", "names": ["98k-e3-s1"]}])
+    'These fits describe the runs made and are not called laws, because 1 were planned and not run: 98k-e3-s1.'
+    """
+    parts = [f"{len(one['names'])} {one['reason']}: {_listed(one['names'])}" for one in reservations]
+    return f"These fits describe the runs made and are not called laws, because {'; '.join(parts)}."
+
+
+def _listed(names: list[str], most: int = 12) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _holds_everything(bounds: list[float] | None) -> bool:

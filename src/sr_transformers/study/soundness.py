@@ -1,0 +1,63 @@
+"""Why the runs of a study do not measure a law: they were stopped while they improved, their rates lie on the edge of
+what was tried, or runs are missing. A fit to such runs is a fit, and is not called a law.
+
+A run was still improving if the validation loss of its last tenth fell below all before by more than the study's
+`converged_within` (nats). Schedules that end at a rate of 0 flatten every curve at its end, so a study that wants to be
+sure has a block with twice the epochs for some sizes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sr_transformers.records import RunRecord
+
+CONVERGED_WITHIN = 0.01  # nats; a study may say otherwise
+_LAST = 0.9  # of the run's epochs: what comes after is its last tenth
+
+
+def last_gain(record: RunRecord) -> float | None:
+    """Nats by which the last tenth of a run, at least its last evaluation, undercut all evaluations before; 0 if it did
+    not; None for fewer than two evaluations."""
+    seen = [(entry["step"], entry["eval_loss"]) for entry in record.history if "eval_loss" in entry]
+    if len(seen) < 2:
+        return None
+    end = min(_LAST * record.steps, seen[-1][0] - 1)
+    before = [loss for step, loss in seen if step <= end]
+    return max(min(before) - min(loss for _, loss in seen), 0.0) if before else None
+
+
+def reservations(
+    records: Mapping[str, RunRecord], plan: Mapping[str, Any], tolerance: float | None = None
+) -> list[dict[str, Any]]:
+    """Reasons against calling a fit of these runs a law.
+
+    Args:
+        records: of the runs that are points of the law, by name.
+        plan: the content of plan.json.
+        tolerance: nats; None: the study's `converged_within`.
+
+    Returns:
+        A dictionary each: reason, a sentence; and names, of the runs or sizes that it is about. None: an empty list.
+    """
+    within = float(plan.get("converged_within", CONVERGED_WITHIN) if tolerance is None else tolerance)
+    gains = {name: last_gain(record) for name, record in records.items()}
+    found = []
+
+    def add(reason: str, names: Sequence[str]) -> None:
+        if names:
+            found.append({"reason": reason, "names": list(names)})
+
+    add(
+        f"were still improving at their end (validation loss fell by more than {within:g} nats in the last tenth)",
+        [name for name, gain in gains.items() if gain is not None and gain > within],
+    )
+    add("have too few evaluations to tell whether they had converged", [name for name in gains if gains[name] is None])
+    tuning = plan.get("tuning")
+    if tuning is None:
+        add("were trained at rates that no section `tuning` chose", list(records))
+    for what, sizes in (tuning or {}).get("at_edge", {}).items():
+        label = what.replace("_", " ")
+        add(f"have their best {label} at an edge of what was tried", sizes)
+    missing = [name for name, run in plan["runs"].items() if run["in_law"] and name not in records]
+    add("were planned and not run", missing)
+    return found
