@@ -4,6 +4,7 @@ from scipy.optimize import minimize
 from test_laws import PARAMS
 
 from sr_transformers.scaling import fitting
+from sr_transformers.scaling.constraints import Constraints
 from sr_transformers.scaling.descent import DELTA, huber, minimum
 from sr_transformers.scaling.fitting import (
     BOUND_HIT,
@@ -360,3 +361,58 @@ def test_points_that_cannot_be_fitted_are_refused():
         fit("n", points_from({"N": [1e4] * 5, "loss": [5.0, 5.1, 5.2, 5.3, 5.4]}))
     with pytest.raises(ValueError, match="law 'm' is not known"):
         fit("m", points_on("n"))
+
+
+def test_what_is_fixed_needs_no_points():
+    exponent = Constraints({"alpha": PARAMS["n"]["alpha"]})
+    two = {name: values[[0, 0, 5, 5]] for name, values in GRIDS["n"].items()}
+    assert "N has 2 distinct values" in fit("n", points_on("n", 0.001, columns=two), starts=1).reason
+    found = fit("n", points_on("n", 0.001, columns=two), starts=1, constraints=exponent)
+    assert (found.status, found.num_parameters) == (CONVERGED, 2)
+    three = {name: values[:3] for name, values in GRIDS["n"].items()}
+    assert fit("n", points_on("n", columns=three), starts=1).status == UNDER_DETERMINED
+    assert fit("n", points_on("n", columns=three), starts=1, constraints=exponent).status == CONVERGED
+    floor = Constraints({"E": PARAMS["n"]["E"]})
+    assert "N has 2 distinct values" in fit("n", points_on("n", 0.001, columns=two), 1, constraints=floor).reason
+    two_points = {name: values[[0, 5]] for name, values in GRIDS["power"].items()}
+    one = fit("power", points_on("power", columns=two_points), 1, constraints=Constraints({"alpha": 0.05}))
+    assert one.params == pytest.approx(PARAMS["power"], rel=1e-6)
+
+
+def test_one_amount_of_distinct_data_will_do_where_the_power_of_data_is_known():
+    columns = grid(np.logspace(6, 9, 5), [1e8], (1, 2, 5, 10, 40))
+    points = points_on("repeated", columns=columns)
+    truth = PARAMS["repeated"]
+    both = fit("repeated", points, starts=1, constraints=Constraints({"B": truth["B"], "beta": truth["beta"]}))
+    assert both.params == pytest.approx(truth, rel=1e-4)
+    for name in ("B", "beta"):
+        one = fit("repeated", points, starts=1, constraints=Constraints({name: truth[name]}))
+        assert "unique has one distinct value" in one.reason
+
+
+def test_a_fixed_floor_is_not_said_to_be_at_its_bound():
+    points = points_on("power", columns=GRIDS["n"])
+    assert "E at its bound" in fit("n", points, starts=2).reason
+    held = fit("n", points, starts=2, constraints=Constraints({"E": 1e-9}))
+    assert held.status == CONVERGED
+    assert held.params == pytest.approx({"E": 1e-9, **PARAMS["power"]}, rel=1e-6)
+
+
+def test_what_to_do_is_said_where_repeats_are_worth_more_than_the_law_allows():
+    """D repeats, yet all of it is worth as much as fresh data: R_D runs to its upper bound."""
+    columns = GRIDS["repeated"]
+    loss = LAWS["joint"].predict(PARAMS["joint"], columns)
+    points = points_from({**columns, "loss": loss})
+    at_bound = ["R_D at its upper bound; R_N at its upper bound.", "R_D at its upper bound."]
+    found = fit("repeated", points, starts=1)
+    assert found.status == BOUND_HIT
+    said, advice = found.reason.split(" Fit ", 1)
+    assert said in at_bound
+    assert advice == (
+        "E, A, B, alpha, beta to the runs that see their data once (--law joint), then this law with --fix "
+        "E=E's value A=A's value B=B's value alpha=alpha's value beta=beta's value; or fix the one at its bound."
+    )
+    held = fit("repeated", points, starts=1, constraints=Constraints(PARAMS["joint"]))
+    assert held.reason in at_bound
+    part = fit("repeated", points, 1, constraints=Constraints({"E": 1.8, "A": 480.0, "alpha": 0.35}))
+    assert part.reason.split(" Fit ")[1].startswith("B, beta to the runs")

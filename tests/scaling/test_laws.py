@@ -172,6 +172,27 @@ def test_a_floor_of_nothing_is_far_below_any_loss():
     )
 
 
+@pytest.mark.parametrize("name", LAWS)
+def test_every_parameter_is_of_one_kind(name):
+    kinds = {
+        **dict.fromkeys(("E", "M_inf"), "floor"),
+        **dict.fromkeys(("A", "B"), "coefficient"),
+        **dict.fromkeys(("alpha", "beta"), "exponent"),
+        **dict.fromkeys(("R_D", "R_N"), "repeats"),
+    }
+    assert {one: LAWS[name].kind_of(one) for one in LAWS[name].names} == {one: kinds[one] for one in LAWS[name].names}
+
+
+def test_limits_are_those_of_the_kinds():
+    limits = LAWS["repeated"].bind(COLUMNS).limits(np.log([2.0, 8.0, 4.0]))
+    floor, size, data, *rest = limits
+    assert floor == pytest.approx((np.log(2) - 16, np.log(8)))
+    assert size == data == pytest.approx((np.log(2) - 16, np.log(8) + 3))
+    assert rest == [(0.001, 5.0)] * 2 + [(np.log(0.05), np.log(1e4))] * 2
+    assert LAWS["power"].bind(COLUMNS).limits(np.log([2.0, 8.0])) == [size, (0.001, 5.0)]
+    assert LAWS["joint"].bind(COLUMNS).limits(np.log([2.0, 8.0])) == limits[:5]
+
+
 def test_an_unknown_law_is_named():
     with pytest.raises(ValueError, match="law 'cubic' is not known; choose from n, d, joint"):
         law_named("cubic")
