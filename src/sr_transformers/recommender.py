@@ -10,8 +10,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
 from sr_transformers.evaluation.loading import load_model
-from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores, top_k_items
+from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
+from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, top_k_items
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -30,7 +31,7 @@ class Recommendation(NamedTuple):
 
 
 class Recommender:
-    """A model with its item vocabulary.
+    """A model with its item vocabulary. Any number of threads may ask it at once, and it can be pickled.
 
     Args:
         model: a causal language model over item tokens.
@@ -49,13 +50,9 @@ class Recommender:
         bf16: bool = False,
         compile: bool = False,
     ):
-        if len(tokenizer) != model.config.vocab_size:
-            raise ValueError(
-                f"the vocabulary has {len(tokenizer)} tokens, the model {model.config.vocab_size}: "
-                "load both from the same folder."
-            )
+        check_tokenizer(len(tokenizer), model.config)
         self.model, self.tokenizer = model, tokenizer
-        self.scorer = ModelScorer(model, reuse_memory=True, bf16=bf16, compile=compile)
+        self.scorer = ModelScorer(model, bf16=bf16, compile=compile)
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
         # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
         # the time of one user's request.
@@ -117,11 +114,11 @@ class Recommender:
                     f"history {index} has no item that the model knows ({list(histories[index])[:5]!r}); "
                     "pass fallback='popularity' to recommend the most popular items instead."
                 )
-        rows = rows_of_scores(len(self.tokenizer))
+        rows, memory = rows_of_scores(len(self._item_of)), ScoreMemory()
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            scores = self.scorer.score(part)
+            scores = self.scorer.score(part, memory)
             results += self.best(scores, part, k, exclude_seen, allowed)
         return results
 
@@ -136,7 +133,7 @@ class Recommender:
         """The k best items of every row of scores.
 
         Args:
-            scores: `(B, V)` logits; overwritten.
+            scores: `(B, V)`, of `scorer`; overwritten.
             tokens: what `encode` made of each history; for an empty one popularity stands in.
             allowed: `(V,)` bool, see `allowed`; None: everything.
         """
@@ -177,6 +174,6 @@ class Recommender:
         tokens = self.encode(candidates)
         if not len(tokens):
             raise ValueError("the vocabulary knows none of the candidates; pass raw item ids as they were in the log.")
-        allowed = torch.zeros(len(self.tokenizer), dtype=torch.bool)
+        allowed = torch.zeros(len(self._item_of), dtype=torch.bool)
         allowed[torch.from_numpy(tokens)] = True
         return allowed

@@ -5,17 +5,22 @@ with each new item, so then the window is encoded anew each time; the answers ar
 along.
 """
 
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 
+from sr_transformers.evaluation.model_scorer import evaluation_mode
+from sr_transformers.lsrm.scoring_lsrm import input_device
 from sr_transformers.recommender import ItemId, Recommendation, Recommender
 
 
 class Session:
-    """Recommends to one user who goes on choosing.
+    """Recommends to one user who goes on choosing. Requests of several threads are answered one after the other; a
+    pickled session leaves its keys and values behind.
 
     Args:
         recommender: a model with its vocabulary.
@@ -29,18 +34,32 @@ class Session:
         self.recommender = recommender
         self.history: list[ItemId] = []
         self._tokens = np.zeros(0, np.int64)
+        self._begin()
+        if len(history):
+            self.add(*history)
+
+    def _begin(self) -> None:
+        """Makes what stays in this process."""
+        self._lock = threading.Lock()
         self._num_cached = 0
         self._cache: DynamicCache | None = None
         self._scores: torch.Tensor | None = None
-        if len(history):
-            self.add(*history)
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {name: getattr(self, name) for name in ("recommender", "history", "_tokens")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def add(self, *items: ItemId) -> int:
         """Appends items, oldest first; returns how many of them the model knows."""
         known = self.recommender.encode(items)
-        self.history += items
-        if len(known):
-            self._tokens, self._scores = np.concatenate([self._tokens, known]), None
+        with self._lock:
+            self.history += items
+            if len(known):
+                self._tokens, self._scores = np.concatenate([self._tokens, known]), None
         return len(known)
 
     def recommend(
@@ -53,27 +72,32 @@ class Session:
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1.")
-        if not len(self._tokens):
-            raise ValueError(f"the history has no item that the model knows ({self.history[:5]!r}); add one first.")
         allowed = self.recommender.allowed(candidates)
-        if self._scores is None:
-            self._scores = self._score()
-        return self.recommender.best(self._scores.clone(), [self._tokens], k, exclude_seen, allowed)[0]
+        with self._lock:
+            tokens = self._tokens
+            if not len(tokens):
+                raise ValueError(f"the history has no item that the model knows ({self.history[:5]!r}); add one first.")
+            if self._scores is None:
+                self._scores = self._score()
+            scores = self._scores.clone()
+        return self.recommender.best(scores, [tokens], k, exclude_seen, allowed)[0]
 
+    @torch.inference_mode(False)  # what is kept must be of use outside of the caller's inference mode
     @torch.no_grad()
     def _score(self) -> torch.Tensor:
-        """`(1, V)` logits of the next item."""
-        model, length = self.recommender.model, len(self._tokens)
-        if length > self.recommender.scorer.window:
+        """`(1, V)` scores of the next item."""
+        scorer, model, length = self.recommender.scorer, self.recommender.model, len(self._tokens)
+        if length > scorer.window:
             self._cache = None
-            return self.recommender.scorer.score([self._tokens]).clone()
+            return scorer.score([self._tokens])
         if self._cache is None:
             self._cache, self._num_cached = DynamicCache(config=model.config), 0
-        positions = torch.arange(self._num_cached, length, device=model.device)[None]
-        new = torch.from_numpy(self._tokens[None, self._num_cached :]).to(model.device)
-        with self.recommender.scorer.autocast():
+        device = input_device(model)
+        positions = torch.arange(self._num_cached, length, device=device)[None]
+        new = torch.from_numpy(self._tokens[None, self._num_cached :]).to(device)
+        with evaluation_mode(model), scorer.autocast():
             output = model(
                 input_ids=new, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
             )
         self._num_cached = length
-        return output.logits[:, -1].float()
+        return scorer.item_scores(output.logits[:, -1])

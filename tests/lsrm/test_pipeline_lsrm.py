@@ -32,9 +32,9 @@ def items(found):
 
 
 def test_best_items_by_hand():
-    scores = torch.tensor([[9.0, 9.0, 1.0, 3.0, 2.0], [9.0, 9.0, 1.0, 1.0, 1.0]])
+    scores = torch.tensor([[-torch.inf, -torch.inf, 1.0, 3.0, 2.0], [-torch.inf, -torch.inf, 1.0, 1.0, 1.0]])
     e = torch.tensor([1.0, 3.0, 2.0]).exp()
-    first, second = best_items(scores, [0, 1], [[3], []], 2, torch.tensor([True, True, True, True, False]))
+    first, second = best_items(scores, [[3], []], 2, torch.tensor([True, True, True, True, False]))
     # Token 3 is excluded and 4 not allowed, and neither gives its probability away.
     assert [token for token, _ in first] == [2]
     assert first[0][1] == pytest.approx(float(e[0] / e.sum()))

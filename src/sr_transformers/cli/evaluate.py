@@ -35,7 +35,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
         for name in options.model
     ]
     for scorer in scorers:
-        check_vocabulary(scorer.name, scorer.model.config.vocab_size, data)
+        check_vocabulary(scorer.name, scorer.model.config, data)
     scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]

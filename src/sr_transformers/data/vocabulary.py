@@ -11,9 +11,10 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from sr_transformers.lsrm.configuration_lsrm import NUM_SPECIAL
+
 PAD_ID = 0
 UNK_ID = 1
-NUM_SPECIAL = 2
 
 # Splits a history that is given as one string; the first of these that occurs in no item id is used.
 _SEPARATORS = ("\t", "\n", "\x1f", "\x1e", "\x1d", "\x1c")

@@ -1,32 +1,42 @@
-"""A causal language model over item tokens as a scorer: the last position's logits."""
+"""A causal language model over item tokens as a scorer: the last position's logits.
+
+A scorer may be asked by many threads at once: what a request writes belongs to that request, or with `reuse_memory` to
+its thread, and nothing of it is sent along when a scorer is pickled.
+"""
 
 import contextlib
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
 _LINE = 16  # float32 numbers of a cache line: products are a third slower on rows that begin in the middle of one
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
+_MODES = threading.Lock()
+_IN_USE: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # requests to models in training
 
 
-def check_vocabulary(name: str, vocab_size: int, data: PreparedData) -> None:
+def check_vocabulary(name: str, config: PreTrainedConfig, data: PreparedData) -> None:
     """Refuses a model whose tokens are not those of the log.
 
     Raises:
-        ValueError: if the two have different numbers of tokens.
+        ValueError: if the two have different numbers of tokens (`scoring_lsrm.item_range`).
     """
-    if vocab_size != data.vocab_size:
+    tokens = item_range(config)[1]
+    if tokens != data.vocab_size:
         raise ValueError(
-            f"{name} has {vocab_size} tokens, {data.path} has {data.vocab_size}: the model was trained on another "
+            f"{name} has {tokens} tokens, {data.path} has {data.vocab_size}: the model was trained on another "
             "vocabulary."
         )
 
@@ -43,6 +53,40 @@ def _checked(guards: Sequence[Any]) -> list[bool]:
     ]
 
 
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """A model without dropout; one in training goes back to it when the last of the requests that overlap is done."""
+    with _MODES:
+        borrowed = model.training or model in _IN_USE
+        if borrowed:
+            _IN_USE[model] = _IN_USE.get(model, 0) + 1
+        if model.training:  # a walk over all modules: a quarter of the time of one user's request
+            model.eval()
+    try:
+        yield
+    finally:
+        if borrowed:
+            with _MODES:
+                _IN_USE[model] -= 1
+                if not _IN_USE[model]:
+                    del _IN_USE[model]
+                    model.train()
+
+
+class ScoreMemory:
+    """Room for the scores of one request, or of one thread: written again by every call that it is given to."""
+
+    def __init__(self) -> None:
+        self._room: torch.Tensor | None = None
+
+    def room(self, rows: int, items: int, device: torch.device) -> torch.Tensor:
+        """`(rows, items)` float32 with whatever was there."""
+        if self._room is None or len(self._room) < rows:
+            width = -(-items // _LINE) * _LINE
+            self._room = torch.empty(rows, width, device=device)[:, :items]
+        return self._room[:rows]
+
+
 class ModelScorer:
     """Scores with any `AutoModelForCausalLM` whose tokens are items.
 
@@ -50,7 +94,8 @@ class ModelScorer:
         model: put into evaluation mode for the time of scoring.
         window: most recent items read; None: the model's `max_position_embeddings`.
         name: what reports call it.
-        reuse_memory: scores are overwritten by the next call; faster, for callers that are done with them by then.
+        reuse_memory: scores are overwritten by the next call of the same thread; faster, for callers that are done with
+            them by then.
         bf16: compute the layers in bfloat16; our own model's scores of items stay float32, as rounded ones would tie.
         compile: translate the layers by `torch.compile`. The first request of one user, and the first of several, take
             about ten seconds more each; needs a C++ compiler on CPUs. New weights count; modules, hooks and settings of
@@ -68,42 +113,66 @@ class ModelScorer:
         bf16: bool = False,
         compile: bool = False,
     ):
-        self.model, self.name, self.reuse_memory, self.bf16 = model, name, reuse_memory, bf16
+        self.model, self.name, self.reuse_memory, self.bf16, self.compile = model, name, reuse_memory, bf16, compile
         self.window = window or model.config.max_position_embeddings
-        # Our own model can leave out what ranking does not need, unless its weights are spread over processes.
-        self._is_ours = isinstance(model, LSRMForCausalLM) and not isinstance(model.lm_head.weight, DTensor)
-        self._last_only = self._is_ours and model.config._attn_implementation in ("eager", "sdpa")
+        self._begin()
+
+    def _begin(self) -> None:
+        """Makes what stays in this process."""
+        self._of_thread = threading.local()
         self._answer = self._last
-        if compile:
+        if self.compile:
             # Apart from other models' translations: `_checked` would not tell them from this one's.
-            options = {"guard_filter_fn": _checked} if self._is_ours else {}
+            options = {"guard_filter_fn": _checked} if self._reads_states() else {}
             self._answer = torch.compile(  # type: ignore[call-overload]  # torch's own stubs lack isolate_recompiles
                 self._last, dynamic=True, isolate_recompiles=True, options=options
             )
-        self._scores: torch.Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_of_thread", "_answer")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+
+    def _reads_states(self) -> bool:
+        """Whether our own model's states can be multiplied with the item table here: if nothing has been put around
+        the model or its head (hooks, adapters, quantization, offloading, weights spread over processes).
+        """
+        model = self.model
+        return (
+            isinstance(model, LSRMForCausalLM)
+            and type(model).forward is LSRMForCausalLM.forward
+            and is_plain(model)
+            and reads_weight(model.lm_head)
+        )
+
+    @torch.inference_mode(False)  # or what is made here could not be used outside of the caller's inference mode
     @torch.no_grad()
-    def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor:
-        """`(B, V)` float32 logits of the next item.
+    def score(self, histories: Sequence[np.ndarray], memory: ScoreMemory | None = None) -> torch.Tensor:
+        """`(B, V)` float32 logits of the next item over the tokens of the vocabulary, lowest for special ones; rows
+        that only fill up the model's table (`scoring_lsrm.item_range`) are left out.
 
         Histories shorter than the longest one are padded on the left and masked. An empty history is read as one
         padding token: the model's answer without any evidence.
+
+        Args:
+            histories: int tokens, oldest first; the last `window` of them are read.
+            memory: where to write, for a request of several calls whose scores are not needed together.
         """
         windows = [history[-self.window :] for history in histories]
-        was_training = self.model.training
-        if was_training:  # a walk over all modules: a quarter of the time of one user's request
-            self.model.eval()
-        try:
-            with self.autocast():
-                if not self._is_ours:
-                    return self._answer(*self._inputs(windows)).float()
-                users = max(len(windows), 1)
-                step = _USERS if self.model.device.type == "cpu" else users
-                parts = [self._inputs(windows[first : first + step]) for first in range(0, users, step)]
-                return self._score_items(torch.cat([self._answer(*part) for part in parts]))
-        finally:
-            if was_training:
-                self.model.train()
+        with evaluation_mode(self.model), self.autocast():
+            if not self._reads_states():
+                return self.item_scores(self._answer(*self._inputs(windows), False))
+            users = max(len(windows), 1)
+            step = _USERS if self.model.device.type == "cpu" else users
+            parts = [self._inputs(windows[first : first + step]) for first in range(0, users, step)]
+            return self._score_states(torch.cat([self._answer(*part, True) for part in parts]), memory)
+
+    def item_scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """What `score` gives, from `(B, V)` logits of any model."""
+        items = item_range(self.model.config)
+        return only_items(logits.float(), items)[:, : items[1]]
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision of the layers."""
@@ -111,20 +180,25 @@ class ModelScorer:
         return torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def _last(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        states: bool,
     ) -> torch.Tensor:
-        """After the last item: `(B, d)` states of our own model, `(B, V)` logits of another."""
+        """After the last item: `(B, d)` states of our own model, or `(B, V)` logits of any."""
         inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": False}
-        if not self._is_ours:
+        if not states:
             return self.model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
-        leave_out = {"last_only": True} if self._last_only else {}
+        # What ranking does not need is left out.
+        leave_out = {"last_only": True} if self.model.config._attn_implementation in ("eager", "sdpa") else {}
         return self.model.model(input_ids, **inputs, **leave_out).last_hidden_state[:, -1]
 
     def _inputs(self, windows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Tokens, mask and positions, each `(B, longest)`; without padding no mask is needed, and attention takes its
         faster way.
         """
-        device = self.model.device
+        device = input_device(self.model)
         if len({len(window) for window in windows}) == 1 and len(windows[0]):
             return torch.from_numpy(np.stack(windows).astype(np.int64, copy=False)).to(device), None, None
         lengths = np.array([len(window) for window in windows], np.int64)[:, None]
@@ -134,18 +208,22 @@ class ModelScorer:
         mask = torch.from_numpy((from_right <= np.maximum(lengths, 1)).astype(np.int64)).to(device)
         return torch.from_numpy(ids).to(device), mask, (mask.cumsum(1) - 1).clamp(min=0)
 
-    def _score_items(self, states: torch.Tensor) -> torch.Tensor:
-        """`LSRMForCausalLM.score_items` in float32 whatever the model's type, a block of items at a time."""
+    def _score_states(self, states: torch.Tensor, memory: ScoreMemory | None) -> torch.Tensor:
+        """`scoring_lsrm.score_items` without the rows that are left out, a block of items at a time."""
         weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
-        scores = self._scores
-        if scores is None or len(scores) < len(states):
-            width = -(-weight.shape[0] // _LINE) * _LINE
-            scores = torch.empty(len(states), width, device=weight.device)[:, : weight.shape[0]]
-            self._scores = scores if self.reuse_memory else None
-        scores = scores[: len(states)]
-        step = _BLOCK if len(states) >= 32 else weight.shape[0]  # a few users read the embeddings once in any case
+        first_item, last = item_range(self.model.config)
+        if memory is None:
+            memory = self._memory_of_thread() if self.reuse_memory else ScoreMemory()
+        scores = memory.room(len(states), last, weight.device)
+        step = _BLOCK if len(states) >= 32 else last  # a few users read the embeddings once in any case
         with torch.autocast(weight.device.type, enabled=False):
-            for first in range(0, weight.shape[0], step):
-                block = slice(first, first + step)
+            for first in range(0, last, step):
+                block = slice(first, min(first + step, last))
                 torch.mm(states.float(), weight[block].float().t(), out=scores[:, block])
+        scores[:, :first_item] = torch.finfo(scores.dtype).min
         return scores
+
+    def _memory_of_thread(self) -> ScoreMemory:
+        if not hasattr(self._of_thread, "memory"):
+            self._of_thread.memory = ScoreMemory()
+        return self._of_thread.memory

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
+from sr_transformers.lsrm.scoring_lsrm import top_k_items
 
 _SCORES = 1 << 25  # scores held at a time, in numbers: 128 MiB of float32
 _SCRATCH = 1 << 20  # numbers in the scratch area
-_GROUP = 16  # items of which only the best can bring its group into the second round of a top k
 _SOME = 1 << 12  # items of which the best is about as good as that of all
 _FEW = 1 << 16  # numbers for which all of this takes longer than to do it plainly
 
@@ -120,23 +120,3 @@ def log_partition(scores: torch.Tensor) -> torch.Tensor:
     if bool(beyond.any()):
         found[beyond] = scores[beyond].logsumexp(1)
     return found
-
-
-def top_k_items(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(B, k)` largest scores of every row of `(B, V)`, best first, and their places; as `torch.topk`, several times
-    faster for large V.
-
-    An item among the k best stands in one of the k groups with the best maxima, so only those are searched.
-    """
-    groups = scores.shape[1] // _GROUP
-    if groups < 8 * k or scores.numel() < _FEW:
-        best = scores.topk(k, dim=1)
-        return best.values, best.indices
-    # Group j has the items j, j + groups, j + 2 groups, ..: maxima of whole rows are taken, many at a time.
-    grouped = scores[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
-    first = grouped.amax(1).topk(k, dim=1, sorted=False).indices
-    inside = (first[:, :, None] + groups * torch.arange(_GROUP, device=scores.device)).flatten(1)
-    rest = torch.arange(groups * _GROUP, scores.shape[1], device=scores.device).expand(len(scores), -1)
-    candidates = torch.cat([inside, rest], dim=1)
-    best = scores.gather(1, candidates).topk(k, dim=1)
-    return best.values, candidates.gather(1, best.indices)

@@ -1,7 +1,7 @@
 """A checkpoint as one ONNX graph: token histories in, the best next items and their probabilities out.
 
 The graph does what `Recommender` does between encoding and decoding: it takes the window, masks padding, scores, takes
-special tokens and (if asked) seen items out, and picks the k best. Batch and length are dynamic. Export goes through
+what is no item and (if asked) seen items out, and picks the k best. Batch and length are dynamic. Export goes through
 `transformers.exporters`, transformers' own ONNX path (on torch.export); optimum-onnx does not take transformers 5.
 
 Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantizer: the matrices and the item table in 8
@@ -23,6 +23,7 @@ from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicC
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import load_model
+from sr_transformers.lsrm.scoring_lsrm import item_range, only_items
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")
@@ -34,7 +35,7 @@ class NextItems(nn.Module):
     """The function that is exported.
 
     Args:
-        model: an `LSRMForCausalLM`.
+        model: a causal language model over item tokens.
         k: items to return, at most the number of items.
 
     Raises:
@@ -43,7 +44,8 @@ class NextItems(nn.Module):
 
     def __init__(self, model: PreTrainedModel, k: int = DEFAULT_K):
         super().__init__()
-        num_items = model.config.vocab_size - NUM_SPECIAL
+        self.items = item_range(model.config)
+        num_items = self.items[1] - self.items[0]
         if not 1 <= k <= num_items:
             raise ValueError(f"k is {k}; this vocabulary has {num_items} items, choose from 1 to {num_items}.")
         self.model, self.k = model, k
@@ -72,9 +74,7 @@ class NextItems(nn.Module):
             use_cache=False,
             logits_to_keep=1,
         ).logits[:, -1]
-        scores = logits.float()
-        tokens = torch.arange(scores.shape[1], device=scores.device)
-        scores = scores.masked_fill(tokens < NUM_SPECIAL, -torch.inf)
+        scores = only_items(logits.float(), self.items, -torch.inf)
         log_z = scores.logsumexp(1, keepdim=True)
         seen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids, True)
         allowed = scores.masked_fill(seen & exclude_seen[:, None], -torch.inf)

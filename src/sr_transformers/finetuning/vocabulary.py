@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID, build_tokenizer, decode_items
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer
 
 INITS = ("mean", "random", "nearest")
 NUM_NEIGHBOURS = 10
@@ -108,11 +109,8 @@ def with_vocabulary(
     if init == "nearest" and data is None:
         raise ValueError("init 'nearest' needs data: the log in which new items meet known ones.")
     old_items = [str(item) for item in item_list(tokenizer)]
-    if model.config.vocab_size != len(old_items) + NUM_SPECIAL:
-        raise ValueError(
-            f"the vocabulary has {len(old_items) + NUM_SPECIAL} tokens, the model {model.config.vocab_size}: load both "
-            "from the same folder."
-        )
+    num_old = len(old_items) + NUM_SPECIAL
+    check_tokenizer(num_old, model.config)
     new_tokenizer = build_tokenizer(one_type(item_ids))
     new_tokenizer.model_max_length = tokenizer.model_max_length
     old_token = {item: token for token, item in enumerate(old_items, NUM_SPECIAL)}
@@ -125,10 +123,12 @@ def with_vocabulary(
     generator = torch.Generator().manual_seed(seed)
 
     def rows_of(table: torch.Tensor) -> torch.Tensor:
-        return _new_rows(table.detach().cpu(), source, init, weights, model.config.initializer_range, generator)
+        return _new_rows(
+            table[:num_old].detach().cpu(), source, init, weights, model.config.initializer_range, generator
+        )
 
     config = copy.deepcopy(model.config)
-    for name, value in {**(config_changes or {}), "vocab_size": len(source)}.items():
+    for name, value in {**(config_changes or {}), "vocab_size": len(source), "num_items": None}.items():
         setattr(config, name, value)
     state = dict(model.state_dict())
     names = {name for name, _ in model.named_parameters() if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
@@ -139,6 +139,8 @@ def with_vocabulary(
     grown = type(model)._from_config(config, dtype=model.dtype)
     grown.load_state_dict({**state, **tables})
     grown.generation_config = copy.deepcopy(model.generation_config)
+    if grown.generation_config.suppress_tokens:  # what only filled up the old table may be an item now
+        grown.generation_config.suppress_tokens = list(range(NUM_SPECIAL))
     grown.to(model.device)
 
     known = int((source >= NUM_SPECIAL).sum())

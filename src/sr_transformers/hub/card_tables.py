@@ -99,7 +99,10 @@ def size_rows(record: RunRecord) -> Rows:
             f"{model['num_hidden_layers']} × {model['hidden_size']}, {model['num_attention_heads']}",
         ),
         ("window", f"{model['max_position_embeddings']} items"),
-        ("items", f"{model['vocab_size'] - NUM_SPECIAL:,} (and {NUM_SPECIAL} special tokens)"),
+        (
+            "items",
+            f"{model.get('num_items') or model['vocab_size'] - NUM_SPECIAL:,} (and {NUM_SPECIAL} special tokens)",
+        ),
         ("parameters in the matrices of the blocks (N)", f"{record.num_non_embedding_parameters:,}"),
         ("parameters in all", f"{sum(parameters.values()):,}"),
         ("of these item embeddings", f"{parameters['item_embedding']:,}"),

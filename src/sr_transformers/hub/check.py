@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RUN_FILE, RunRecord
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -41,9 +42,9 @@ def check_run(folder: str | Path) -> FinishedRun:
             raise ValueError(f"{folder} has no {name}; it is not what a finished run leaves behind.")
     model = _model(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    size = model.config.vocab_size
+    size = item_range(model.config)[1]
     if len(tokenizer) != size:
-        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the embedding {size} rows.")
+        raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the model {size}.")
     ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
         raise ValueError(

@@ -1,5 +1,6 @@
 # Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
-"""Attention on CPUs for many short rows, where torch's fused kernel is slow, its backward in bfloat16 above all."""
+"""Attention in plain operations: the reference of all backends, and for many short rows on CPUs, where torch's fused
+kernel is slow, its backward in bfloat16 above all."""
 
 from typing import Any
 
@@ -10,6 +11,26 @@ from torch import nn
 LONGEST_ROW = 256
 # Most attention weights of a layer outside training: 16 MiB of float32.
 MOST_WEIGHTS = 1 << 22
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Plain attention, the reference of all backends. Shapes `(B, H, T, D)`; returns `(B, T, H, D)` and the weights."""
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    output = torch.matmul(weights, value).transpose(1, 2).contiguous()
+    return output, weights
 
 
 def short_row_attention(
@@ -72,4 +93,4 @@ def prefers_short_rows(
     return query.shape[0] > 1 and query.shape[:3].numel() * key.shape[2] <= MOST_WEIGHTS
 
 
-__all__ = ["LONGEST_ROW", "MOST_WEIGHTS", "prefers_short_rows", "short_row_attention"]
+__all__ = ["LONGEST_ROW", "MOST_WEIGHTS", "eager_attention_forward", "prefers_short_rows", "short_row_attention"]

@@ -13,6 +13,9 @@ from transformers import PreTrainedConfig
 if TYPE_CHECKING:  # never imported here: transformers copies the files that it finds named so
     from .pipeline_lsrm import NextItemPipeline  # noqa: F401
 
+# Tokens 0 and 1 are special: padding, and every item that the vocabulary lacks. Items follow.
+NUM_SPECIAL = 2
+
 # What config.json says of the code beside it. transformers would list only the class that is being saved.
 AUTO_MAP = {
     "AutoConfig": "configuration_lsrm.LSRMConfig",
@@ -71,7 +74,10 @@ class LSRMConfig(PreTrainedConfig):
     """Everything that fixes the architecture of an LSRM.
 
     Args:
-        vocab_size: item vocabulary, special tokens included (V).
+        vocab_size: rows of the item table: item vocabulary, special tokens included (V), and rows that only fill it up.
+        num_items: items, which are the tokens from 2 on; rows beyond them are no items, and neither they nor the
+            special tokens have any probability. None: all rows but the special ones are items.
+            `resize_token_embeddings` keeps it right.
         hidden_size: width d of the residual stream and of the item embeddings.
         num_hidden_layers: number of decoder blocks L.
         num_attention_heads: attention heads; must divide `hidden_size`.
@@ -86,14 +92,14 @@ class LSRMConfig(PreTrainedConfig):
         residual_dropout: dropout rate on the output of attention and of the feed-forward, before they are added to
             the residual stream. Layer-wise adaptive: a pair (bottom, top), linear in depth; one number means the same
             rate in every layer. The paper drops more at the bottom.
-        pad_token_id: padding, never ranked.
+        pad_token_id: padding, token 0 or 1 as `unk_token_id`; never ranked.
         unk_token_id: stands for an item outside the vocabulary, never ranked.
         tie_word_embeddings: score items with their input embeddings (the paper does).
         use_cache: whether `generate` keeps keys and values.
 
     Raises:
-        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, or a dropout rate
-            outside [0, 1).
+        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, more items than
+            the table has rows for, a special token that is an item, or a dropout rate outside [0, 1).
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -117,6 +123,7 @@ class LSRMConfig(PreTrainedConfig):
     }
 
     vocab_size: int = 26429
+    num_items: int | None = None
     hidden_size: int = 64
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
@@ -150,6 +157,15 @@ class LSRMConfig(PreTrainedConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.num_items is not None and not 1 <= self.num_items <= self.vocab_size - NUM_SPECIAL:
+            raise ValueError(
+                f"num_items is {self.num_items}; a table of {self.vocab_size} rows holds {NUM_SPECIAL} special tokens "
+                f"and from 1 to {self.vocab_size - NUM_SPECIAL} items."
+            )
+        for name in ("pad_token_id", "unk_token_id"):
+            token = getattr(self, name)
+            if token is not None and not 0 <= token < NUM_SPECIAL:
+                raise ValueError(f"{name} is {token}; only tokens 0 and 1 are special, all others are items.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}; "
@@ -192,4 +208,4 @@ class LSRMConfig(PreTrainedConfig):
         return cls(**{**shape, **overrides})
 
 
-__all__ = ["LSRM_SIZES", "RELEASED_CODE_DROPOUT", "LSRMConfig", "layer_rates"]
+__all__ = ["LSRM_SIZES", "NUM_SPECIAL", "RELEASED_CODE_DROPOUT", "LSRMConfig", "layer_rates"]

@@ -1,7 +1,7 @@
 # Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
 """Cross-entropy over a large item vocabulary that never holds all logits.
 
-    loss = sum_i [ logsumexp_v(h_i . w_v) - h_i . w_{t_i} ]
+    loss = sum_i [ logsumexp_v(h_i . w_v) - h_i . w_{t_i} ]        v: items, and nothing that is none
 
 The logits of N targets over V items are N x V numbers; here they exist for a few hundred targets at a time, in buffers
 that are used again for every chunk (fresh memory of that size costs more in page faults than the arithmetic on it).
@@ -10,25 +10,26 @@ its own maximum; what it has to be multiplied by once the sum over all items is 
 of the gradients, so the `rows x V` exponentials are written once and never rescaled. Gradients are computed in the same
 pass and stored, N x d and V x d; backward only scales them.
 
-What it refuses: a second derivative, and logits bias or temperature (the head of LSRM has none).
+A head whose weight is not all that counts (`scoring_lsrm.reads_weight`: adapters, hooks, quantization, offloading) is
+called instead, for a few hundred targets at a time, and once more in backward: slower, and exact.
+
+What it refuses: a second derivative (of a head that is read), and targets that are no items.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+
+from .scoring_lsrm import reads_weight, score_items, shares_weight, wide
 
 _LOG2_E = math.log2(math.e)
 # Numbers in the buffer of a chunk, most rows of a chunk, and items in a block. Measured: on CPUs more rows than that
 # gain nothing, and blocks beyond the second-level cache lose; an accelerator wants few large kernels.
 _CPU_SIZES = (1 << 26, 1024, 2048)
 _ACCELERATOR_SIZES = (1 << 27, 8192, 1 << 18)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Softmax and sums are taken in this: float32, or float64 for float64 input."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def chunk_sizes(num_items: int, device: torch.device) -> tuple[int, int]:
@@ -41,28 +42,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """All logarithms here are to base 2: exp2 is more than twice as fast as exp on CPUs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_rows, block_items):
-        num_targets, num_items = hidden.shape[0], weight.shape[0]
+    def forward(ctx, hidden, weight, targets, chunk_rows, block_items, items):
+        begin, end = items
+        num_targets, num_items = hidden.shape[0], end - begin
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         compute, device = hidden.dtype, hidden.device
-        wide = _wide(compute)
+        full = wide(compute)
         table = weight.to(compute)  # once per call: bf16 and fp16 multiply on their own units
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=wide) if needs_weight else None
+        grad_weight = torch.zeros_like(weight, dtype=full) if needs_weight else None
         rows, block = min(chunk_rows, num_targets), min(block_items, num_items)
-        blocks = [(first, min(first + block, num_items)) for first in range(0, num_items, block)]
+        blocks = [(first, min(first + block, end)) for first in range(begin, end, block)]
         keep = needs_hidden or needs_weight
         store = torch.empty(rows * (num_items if keep else block), dtype=compute, device=device)
-        scratch = None if compute == wide else torch.empty(rows * block, dtype=wide, device=device)
-        total = torch.zeros((), dtype=wide, device=device)
+        scratch = None if compute == full else torch.empty(rows * block, dtype=full, device=device)
+        total = torch.zeros((), dtype=full, device=device)
         for start in range(0, num_targets, rows):
             h, target = hidden[start : start + rows], targets[start : start + rows]
             n = h.shape[0]
             exponentials, tops = [], []
-            top = torch.full((n, 1), -torch.inf, dtype=wide, device=device)
-            z = torch.zeros((n, 1), dtype=wide, device=device)
+            top = torch.full((n, 1), -torch.inf, dtype=full, device=device)
+            z = torch.zeros((n, 1), dtype=full, device=device)
             for first, last in blocks:
-                offset = n * first if keep else 0
+                offset = n * (first - begin) if keep else 0
                 stored = store[offset : offset + n * (last - first)].view(n, last - first)
                 torch.addmm(stored, h, table[first:last].t(), beta=0, alpha=_LOG2_E, out=stored)
                 values = stored if scratch is None else scratch[: stored.numel()].view_as(stored).copy_(stored)
@@ -74,9 +76,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 exponentials.append(stored)
                 tops.append(top)
             log_z = top + z.log2()
-            wide_h, of_target = h.to(wide), table[target].to(wide)
+            wide_h, of_target = h.to(full), table[target].to(full)
             # Rounded as the logits were, so that target and sum agree where the target is nearly certain.
-            target_logit = ((wide_h * of_target).sum(1, keepdim=True) * _LOG2_E).to(compute).to(wide)
+            target_logit = ((wide_h * of_target).sum(1, keepdim=True) * _LOG2_E).to(compute).to(full)
             total += (log_z - target_logit).sum()
             if not keep:
                 continue
@@ -84,17 +86,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             residual = torch.exp2(target_logit - log_z) - 1.0
             sum_hidden = of_target * residual
             order = target.argsort()
-            bounds = torch.tensor([first for first, _ in blocks] + [num_items], device=device)
+            bounds = torch.tensor([first for first, _ in blocks] + [end], device=device)
             cuts = torch.searchsorted(target[order], bounds).tolist()
             for index, ((first, last), stored) in enumerate(zip(blocks, exponentials, strict=True)):
                 row = order[cuts[index] : cuts[index + 1]]
                 stored[row, target[row] - first] = 0.0
                 factor = torch.exp2(tops[index] - log_z)
                 if needs_hidden:
-                    sum_hidden.addcmul_(torch.mm(stored, table[first:last]).to(wide), factor)
+                    sum_hidden.addcmul_(torch.mm(stored, table[first:last]).to(full), factor)
                 if grad_weight is not None:
                     scaled = (wide_h * factor).to(compute)
-                    if compute == wide:
+                    if compute == full:
                         grad_weight[first:last].addmm_(stored.t(), scaled)
                     else:
                         grad_weight[first:last] += stored.t() @ scaled
@@ -114,7 +116,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None
 
 
 def full_softmax_loss(
@@ -123,15 +125,17 @@ def full_softmax_loss(
     targets: torch.Tensor,
     chunk_rows: int | None = None,
     block_items: int | None = None,
+    items: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """Sum over targets of the exact cross-entropy over all items, in nats.
 
     Args:
         hidden: `(N, d)` states that predict; may be bf16 or fp16, the softmax is then still taken in float32.
         weight: `(V, d)` item embeddings.
-        targets: `(N,)` int64 in `[0, V)`.
+        targets: `(N,)` int64, items.
         chunk_rows: rows of logits held at a time; None chooses by V and device.
         block_items: items whose logits are computed at a time; None chooses by device.
+        items: first row of the table that is an item, and the one after the last; None: all rows.
 
     Returns:
         A scalar in float32 (float64 for float64 input). Zero targets give 0.
@@ -140,8 +144,11 @@ def full_softmax_loss(
     """
     if targets.numel() == 0:
         return hidden.sum() * 0.0 + weight.sum() * 0.0
-    rows, block = chunk_sizes(weight.shape[0], hidden.device)
-    return _ChunkedCrossEntropy.apply(hidden.contiguous(), weight, targets, chunk_rows or rows, block_items or block)
+    items = items or (0, weight.shape[0])
+    rows, block = chunk_sizes(items[1] - items[0], hidden.device)
+    return _ChunkedCrossEntropy.apply(
+        hidden.contiguous(), weight, targets, chunk_rows or rows, block_items or block, items
+    )
 
 
 def sampled_softmax_loss(
@@ -168,38 +175,80 @@ def sampled_softmax_loss(
         A scalar in float32 (float64 for float64 input). Its expectation is below the exact loss (logarithm of an
         unbiased estimate), by less the more negatives there are: report the exact loss, never this one.
     """
-    wide = _wide(hidden.dtype)
     # One gather for both, so that backward makes one gradient of the table's size and not two.
     rows = weight[torch.cat([targets, negative_ids])].to(hidden.dtype)
-    positive = (hidden * rows[: len(targets)]).sum(-1).to(wide)
-    negative = (hidden @ rows[len(targets) :].t()).to(wide)
-    negative = negative - negative_log_q.to(wide) - math.log(negative_ids.numel())
+    positive = (hidden * rows[: len(targets)]).sum(-1)
+    negative = hidden @ rows[len(targets) :].t()
+    return _sampled(positive, negative, targets, negative_ids, negative_log_q)
+
+
+def _sampled(
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    targets: torch.Tensor,
+    negative_ids: torch.Tensor,
+    negative_log_q: torch.Tensor,
+) -> torch.Tensor:
+    """`sampled_softmax_loss` from `(N,)` logits of the targets and `(N, S)` of the negatives."""
+    dtype = wide(negative.dtype)
+    positive, negative = positive.to(dtype), negative.to(dtype)
+    negative = negative - negative_log_q.to(dtype) - math.log(negative_ids.numel())
     negative = negative.masked_fill(targets[:, None] == negative_ids[None, :], float("-inf"))
     log_z = torch.logsumexp(torch.cat([positive[:, None], negative], dim=1), dim=1)
     return (log_z - positive).sum()
 
 
+def _called_loss(
+    hidden: torch.Tensor,
+    head: nn.Module,
+    targets: torch.Tensor,
+    items: tuple[int, int],
+    negative_ids: torch.Tensor | None,
+    negative_log_q: torch.Tensor | None,
+) -> torch.Tensor:
+    """The loss of a head that has to be called, summed over the targets: of a few hundred logits' rows at a time, which
+    backward computes again."""
+
+    def part(states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        logits = score_items(head, states, items)
+        if negative_ids is None or negative_log_q is None:
+            return nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        positive = logits.gather(1, wanted[:, None])[:, 0]
+        return _sampled(positive, logits[:, negative_ids], wanted, negative_ids, negative_log_q)
+
+    rows, _ = chunk_sizes(items[1], hidden.device)
+    # At least once: a step without targets still has a gradient of zero for all weights.
+    parts = [
+        checkpoint(part, hidden[start : start + rows], targets[start : start + rows], use_reentrant=False)
+        for start in range(0, max(len(targets), 1), rows)
+    ]
+    return torch.stack(parts).sum()
+
+
 @torch.compiler.disable  # its sizes depend on the targets: torch.compile would only give up in its midst
 def next_item_loss(
     hidden: torch.Tensor,
-    head: nn.Linear,
+    head: Any,
     shift_labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None = None,
     negative_ids: torch.Tensor | None = None,
     negative_log_q: torch.Tensor | None = None,
+    items: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Mean next-item cross-entropy in nats over the positions that have a target.
+    """Mean next-item cross-entropy in nats over the positions that have a target: that of the logits which
+    `scoring_lsrm.score_items` gives (under autocast in training: rounded as its type is).
 
     Args:
         hidden: `(B, T, d)` last hidden states.
-        head: the output projection, `(V, d)` weight without bias.
+        head: the output projection from d to V.
         shift_labels: `(B, T)` int64, the target of each position, -100 where there is none.
         num_items_in_batch: divide the sum by this instead of by the number of targets here (gradient accumulation and
             several processes: the mean must be over all of them).
         negative_ids, negative_log_q: switch to `sampled_softmax_loss`.
+        items: `scoring_lsrm.item_range`; None: all rows of the head's weight are items.
 
     Raises:
-        ValueError: if only one of the two is given; a sampled loss needs both.
+        ValueError: if only one of the two is given (a sampled loss needs both), or for a target that is no item.
     """
     if (negative_ids is None) != (negative_log_q is None):
         raise ValueError("sampled softmax needs both negative_ids and negative_log_q; only one of them was given.")
@@ -208,15 +257,30 @@ def next_item_loss(
     targets = shift_labels.reshape(-1)
     if not bool(wanted.all()):
         hidden, targets = hidden[wanted], targets[wanted]
-    # Tensor parallelism shards the table by items; the softmax is over all of them.
-    weight = head.weight.full_tensor() if isinstance(head.weight, DTensor) else head.weight
+    if items is None:
+        items = (0, head.weight.shape[0])
+    if targets.numel():
+        lowest, highest = torch.stack(targets.aminmax()).tolist()
+        if lowest < items[0] or highest >= items[1]:
+            wrong = lowest if lowest < items[0] else highest
+            raise ValueError(
+                f"a label is {wrong}, which is no item: items are the tokens from {items[0]} to {items[1] - 1}. "
+                "Positions without a target, padding and unknown items have the label -100."
+            )
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):  # the last norm leaves float32 behind; the head is where most of the work is
-        hidden = hidden.to(torch.get_autocast_dtype(device))
-    if negative_ids is not None and negative_log_q is not None:
-        total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q)
+    # Under autocast the last norm leaves float32 behind; the head is where most of the work is. Otherwise, and where
+    # nothing is learnt from it, the loss is that of the logits to the last digit.
+    rounded = torch.is_autocast_enabled(device) and torch.is_grad_enabled()
+    if reads_weight(head) or shares_weight(head):
+        # Tensor parallelism shards the table by items; the softmax is over all of them.
+        weight = head.weight.full_tensor() if shares_weight(head) else head.weight
+        hidden = hidden.to(torch.get_autocast_dtype(device) if rounded else wide(hidden.dtype))
+        if negative_ids is not None and negative_log_q is not None:
+            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q)
+        else:
+            total = full_softmax_loss(hidden, weight, targets, items=items)
     else:
-        total = full_softmax_loss(hidden, weight, targets)
+        total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q)
     count = targets.numel() if num_items_in_batch is None else num_items_in_batch
     # A step can be without targets (fewer rows than processes): its loss is 0, not 0 / 0.
     return total / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))

@@ -23,34 +23,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.generic import maybe_autocast, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_lsrm import prefers_short_rows, short_row_attention
-from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, LSRMConfig
+from .attention_lsrm import eager_attention_forward, prefers_short_rows, short_row_attention
+from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .loss_lsrm import next_item_loss
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain attention, the reference of all backends. Shapes `(B, H, T, D)`; returns `(B, T, H, D)` and the weights."""
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    output = torch.matmul(weights, value).transpose(1, 2).contiguous()
-    return output, weights
+from .scoring_lsrm import item_range, score_items
 
 
 class LSRMAttention(nn.Module):
@@ -178,6 +159,25 @@ class LSRMPreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             del self.config.custom_pipelines
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Resizes the item table as transformers does, and keeps track of what is an item.
+
+        Args:
+            new_num_tokens: tokens of the vocabulary from now on, special ones included: all rows up to there but the
+                special ones are items. None: the same items.
+            pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
+            mean_resizing: how new rows begin, see transformers.
+        """
+        last = item_range(self.config)[1] if new_num_tokens is None else new_num_tokens
+        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        self.config.num_items = None if last == self.config.vocab_size else last - NUM_SPECIAL
+        generation = getattr(self, "generation_config", None)
+        if generation is not None and generation.suppress_tokens:  # what was no item may be one now
+            generation.suppress_tokens = [token for token in generation.suppress_tokens if token < NUM_SPECIAL]
+        return embeddings
 
 
 class LSRMModel(LSRMPreTrainedModel):
@@ -324,7 +324,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
 
         Args: as `LSRMModel.forward`, and
             labels: `(B, T)` int64, the item *at* each position (transformers' convention: shifted inside), -100 for
-                no target. Padding with `pad_token_id` needs -100 too.
+                no target. What is no item (padding, unknown) needs -100 too.
             logits_to_keep: only the last so many positions get logits (0: all), or a tensor of positions.
             shift_labels: `(B, T)` int64, the item *after* each position, -100 for no target; used instead of `labels`.
             num_items_in_batch: number of targets to divide the summed loss by; None: those of this call.
@@ -334,7 +334,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
                 of all positions over a large vocabulary are what does not fit into memory.
 
         Returns:
-            `loss` in nats per target, `logits` `(B, T or logits_to_keep, V)`.
+            `loss` in nats per target, over all items and nothing else; `logits` `(B, T or logits_to_keep, V)`, float32
+            (float64 for a model in that), lowest for what is no item (`scoring_lsrm`).
         """
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
@@ -351,7 +352,13 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         loss = None
         if shift_labels is not None:
             loss = next_item_loss(
-                hidden_states, self.lm_head, shift_labels, num_items_in_batch, negative_ids, negative_log_q
+                hidden_states,
+                self.lm_head,
+                shift_labels,
+                num_items_in_batch,
+                negative_ids,
+                negative_log_q,
+                item_range(self.config),
             )
         if skip_logits is None:
             skip_logits = self.training and loss is not None
@@ -367,10 +374,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         )
 
     def score_items(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Logits `(..., V)` of states `(..., d)`. Not in bf16, even under autocast: rounded logits tie, and ties
-        decide ranks."""
-        with maybe_autocast(hidden_states.device.type, enabled=False):
-            return self.lm_head(hidden_states.to(self.lm_head.weight.dtype))
+        """Logits `(..., V)` of states `(..., d)`, see `scoring_lsrm.score_items`."""
+        return score_items(self.lm_head, hidden_states, item_range(self.config))
 
 
 __all__ = ["LSRMForCausalLM", "LSRMModel", "LSRMPreTrainedModel"]

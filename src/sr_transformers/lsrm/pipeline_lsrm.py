@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 from transformers import Pipeline
 
+from .scoring_lsrm import check_tokenizer, input_device, item_range, only_items, top_k_items
+
 NEXT_ITEM = "next-item"
 BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
 
 
 def best_items(
     scores: torch.Tensor,
-    special: Sequence[int],
     excluded: Sequence[Sequence[int]],
     top_k: int,
     allowed: torch.Tensor | None = None,
@@ -25,8 +26,7 @@ def best_items(
     """The items with the highest scores and their probabilities over all items of the vocabulary.
 
     Args:
-        scores: `(B, V)` float logits of the next item; changed in place.
-        special: tokens that are no items; they take no part in the probabilities.
+        scores: `(B, V)` float logits of the next item, -inf for tokens that are no items; changed in place.
         excluded: per row, tokens that must not be named; their probability is not shared out to others.
         top_k: how many; a row gets fewer if fewer are left.
         allowed: `(V,)` bool, tokens that may be named; None allows all.
@@ -34,17 +34,16 @@ def best_items(
     Returns:
         Per row (token, probability), best first.
     """
-    scores[:, list(special)] = -torch.inf
     probabilities = scores.softmax(1)
     for row, tokens in enumerate(excluded):
         scores[row, torch.tensor(tokens, dtype=torch.long, device=scores.device)] = -torch.inf
     if allowed is not None:
         scores[:, ~allowed.to(scores.device)] = -torch.inf
-    best = scores.topk(min(top_k, scores.shape[1]), dim=1)
-    chosen = probabilities.gather(1, best.indices).tolist()
+    best, found = top_k_items(scores, min(top_k, scores.shape[1]))
+    chosen = probabilities.gather(1, found).tolist()
     return [
         [(token, p) for score, token, p in zip(*row, strict=True) if score > -torch.inf]
-        for row in zip(best.values.tolist(), best.indices.tolist(), chosen, strict=True)
+        for row in zip(best.tolist(), found.tolist(), chosen, strict=True)
     ]
 
 
@@ -66,7 +65,7 @@ class NextItemPipeline(Pipeline):
 
     Raises:
         ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, or a tokenizer that
-            pads on the right (the last position must be the last item).
+            pads on the right (the last position must be the last item) or has another number of items than the model.
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -76,8 +75,18 @@ class NextItemPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, *args, **kwargs):
+        placed = getattr(model, "hf_device_map", None)
+        if model.device.type == "meta":  # transformers would send inputs to where the weights lie, a disk for example
+            model.hf_device_map = {"": input_device(model)}
+        try:
+            super().__init__(model, *args, **kwargs)
+        finally:
+            if placed is not None:
+                model.hf_device_map = placed
+            elif model.device.type == "meta":
+                del model.hf_device_map
+        check_tokenizer(len(self.tokenizer), model.config)
         self.model.eval()  # transformers does so only for a model that it loads itself
         if self.tokenizer.padding_side != "left":
             raise ValueError(f"the tokenizer pads on the {self.tokenizer.padding_side}; set padding_side='left'.")
@@ -126,15 +135,16 @@ class NextItemPipeline(Pipeline):
         mask = inputs["attention_mask"]
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
-        return {"logits": logits, "excluded": excluded}
+        items = item_range(self.model.config)
+        return {"logits": only_items(logits.float(), items, -torch.inf)[:, : items[1]], "excluded": excluded}
 
     def postprocess(self, outputs, top_k=10, allowed=None):
-        scores = outputs["logits"].float()
+        scores = outputs["logits"]
         mask = None
         if allowed is not None:
             mask = torch.zeros(scores.shape[1], dtype=torch.bool)
             mask[allowed] = True
-        found = best_items(scores, self.tokenizer.all_special_ids, [outputs["excluded"]], top_k, mask)[0]
+        found = best_items(scores, [outputs["excluded"]], top_k, mask)[0]
         integers = self.tokenizer.init_kwargs.get("item_id_type") == "integer"
         ids = self.tokenizer.convert_ids_to_tokens([token for token, _ in found])
         return [

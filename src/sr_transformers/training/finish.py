@@ -12,14 +12,15 @@ import datasets
 import numpy as np
 import torch
 import transformers
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from sr_transformers import __version__
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
+from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.evaluator import evaluate, report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
+from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RunRecord, command_line, source_commit
 from sr_transformers.training.arguments import LSRMTrainingArguments
 
@@ -58,7 +59,7 @@ def finish(
     totals = trainer.rank(trainer.targets("test"), DEFAULT_KS)
     filter_seen = data.filters_seen(arguments.filter_seen)
     reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
-    model.generation_config = generation_config(model.config.max_position_embeddings)
+    model.generation_config = generation_config(model.config)
     model.config.use_cache = True  # the Trainer turned it off for training
     data.tokenizer.model_max_length = model.config.max_position_embeddings
     trainer.save_model(arguments.output_dir, _internal_call=True)  # a push now would lack the record
@@ -116,10 +117,14 @@ def _record(
     )
 
 
-def generation_config(window: int) -> GenerationConfig:
-    """Greedy continuation to the end of the window that never names a special token."""
+def generation_config(config: PreTrainedConfig) -> GenerationConfig:
+    """Greedy continuation to the end of the window that never names what is no item (see `scoring_lsrm.item_range`)."""
+    first, last = item_range(config)
     return GenerationConfig(
-        do_sample=False, pad_token_id=PAD_ID, suppress_tokens=list(range(NUM_SPECIAL)), max_length=window
+        do_sample=False,
+        pad_token_id=PAD_ID,
+        suppress_tokens=[*range(first), *range(last, config.vocab_size)],
+        max_length=config.max_position_embeddings,
     )
 
 

@@ -23,7 +23,7 @@ from sr_transformers.training.arguments import LSRMTrainingArguments
 
 SECTIONS = ("model", "training")
 # Set by the program: where to write, and what the data fix.
-_NOT_IN_RECIPES = {"output_dir", "vocab_size"}
+_NOT_IN_RECIPES = {"output_dir", "vocab_size", "num_items"}
 
 
 class _Loader(yaml.SafeLoader):

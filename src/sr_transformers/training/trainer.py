@@ -30,6 +30,7 @@ from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
+from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.finish import finish, run_settings
@@ -79,9 +80,10 @@ class LSRMTrainer(Trainer):
     def __init__(
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
     ):
-        if model.config.vocab_size != data.vocab_size:
+        tokens = item_range(model.config)[1]
+        if tokens != data.vocab_size:
             raise ValueError(
-                f"the model has {model.config.vocab_size} tokens, the prepared log {data.vocab_size}; "
+                f"the model has {tokens} tokens, the prepared log {data.vocab_size}; "
                 "build the model with vocab_size=data.vocab_size."
             )
         self.prepared = data

@@ -35,7 +35,7 @@ def model_contestant(
     sizes, trained = {}, []
     for path in paths:
         config = load_config(path)
-        check_vocabulary(str(path), config.vocab_size, data)
+        check_vocabulary(str(path), config, data)
         record = _record(path)
         if record is not None:
             _check_training(path, record["data"], data)
