@@ -33,8 +33,8 @@ MODULES = (
 )
 LEAST = 0.85
 UNEXPLAINED = "Not explained yet."
-# mutmut's exit codes: pytest passed, no test reaches the function. Any other end, a time limit too, is a kill.
-SURVIVED, UNTESTED = {0}, {5, 33}
+# mutmut's exit codes: pytest passed, or no test reaches the function. Any other end, a time limit too, is a kill.
+MISSED = {0, 5, 33}
 
 # {module: {fault: reason}}; a fault is "function\n-line\n+line".
 Reasons = dict[str, dict[str, str]]
@@ -45,34 +45,51 @@ def test_file(module: str) -> Path:
     return Path("tests") / room / f"test_{name}.py"
 
 
-def run(module: str, processes: int) -> dict[str, int]:
-    """Exit code of every mutant of a module; those known from a run that was stopped are not tried again."""
+def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
+    """Exit code of every mutant of a module; those known from a run that was stopped are not tried again.
+
+    Args:
+        survivors: try those that survived the last run again, and leave it at that for the others: tests were added.
+    """
     folder = WORK / module
     source = ROOT / "src" / "sr_transformers" / f"{module}.py"
-    read = [source, ROOT / "tests" / "conftest.py", *sorted((ROOT / test_file(module)).parent.glob("*.py"))]
-    stamp = hashlib.sha256(version("mutmut").encode() + b"".join(path.read_bytes() for path in read)).hexdigest()
-    if not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp:
+    meta = folder / "mutants" / "src" / "sr_transformers" / f"{module}.py.meta"
+    command = [mutmut(), "run", "--max-children", str(processes)]
+    stamp = hashlib.sha256(version("mutmut").encode() + b"".join(path.read_bytes() for path in read_by(module)))
+    if survivors and meta.exists():
+        command += [mutant for mutant, code in codes_in(meta).items() if code in MISSED]
+    elif not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp.hexdigest():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "stamp").write_text(stamp)
         for name in ("src", "tests", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
         options = {
             "source_paths": "src/",
             "only_mutate": source.relative_to(ROOT),
+            "timeout_multiplier": 6,
             "pytest_add_cli_args_test_selection": f"\n    {test_file(module)}\n    -m\n    not slow and not gpu",
         }
         lines = [f"{name} = {value}" for name, value in options.items()]
         (folder / "setup.cfg").write_text("\n".join(["[mutmut]", *lines, ""]))
+    (folder / "stamp").write_text(stamp.hexdigest())
     log = folder / "log"
     with log.open("w") as output:
-        command = [mutmut(), "run", "--max-children", str(processes)]
         code = subprocess.run(command, cwd=folder, stdout=output, stderr=output, env=environment()).returncode
-    meta = folder / "mutants" / "src" / "sr_transformers" / f"{module}.py.meta"
-    codes = json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
+    codes = codes_in(meta)
     if code or not codes or None in codes.values() or 2 in codes.values():
         sys.exit(f"{module}: mutmut did not come to its end; see {log}, then give the same command again.")
     return codes
+
+
+def read_by(module: str) -> list[Path]:
+    """What a result depends on: the module, its tests, the tests from which these import, and the fixtures."""
+    tests = ROOT / test_file(module)
+    others = [tests.parent / f"{name}.py" for name in re.findall(r"^from (test_\w+) import", tests.read_text(), re.M)]
+    return [ROOT / "src" / "sr_transformers" / f"{module}.py", ROOT / "tests" / "conftest.py", tests, *others]
+
+
+def codes_in(meta: Path) -> dict[str, int]:
+    return json.loads(meta.read_text())["exit_code_by_key"] if meta.exists() else {}
 
 
 def mutmut() -> str:
@@ -144,10 +161,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Faults planted in the code, and how many the quick tests notice.")
     parser.add_argument("modules", nargs="*", choices=[[], *MODULES], default=[], metavar="module")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--survivors", action="store_true", help="only those of the last run once more: tests came")
     options = parser.parse_args()
     for module in options.modules or MODULES:
-        codes = run(module, options.processes)
-        missed = [mutant for mutant, code in codes.items() if code in SURVIVED | UNTESTED]
+        codes = run(module, options.processes, options.survivors)
+        missed = [mutant for mutant, code in codes.items() if code in MISSED]
         text = REPORT.read_text() if REPORT.exists() else ""
         known, counts = read_reasons(text), read_counts(text)
         before = known.get(module, {})

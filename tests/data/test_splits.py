@@ -64,6 +64,7 @@ def test_moments_are_by_default_those_at_which_90_and_95_percent_have_passed():
 
 def test_a_period_in_which_nothing_happens_has_no_targets():
     split = temporal(np.array([3]), np.array([1, 2, 30]), 10, 20)
+    assert split.notes["users_without_training_interactions"] == 0
     assert split.validation.shape == (0, 2)
     assert split.test.tolist() == [[0, 2]]
     assert temporal(np.array([3]), np.array([1, 2, 3]), 10, 20).test.shape == (0, 2)
@@ -277,6 +278,10 @@ def test_options_split_as_they_say():
     assert_same_split(split(Options()), leave_one_out(lengths))
     assert_same_split(split(Options(TEMPORAL)), temporal(lengths, times))
     assert_same_split(split(Options(TEMPORAL, 30_000, 60_000)), temporal(lengths, times, 30_000, 60_000))
+    assert_same_split(
+        Options(TEMPORAL, 30_000, 60_000).apply(lengths, times, pa.array(users), None),
+        temporal(lengths, times, 30_000, 60_000),
+    )
     assert_same_split(
         split(Options(TEMPORAL, "1970-01-01T00:00:30", "1970-01-01T00:01:00")), temporal(lengths, times, 30_000, 60_000)
     )
