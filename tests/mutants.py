@@ -33,8 +33,9 @@ MODULES = (
 )
 LEAST = 0.85
 UNEXPLAINED = "Not explained yet."
-# mutmut's exit codes: pytest passed, or no test reaches the function. Any other end, a time limit too, is a kill.
-MISSED = {0, 5, 33}
+# mutmut's exit codes. Missed: pytest passed, or no test reaches the function. Stopped: after a time limit, as a loop
+# without end is. Any other end is a test that failed.
+MISSED, STOPPED = {0, 5, 33}, {-24, 24, 36, 152, 255}
 
 # {module: {fault: reason}}; a fault is "function\n-line\n+line".
 Reasons = dict[str, dict[str, str]]
@@ -55,23 +56,26 @@ def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
     source = ROOT / "src" / "sr_transformers" / f"{module}.py"
     meta = folder / "mutants" / "src" / "sr_transformers" / f"{module}.py.meta"
     command = [mutmut(), "run", "--max-children", str(processes)]
-    stamp = hashlib.sha256(version("mutmut").encode() + b"".join(path.read_bytes() for path in read_by(module)))
+    options = {
+        "source_paths": "src/",
+        "only_mutate": source.relative_to(ROOT),
+        "pytest_add_cli_args_test_selection": f"\n    {test_file(module)}\n    -m\n    not slow and not gpu",
+        # Seconds of a clock on the wall: a minute and more, since other programs may use the cores as well.
+        "timeout_constant": 20,
+        "timeout_multiplier": 4,
+    }
+    setup = "\n".join(["[mutmut]", *(f"{name} = {value}" for name, value in options.items()), ""])
+    parts = [version("mutmut").encode(), setup.encode(), *(path.read_bytes() for path in read_by(module))]
+    stamp = hashlib.sha256(b"".join(parts)).hexdigest()
     if survivors and meta.exists():
         command += [mutant for mutant, code in codes_in(meta).items() if code in MISSED]
-    elif not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp.hexdigest():
+    elif not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for name in ("src", "tests", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
-        options = {
-            "source_paths": "src/",
-            "only_mutate": source.relative_to(ROOT),
-            "timeout_multiplier": 6,
-            "pytest_add_cli_args_test_selection": f"\n    {test_file(module)}\n    -m\n    not slow and not gpu",
-        }
-        lines = [f"{name} = {value}" for name, value in options.items()]
-        (folder / "setup.cfg").write_text("\n".join(["[mutmut]", *lines, ""]))
-    (folder / "stamp").write_text(stamp.hexdigest())
+        (folder / "setup.cfg").write_text(setup)
+    (folder / "stamp").write_text(stamp)
     log = folder / "log"
     with log.open("w") as output:
         code = subprocess.run(command, cwd=folder, stdout=output, stderr=output, env=environment()).returncode
@@ -129,8 +133,8 @@ def read_reasons(text: str) -> Reasons:
     return reasons
 
 
-def write(counts: dict[str, tuple[int, int]], reasons: Reasons) -> str:
-    """The report: (killed, all) of every module, and the survivors by reason."""
+def write(counts: dict[str, tuple[int, int, int]], reasons: Reasons) -> str:
+    """The report: (killed, of them by the time limit, all) of every module, and the survivors by reason."""
     lines = [
         "# Mutants",
         "",
@@ -138,12 +142,15 @@ def write(counts: dict[str, tuple[int, int]], reasons: Reasons) -> str:
         "made by mutmut in functions, and how many of them a module's own quick tests notice; those that they do not",
         "notice follow, each with the reason.",
         "",
-        "| module | tests | mutants | killed | share |",
-        "|---|---|---|---|---|",
+        "| module | tests | mutants | killed | of them by the time limit | share |",
+        "|---|---|---|---|---|---|",
     ]
-    for module, (killed, total) in counts.items():
-        lines.append(f"| {module} | {test_file(module)} | {total} | {killed} | {100 * killed / total:.1f} % |")
+    for module, (killed, stopped, total) in counts.items():
+        share = f"{100 * killed / total:.1f} %"
+        lines.append(f"| {module} | {test_file(module)} | {total} | {killed} | {stopped} | {share} |")
     for module, of_module in reasons.items():
+        if not of_module:
+            continue
         lines += ["", f"## {module}"]
         for reason in sorted(set(of_module.values())):
             faults = "\n\n".join(one for one, why in of_module.items() if why == reason)
@@ -151,10 +158,10 @@ def write(counts: dict[str, tuple[int, int]], reasons: Reasons) -> str:
     return "\n".join([*lines, ""])
 
 
-def read_counts(text: str) -> dict[str, tuple[int, int]]:
-    """(killed, all) by module."""
-    found = re.findall(r"^\| (\w+/\w+) \| \S+ \| (\d+) \| (\d+) \|", text, flags=re.M)
-    return {module: (int(killed), int(total)) for module, total, killed in found}
+def read_counts(text: str) -> dict[str, tuple[int, int, int]]:
+    """As `write` takes them."""
+    found = re.findall(r"^\| (\w+/\w+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \|", text, flags=re.M)
+    return {module: (int(killed), int(stopped), int(total)) for module, total, killed, stopped in found}
 
 
 def main() -> None:
@@ -170,11 +177,10 @@ def main() -> None:
         known, counts = read_reasons(text), read_counts(text)
         before = known.get(module, {})
         known[module] = {one: before.get(one, UNEXPLAINED) for one in faults(module, missed)}
-        counts[module] = (len(codes) - len(missed), len(codes))
+        killed, total = len(codes) - len(missed), len(codes)
+        counts[module] = (killed, sum(code in STOPPED for code in codes.values()), total)
         REPORT.write_text(write(*({name: it[name] for name in MODULES if name in it} for it in (counts, known))))
-        print(f"{module}: {counts[module][0]} of {counts[module][1]} killed", flush=True)
-        if counts[module][0] < LEAST * counts[module][1]:
-            print(f"{module}: below {LEAST:.0%}; the survivors stand in {REPORT}", flush=True)
+        print(f"{module}: {killed} of {total} killed{'' if killed >= LEAST * total else f', less than {LEAST:.0%}'}")
     if UNEXPLAINED in REPORT.read_text():
         sys.exit(f"{REPORT}: survivors without a reason. Write a test that notices them, or say why none can.")
 
