@@ -1,7 +1,7 @@
 # make demo    the main job end to end on real data, a few minutes
 # make test    the whole test suite
 # make check   format, lint, types, tests
-# make mutants faults planted in the code, and how many the tests notice: an hour or two
+# make mutants faults planted in the code, and how many the tests notice; hours
 # make install .venv with the sr-transformers command, nothing else
 PYTHON ?= python3
 VENV ?= .venv
