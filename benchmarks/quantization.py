@@ -23,7 +23,7 @@ import torch
 
 from sr_transformers import ModelScorer, PreparedData, evaluate
 from sr_transformers.data.vocabulary import UNK_ID
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.export.onnx import WEIGHTS, export_onnx
 
 BATCH, K, SINGLE = 32, 10, 500
@@ -91,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = PreparedData(options.data)
     exclude_seen = data.filters_seen()
-    model = load_model(options.model, dtype=torch.float32)
+    model = Checkpoint(options.model).model(dtype=torch.float32)
     report = evaluate(ModelScorer(model), data, ks=(K,))
     rows = [{"weights": "checkpoint, PyTorch", **{key: report["metrics"][key] for key in ("hr@10", "ndcg@10")},
              "bytes": sum(parameter.nbytes for parameter in model.parameters())}]  # fmt: skip

@@ -1,8 +1,10 @@
-"""python recipes/scaling_results.py: writes the README's part on the real scaling studies from results/scaling/.
+"""python recipes/scaling_results.py: writes what the kept studies in results/scaling/ say: the README's part on them,
+summary.json (every law with its intervals and held-out sizes) and points.parquet (every run, with units and command).
 
 python recipes/scaling_results.py --add STUDY_FOLDER NAME first keeps a study there: its plan and its run records, whose
-training histories are cut down to the validation losses. `sr-transformers scaling report recipes/results/scaling/NAME
---output FOLDER` writes the whole report, figures included.
+training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study
+is a study folder: copied to another place it goes on with `sr-transformers scaling run`, and `sr-transformers scaling
+report recipes/results/scaling/NAME --output FOLDER` writes the whole report, figures included.
 """
 
 import argparse
@@ -12,9 +14,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+
 from sr_transformers import RunRecord
-from sr_transformers.study.analysis import analyse
+from sr_transformers.study.analysis import Analysis, analyse
+from sr_transformers.study.points_table import table_of, write_points
 from sr_transformers.study.report import ablation_table, held_out_table, size_table
+from sr_transformers.study.summary import summary
 from sr_transformers.study.words import sentences
 
 RESULTS = Path(__file__).parent / "results" / "scaling"
@@ -23,14 +29,13 @@ BEGIN, END = "<!-- scaling -->", "<!-- /scaling -->"
 
 
 def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
-    """Copies a study without what nobody will read again; returns the copy.
+    """Copies a study without what nobody will read again, to its kept copy if there is one; returns the copy.
 
     Raises:
-        FileExistsError: if a study of this name is kept already.
+        FileExistsError: if a run is kept already and says something else: it is of another study.
     """
     target = results / name
-    if target.exists():
-        raise FileExistsError(f"{target} exists; remove it first.")
+    new = {}
     for path in sorted(study.glob("*/*/run.json")):
         record = dataclasses.asdict(RunRecord.load(path))
         record["history"] = [
@@ -38,27 +43,44 @@ def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
             for entry in record["history"]
             if "eval_loss" in entry
         ]
-        copy = target / path.relative_to(study)
-        copy.parent.mkdir(parents=True)
-        copy.write_text(json.dumps(record) + "\n")
+        copy, content = target / path.relative_to(study), json.dumps(record) + "\n"
+        if copy.exists() and copy.read_text() != content:
+            raise FileExistsError(f"{copy} exists and holds another run; remove {target} first.")
+        new[copy] = content
+    for copy, content in new.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(content)
     for file in ("plan.json", "study.yaml"):
         shutil.copy(study / file, target / file)
     return target
 
 
-def text(results: Path = RESULTS) -> str:
+def studies(results: Path = RESULTS) -> dict[str, Analysis]:
+    """What every kept study found, by name."""
+    return {path.parent.name: analyse(path.parent) for path in sorted(results.glob("*/plan.json"))}
+
+
+def write_tables(found: dict[str, Analysis], results: Path = RESULTS) -> None:
+    """Writes summary.json and points.parquet."""
+    entries = [entry for name, one in found.items() for entry in summary(name, one)]
+    (results / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
+    write_points(
+        pa.concat_tables([table_of(name, one.runs) for name, one in found.items()]), results / "points.parquet"
+    )
+
+
+def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
     """Markdown: what every kept study found."""
     parts = []
-    for folder in sorted(path.parent for path in results.glob("*/plan.json")):
-        found = analyse(folder)
+    for name, found in kept.items():
         records = [run.record for run in found.runs]
         sizes = [record.num_non_embedding_parameters for record in records]
         started, hours = min(record.started for record in records)[:10], found.document["training_hours"]
-        planned = json.loads((folder / "plan.json").read_text())["runs"]
+        planned = json.loads((results / name / "plan.json").read_text())["runs"]
         missing = len(set(planned) - {run.name for run in found.runs})
         count = f"{len(records)} of {len(records) + missing}" if missing else f"{len(records)}"
         parts += [
-            f"**{folder.name}** ({started}, {count} runs, N from {min(sizes):,} to {max(sizes):,}, "
+            f"**{name}** ({started}, {count} runs, N from {min(sizes):,} to {max(sizes):,}, "
             f"{hours:.1f} hours of training on one CPU thread):",
             "",
         ]
@@ -85,5 +107,7 @@ if __name__ == "__main__":
             sys.exit(str(error))
     readme = README.read_text()
     before, rest = readme.split(BEGIN)
-    README.write_text(before + BEGIN + "\n" + text() + "\n" + END + rest.split(END)[1])
-    print(text())
+    kept = studies()
+    write_tables(kept)
+    README.write_text(before + BEGIN + "\n" + text(kept) + "\n" + END + rest.split(END)[1])
+    print(text(kept))

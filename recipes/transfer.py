@@ -24,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from transformers import AutoTokenizer
 
 from sr_transformers import ModelScorer, PreparedData, Recipe, RunRecord, evaluate, finetune, prepare, train
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.finetuning.vocabulary import item_list, with_vocabulary
 
 HERE = Path(__file__).parent
@@ -129,7 +128,8 @@ def run(
             record = train(recipe(experiment, experiment.source_epochs, seed), source, checkpoint)
             keep("the checkpoint, on its own log", experiment.source_epochs, seed, record.reports, record)
         if "fine-tuned" in experiment.arms and (UNTRAINED, 0, seed) not in done:
-            model, tokenizer = load_model(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+            loaded = Checkpoint(checkpoint)
+            model, tokenizer = loaded.model(), loaded.tokenizer()
             grown, _, _ = with_vocabulary(model, tokenizer, item_list(target.tokenizer), "nearest", target, seed)
             keep(UNTRAINED, 0, seed, [evaluate(ModelScorer(grown), target)], None)
         for start, options in experiment.arms.items():

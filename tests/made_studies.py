@@ -47,7 +47,7 @@ def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
         "commit": None,
         "hardware": {"device": "cpu", "threads": 1},
         "num_non_embedding_parameters": n,
-        "parameters": {},
+        "parameters": {"blocks": n, "item_embedding": 1002 * width},
         "num_train_interactions": d,
         "num_interactions_seen": round(d * epochs),
         "training_flops": 6.0 * n * d * epochs,

@@ -42,15 +42,15 @@ def test_prepare_tells_what_it_found(walked, capsys):
 
 
 def test_evaluate_hands_precision_and_compilation_to_the_scorer(walked, monkeypatch, capsys):
-    from sr_transformers.evaluation import model_scorer
+    from sr_transformers.evaluation import translation
 
-    asked, plain = [], model_scorer.ModelScorer
+    asked, plain = [], translation.ModelScorer
 
     def spy(model, **options):
         asked.append({name: options.pop(name) for name in ("bf16", "compile")})
         return plain(model, **options)
 
-    monkeypatch.setattr(model_scorer, "ModelScorer", spy)
+    monkeypatch.setattr(translation, "ModelScorer", spy)
     arguments = ["evaluate", "--model", str(walked / "run"), "--data", str(walked / "data"), "--k", "5"]
     assert main(arguments) == 0
     assert main([*arguments, "--bf16", "--compile"]) == 0
@@ -117,9 +117,9 @@ def test_other_commands_refuse_unknown_options(capsys):
     assert "--colour" in capsys.readouterr().err
 
 
-def test_a_model_of_another_vocabulary_is_refused(walked, prepared, capsys):
+def test_a_model_of_none_of_the_items_is_refused(walked, prepared, capsys):
     assert main(["evaluate", "--model", str(walked / "run"), "--data", str(prepared.path)]) == 2
-    assert "another vocabulary" in capsys.readouterr().err
+    assert "knows none of the 10 items of" in capsys.readouterr().err
 
 
 def test_it_is_installed_as_a_command():

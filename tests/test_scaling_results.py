@@ -6,12 +6,15 @@ import re
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from sr_transformers.study.advise import measured_lines
+from sr_transformers.study.summary import summary
 
 ROOT = Path(__file__).parent.parent
-KEPT = sorted((ROOT / "recipes" / "results" / "scaling").glob("*/plan.json"))
+RESULTS = ROOT / "recipes" / "results" / "scaling"
+KEPT = sorted(RESULTS.glob("*/plan.json"))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,14 @@ def script():
 def test_the_readme_says_what_the_kept_studies_say(script):
     shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", (ROOT / "README.md").read_text(), re.DOTALL)
     assert shown
-    assert shown[1].strip() == script.text().strip()
+    kept = script.studies()
+    assert shown[1].strip() == script.text(kept).strip()
+    entries = [entry for name, one in kept.items() for entry in summary(name, one)]
+    assert json.loads((RESULTS / "summary.json").read_text()) == json.loads(json.dumps(entries))
+    points = pl.read_parquet(RESULTS / "points.parquet")
+    assert points.group_by("study").len().sort("study").rows() == [
+        (name, len(kept[name].runs)) for name in sorted(kept)
+    ]
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)
@@ -77,5 +87,11 @@ def test_a_study_is_kept_without_its_histories(script, tmp_path):
     stored = json.loads((kept / "runs" / "a" / "run.json").read_text())
     assert stored["history"] == [{"step": 9, "epoch": 1.0, "eval_loss": 2.0}]
     assert stored["reports"] == source["reports"]
-    with pytest.raises(FileExistsError, match="exists; remove it first"):
+    assert script.keep(study, "x", tmp_path / "results") == kept  # nothing new
+    (study / "runs" / "b").mkdir()
+    (study / "runs" / "b" / "run.json").write_text(json.dumps(source))
+    script.keep(study, "x", tmp_path / "results")
+    assert {path.parent.name for path in kept.glob("runs/*/run.json")} == {"a", "b"}
+    (study / "runs" / "a" / "run.json").write_text(json.dumps({**source, "seed": 99}))
+    with pytest.raises(FileExistsError, match="holds another run; remove"):
         script.keep(study, "x", tmp_path / "results")

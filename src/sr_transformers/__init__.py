@@ -20,6 +20,7 @@ _PUBLIC = {
     "describe": "sr_transformers.data.describe",
     "StreamedData": "sr_transformers.data.streaming",
     "PreparedData": "sr_transformers.data.histories",
+    "Checkpoint": "sr_transformers.evaluation.loading",
     "evaluate": "sr_transformers.evaluation.evaluator",
     "ModelScorer": "sr_transformers.evaluation.model_scorer",
     "run_tasks": "sr_transformers.evaluation.tasks.runner",

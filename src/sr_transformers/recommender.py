@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_first
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
+from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
+from sr_transformers.lsrm.pipeline_lsrm import check_ids
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, top_k_items
 
 ItemId = str | int
@@ -39,6 +41,12 @@ class Recommender:
         bf16: compute the layers in bfloat16 (see `ModelScorer`).
         compile: translate the layers by `torch.compile` (see `ModelScorer`).
 
+    Attributes:
+        exclude_seen: whether items of a user's own history are left out unless a request says otherwise: as the model
+            was validated and tested (`filter_seen` of its configuration), True for one that was not.
+        popular: `(V - 2,)` int64 tokens of the items by falling training count; None if the vocabulary does not keep
+            the counts.
+
     Raises:
         ValueError: if the two do not belong together.
     """
@@ -54,6 +62,9 @@ class Recommender:
         self.model, self.tokenizer = model, tokenizer
         self.scorer = ModelScorer(model, bf16=bf16, compile=compile)
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
+        check_same_items(model.config, items_fingerprint(self._item_of[NUM_SPECIAL:]), "the vocabulary")
+        self.exclude_seen: bool = getattr(model.config, "filter_seen", None) is not False
+        self.popular = popular_first(tokenizer)
         # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
         # the time of one user's request.
         known = enumerate(self._item_of[NUM_SPECIAL:], NUM_SPECIAL)
@@ -61,17 +72,45 @@ class Recommender:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, bf16: bool = False, compile: bool = False, **kwargs
+        cls,
+        name_or_path: str | Path,
+        bf16: bool = False,
+        compile: bool = False,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        **kwargs,
     ) -> "Recommender":
-        """Loads a folder or a Hub id; further arguments go to `AutoModelForCausalLM.from_pretrained`."""
-        model = load_model(name_or_path, **kwargs)
-        return cls(model, AutoTokenizer.from_pretrained(name_or_path), bf16, compile)
+        """Loads a model and its vocabulary from one folder, or from one commit of one repository on the Hub.
+
+        Args:
+            revision, token, cache_dir, subfolder, local_files_only, trust_remote_code: as `Checkpoint`.
+            kwargs: of `AutoModelForCausalLM.from_pretrained`.
+
+        Raises:
+            OSError, ValueError: as `Checkpoint`: if there is no such model, or it is not whole.
+        """
+        checkpoint = Checkpoint(
+            name_or_path,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            subfolder=subfolder,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+        )
+        tokenizer = checkpoint.tokenizer()
+        return cls(checkpoint.model(**kwargs), tokenizer, bf16, compile)
 
     def recommend(
         self,
         history: Sequence[ItemId],
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
     ) -> list[Recommendation]:
@@ -82,7 +121,7 @@ class Recommender:
         self,
         histories: Sequence[Sequence[ItemId]],
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
     ) -> list[list[Recommendation]]:
@@ -92,14 +131,16 @@ class Recommender:
             histories: raw item ids of each user, oldest first. Unknown ids are skipped; of the rest the model reads
                 the most recent `max_position_embeddings`.
             k: how many items; fewer come back if fewer are allowed.
-            exclude_seen: never recommend an item of the user's own history.
+            exclude_seen: never recommend an item of the user's own history; None: as the model was evaluated, see
+                `Recommender.exclude_seen`.
             candidates: recommend only from these.
             fallback: for a history without any known item: "error", or "popularity": the items most frequent in
                 training.
 
         Raises:
-            ValueError: for such a history with fallback "error", k < 1, an unknown fallback, or candidates of which
-                the vocabulary knows none.
+            ValueError: for such a history with fallback "error", or with "popularity" if the vocabulary keeps no
+                training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback, or
+                candidates of which the vocabulary knows none.
             TypeError: for a history that is a single id or a string instead of a sequence of ids.
         """
         if k < 1:
@@ -109,10 +150,15 @@ class Recommender:
         allowed = self.allowed(candidates)
         tokens = [self.encode(history) for history in histories]
         for index, known in enumerate(tokens):
-            if not len(known) and fallback == "error":
+            if not len(known) and (fallback == "error" or self.popular is None):
                 raise ValueError(
                     f"history {index} has no item that the model knows ({list(histories[index])[:5]!r}); "
-                    "pass fallback='popularity' to recommend the most popular items instead."
+                    + (
+                        "pass fallback='popularity' to recommend the most popular items instead."
+                        if self.popular is not None
+                        else "what is popular cannot stand in, as the vocabulary keeps no training counts "
+                        "(`data.vocabulary.set_item_counts` puts them there)."
+                    )
                 )
         rows, memory = rows_of_scores(len(self._item_of)), ScoreMemory()
         results = []
@@ -127,24 +173,26 @@ class Recommender:
         scores: torch.Tensor,
         tokens: Sequence[np.ndarray],
         k: int,
-        exclude_seen: bool,
+        exclude_seen: bool | None,
         allowed: torch.Tensor | None,
     ) -> list[list[Recommendation]]:
         """The k best items of every row of scores.
 
         Args:
             scores: `(B, V)`, of `scorer`; overwritten.
-            tokens: what `encode` made of each history; for an empty one popularity stands in.
+            tokens: what `encode` made of each history; for an empty one popularity (`popular`) stands in.
+            exclude_seen: see `recommend_batch`.
             allowed: `(V,)` bool, see `allowed`; None: everything.
         """
         scores[:, :NUM_SPECIAL] = -torch.inf
         log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
-            if not len(known):  # tokens are numbered by falling training count
-                scores[index] = -torch.arange(scores.shape[1], dtype=scores.dtype, device=scores.device)
-                scores[index, :NUM_SPECIAL] = -torch.inf
+            if not len(known) and self.popular is not None:
+                places = torch.arange(len(self.popular), dtype=scores.dtype, device=scores.device)
+                scores[index] = -torch.inf
+                scores[index, torch.from_numpy(self.popular).to(scores.device)] = -places
                 log_z[index] = torch.nan
-        if exclude_seen:
+        if self.exclude_seen if exclude_seen is None else exclude_seen:
             scores[pairs_of(tokens, scores.device)] = -torch.inf
         if allowed is not None:
             scores[:, ~allowed.to(scores.device)] = -torch.inf
@@ -158,11 +206,12 @@ class Recommender:
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
-        if isinstance(history, str | int):
-            raise TypeError(f"item ids are given as a sequence, got {history!r}; write [{history!r}].")
+        if isinstance(history, str | bytes | int) or not set(map(type, history)) <= {str, int}:  # True is found as 1
+            check_ids(history)
         token_of = self._token_of.get
         tokens = list(map(token_of, history))
         if None in tokens:  # unknown, or of another type than the log had
+            check_ids(history)
             found = (token_of(item, token_of(str(item))) for item in history)
             tokens = [token for token in found if token is not None]
         return np.array(tokens, np.int64)

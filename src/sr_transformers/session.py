@@ -63,7 +63,7 @@ class Session:
         return len(known)
 
     def recommend(
-        self, k: int = 10, exclude_seen: bool = True, candidates: Sequence[ItemId] | None = None
+        self, k: int = 10, exclude_seen: bool | None = None, candidates: Sequence[ItemId] | None = None
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; see `Recommender.recommend_batch`.
 

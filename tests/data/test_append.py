@@ -1,16 +1,19 @@
 import hashlib
-import json
 
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.append import append
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.prepare import prepare
-from sr_transformers.data.vocabulary import UNK_ID
+from sr_transformers.data.vocabulary import UNK_ID, item_counts
+from sr_transformers.demo.session import DemoSession
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 
 def frame(rows: list[tuple], extra: tuple = ()) -> pl.DataFrame:
@@ -147,11 +150,34 @@ def test_fractions_of_time_stay_comparable(tmp_path):
     assert both.manifest["times"] == {"unit_given": "s", "unit": "us", "millionths": True}
 
 
-def test_a_set_of_an_older_version_is_refused(prepared, tmp_path, readable_log):
-    manifest = {key: value for key, value in prepared.manifest.items() if key != "times"}
-    (tmp_path / "old").mkdir()
-    for file in prepared.path.glob("*.arrow"):
-        (tmp_path / "old" / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="old was prepared by an older version: prepare its log again"):
-        append(tmp_path / "old", readable_log, tmp_path / "out")
+def test_a_best_seller_that_comes_late_is_the_most_popular(tmp_path):
+    first = prepare(frame([(f"u{u}", f"i{(u + n) % 9}", n) for u in range(10) for n in range(9)]), tmp_path / "first")
+    late = [(f"v{u}", "hit", 100 + n) for u in range(90) for n in range(10)]
+    both = append(first, frame(late), tmp_path / "both")
+    assert both.item_ids.to_pylist()[-1] == "hit"  # known items keep their tokens
+    vocabulary = AutoTokenizer.from_pretrained(both.path / "tokenizer")
+    assert item_counts(vocabulary).tolist() == both.item_counts[2:].tolist()
+    config = LSRMConfig(vocab_size=both.vocab_size, hidden_size=8, items_fingerprint=both.items_fingerprint)
+    recommender = Recommender(LSRMForCausalLM(config), vocabulary)
+    assert recommender.recommend([], k=1, fallback="popularity")[0].item == "hit"
+    assert DemoSession("page", recommender, {}).choices()[0][1] == "hit"
+
+
+def test_items_keep_their_fingerprint_and_new_ones_change_it(tmp_path):
+    rows = [(f"u{u}", f"i{(u + n) % 9}", n) for u in range(10) for n in range(9)]
+    first = prepare(frame(rows), tmp_path / "first")
+    known = append(first, frame([("v", "i1", 100 + n) for n in range(5)]), tmp_path / "known")
+    new = append(first, frame([("v", "new", 100 + n) for n in range(5)]), tmp_path / "new")
+    assert first.items_fingerprint == items_fingerprint(first.item_ids.to_pylist()) == known.items_fingerprint
+    assert new.items_fingerprint == items_fingerprint([*first.item_ids.to_pylist(), "new"])
+
+
+def test_shuffled_items_are_refused_instead_of_renamed(tmp_path, readable_log):
+    data = prepare(readable_log, tmp_path / "data")
+    items = pl.read_parquet(data.path / "items.parquet")
+    items.sample(fraction=1, shuffle=True, seed=1).write_parquet(data.path / "items.parquet")
+    with pytest.raises(ValueError, match=r"items\.parquet"):
+        append(data.path, frame([("new", "i1", 100 + n) for n in range(5)]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=r"items\.parquet"):
+        _ = PreparedData(data.path).item_counts  # the counts would be those of other items

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import polars as pl
@@ -113,14 +112,6 @@ def test_append_by_command(log, tmp_path, capsys):
     arguments = [str(tmp_path / "first"), str(tmp_path / "next.csv"), "--output", str(tmp_path / "both")]
     assert main(["data", "append", *arguments]) == 0
     assert "11 interactions of 4 users" in capsys.readouterr().out
-
-
-def test_a_set_that_lost_the_ids_of_unknown_items_is_refused(log, tmp_path):
-    data = prepare(log, tmp_path / "data")
-    shutil.copytree(data.path, tmp_path / "old")
-    (tmp_path / "old" / "unknown.arrow").unlink()
-    with pytest.raises(ValueError, match="old does not keep the ids of items outside its vocabulary"):
-        describe(tmp_path / "old")
 
 
 def test_gaps_beyond_int64_count_as_the_largest_and_names_are_no_formulas(tmp_path):

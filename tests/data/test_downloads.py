@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import socketserver
 import threading
 import zipfile
 
@@ -123,8 +124,52 @@ def test_an_archive_without_the_file_is_refused(server, monkeypatch):
     server.content = archive(other=b"")
     one = downloads.DOWNLOADS["small"]
     monkeypatch.setitem(downloads.DOWNLOADS, "small", Download(one.url, one.member, None, "::", None))
-    with pytest.raises(ValueError, match=r"has no ml/ratings.dat in it, or is no zip archive"):
+    with pytest.raises(ValueError, match=r"has no ml/ratings.dat that can be taken out of it, or is no zip archive"):
         fetch("small")
+
+
+@pytest.mark.parametrize(("place", "value"), [(8, 77), (6, 1), (60, 255)], ids=["compression", "password", "content"])
+def test_an_archive_that_cannot_be_unpacked_is_refused(server, monkeypatch, tmp_path, place, value):
+    whole = bytearray(archive(**{"ml/ratings.dat": RATINGS}))
+    whole[place] = value
+    central = whole.index(b"PK\x01\x02")
+    if place < 60:  # both headers of the file say so
+        whole[central + place + 2] = value
+    server.content = bytes(whole)
+    one = downloads.DOWNLOADS["small"]
+    monkeypatch.setitem(downloads.DOWNLOADS, "small", Download(one.url, one.member, None, "::", None))
+    with pytest.raises(
+        ValueError, match=r"small.zip.part has no ml/ratings.dat that can be taken out of it, .*remove it"
+    ):
+        fetch("small")
+    assert files(tmp_path / "cache") == {"small/small.zip.part"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\x01garbage, no protocol\n" * 9,
+        b"",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * (1 << 20) + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot a number\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X-Many: x\r\n" * 1000 + b"\r\n",
+    ],
+    ids=["garbage", "nothing", "a long header", "chunks", "many headers"],
+)
+def test_what_answers_without_speaking_http_is_named(tmp_path, monkeypatch, answer):
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1 << 16)
+            self.request.sendall(answer)
+
+    monkeypatch.setenv(downloads.CACHE_VARIABLE, str(tmp_path / "cache"))
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        one = Download(f"http://127.0.0.1:{running.server_address[1]}/a.csv", None, None, ",", None)
+        monkeypatch.setitem(downloads.DOWNLOADS, "small", one)
+        with pytest.raises(ConnectionError, match=r"small: cannot reach http://127.0.0.1:\d+/a.csv"):
+            fetch("small")
+        running.shutdown()
 
 
 def test_without_a_network_it_says_so_and_what_to_do(server, monkeypatch, tmp_path):

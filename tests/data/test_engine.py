@@ -1,3 +1,7 @@
+import resource
+import subprocess
+import sys
+
 import polars as pl
 import pytest
 
@@ -43,3 +47,31 @@ def test_work_that_does_not_fit_the_memory_goes_to_the_disk(tmp_path):
     engine.close()
     assert spilled > 1 << 20
     assert pl.concat(read).equals(log.select("user_id", ordinal=pl.int_range(pl.len())).sort("user_id", "ordinal"))
+
+
+SMALL = """
+import resource, sys
+from sr_transformers.cli import main
+import sr_transformers.data.prepare
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)
+sys.exit(main(["prepare", sys.argv[2], "--output", sys.argv[3]]))
+"""
+
+
+@pytest.mark.parametrize("mebibytes", [60, 250])
+def test_too_little_address_space_is_said_before_anything_crashes(tmp_path, mebibytes):
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,a,3\n")
+    command = [sys.executable, "-c", SMALL, str(mebibytes), str(tmp_path / "log.csv"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "MiB of address space more, and preparing takes up to 1024: raise the limit (ulimit -v)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_without_a_limit_nothing_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    DuckDBEngine(tmp_path).close()
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1 << 45, 1 << 45))
+    DuckDBEngine(tmp_path).close()

@@ -5,6 +5,7 @@ import pytest
 
 from sr_transformers.data.batches import WindowDataset
 from sr_transformers.data.fractions import FRACTIONS, FractionOfData
+from sr_transformers.data.vocabulary import item_counts
 
 
 def trained_on(data):
@@ -111,3 +112,11 @@ def test_the_manifest_says_what_was_done(prepared):
 def test_mistakes_are_named(prepared, arguments, message):
     with pytest.raises(ValueError, match=message):
         FractionOfData(prepared, *arguments)
+
+
+@pytest.mark.parametrize("of", FRACTIONS)
+def test_its_vocabulary_keeps_the_counts_that_are_left(prepared, of):
+    part = FractionOfData(prepared, of, 0.4)
+    assert item_counts(part.tokenizer).tolist() == part.item_counts[2:].tolist()
+    assert item_counts(prepared.tokenizer).tolist() == prepared.item_counts[2:].tolist()
+    assert part.items_fingerprint == prepared.items_fingerprint

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -6,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from sr_transformers.data.histories import FlatColumn, PreparedData
+from sr_transformers.data.manifest import write_manifest
 
 
 def check(column: FlatColumn, rows: list[list[int]]) -> None:
@@ -41,6 +41,7 @@ def test_long_lists_and_several_record_batches_read_the_same(prepared, tmp_path)
     path = str(tmp_path / "data" / "histories.arrow")
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=4)
+    write_manifest(tmp_path / "data", prepared.manifest)
     data = PreparedData(tmp_path / "data")
     assert data.lengths.tolist() == prepared.lengths.tolist()
     assert data.train_lengths.tolist() == prepared.train_lengths.tolist()
@@ -84,7 +85,11 @@ def test_another_folder_is_refused_with_the_command_that_makes_one(tmp_path):
         PreparedData(tmp_path)
 
 
-def test_a_folder_of_another_format_is_refused(tmp_path):
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 0}))
-    with pytest.raises(ValueError, match=r"manifest.json has format 0, this version reads 1"):
-        PreparedData(tmp_path)
+def test_a_file_that_is_no_arrow_stream_is_named(prepared, tmp_path):
+    shutil.copytree(prepared.path, tmp_path / "data")
+    for name, opening in (("test.arrow", lambda: PreparedData(tmp_path / "data").targets("test")),
+                          ("histories.arrow", lambda: PreparedData(tmp_path / "data"))):  # fmt: skip
+        file = tmp_path / "data" / name
+        file.write_bytes(b"\x07" * file.stat().st_size)
+        with pytest.raises(ValueError, match=rf"data/{name} is damaged: it cannot be read as an Arrow stream .*verify"):
+            opening()

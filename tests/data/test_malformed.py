@@ -65,6 +65,13 @@ GOOD = b'{"user_id": 1, "item_id": 2, "timestamp": 3}\n'
         ("log.jsonl", b"\xef\xbb\xbf" + GOOD, "it begins with a byte order mark"),
         ("log.jsonl", b"user_id\n", "its first line is no JSON object"),
         ("log.jsonl", b"[1]\n", "its first line is no JSON object"),
+        ("log.jsonl", b'{"user_id": 1, "x": ' + b"[" * 10**5, "its first line is no JSON object"),
+        ("log.jsonl", GOOD + b'{"user_id": 1, "item_id": 2, "x": ' + b"[" * 10**5, "row 2 is nested too deeply"),
+        (
+            "log.jsonl",
+            GOOD + b'{"user_id": ' + b'{"a":' * 10**4 + b"1" + b"}" * 10**4 + b"}\n",
+            "row 2 is nested too dee",
+        ),
         ("log.csv.gz", b"no gzip", "Not a gzipped file"),
         ("log.csv.gz", gzip.compress(b"user_id,item_id,timestamp\n1,2,3\n")[:-6], "after row 1 it breaks off"),
         ("log.jsonl.gz", gzip.compress(GOOD * 2)[:-6], "after row 2 it breaks off"),

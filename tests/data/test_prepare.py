@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_transformers.data import interactions, splits, synthetic, writing
+from sr_transformers.data.manifest import FORMAT
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID, decode_items
 
@@ -137,7 +138,7 @@ def test_an_empty_folder_is_a_fine_output_and_the_result_is_readable_for_others(
     (tmp_path / "data").mkdir()
     assert len(prepare(readable_log, tmp_path / "data")) == 14
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
-    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "data" / "manifest.json").read_text())["format"] == FORMAT
 
 
 @pytest.mark.parametrize("failing", ["build_tokenizer", "write_stream"])
@@ -264,6 +265,10 @@ def test_the_histories_may_lie_in_several_files(readable_log, prepared, tmp_path
     assert max(sizes) - min(sizes) <= 12
     with pytest.raises(ValueError, match="shards 0 must be at least 1"):
         prepare(readable_log, tmp_path / "none", shards=0)
+    with pytest.raises(ValueError, match=r"shards 100000 is more than the 14 users of log; take fewer \(--shards\)"):
+        prepare(readable_log, tmp_path / "none", shards=100_000)
+    assert not (tmp_path / "none").exists()
+    assert prepare(readable_log, tmp_path / "most", shards=14).histories[:] == prepared.histories[:]
 
 
 def test_items_outside_the_vocabulary_keep_their_ids(prepared):

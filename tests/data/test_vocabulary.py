@@ -1,3 +1,7 @@
+import base64
+import zlib
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +14,9 @@ from sr_transformers.data.vocabulary import (
     build_tokenizer,
     decode_items,
     encode_items,
+    item_counts,
+    popular_first,
+    set_item_counts,
 )
 
 AWKWARD = st.sampled_from(
@@ -80,3 +87,36 @@ def test_batches_are_padded_and_cut_on_the_left(tmp_path):
 def test_ids_that_cannot_be_told_apart_or_written_are_refused(ids, message):
     with pytest.raises(ValueError, match=message):
         build_tokenizer(ids)
+
+
+def test_training_counts_stay_with_the_vocabulary(tmp_path):
+    counts = np.array([3, 0, 2**40, 3])
+    build_tokenizer(["a", "b", "c", "d"], counts).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert item_counts(tokenizer).tolist() == counts.tolist()
+    assert popular_first(tokenizer).tolist() == [4, 2, 5, 3]  # ties by token
+    assert item_counts(build_tokenizer(["a"])) is None
+    assert popular_first(build_tokenizer(["a"])) is None
+
+
+@pytest.mark.parametrize("counts", [[1, 2], [1, 2, 3, 4], [1, -1, 2], [[1, 2, 3]]])
+def test_there_is_one_count_for_each_item(counts):
+    with pytest.raises(ValueError, match="give one of at least 0 for each of 3 items"):
+        set_item_counts(build_tokenizer(["a", "b", "c"]), np.array(counts))
+
+
+@pytest.mark.parametrize("kept", ["%%%", 7, base64.b64encode(b"no zlib").decode()])
+def test_damaged_counts_are_refused(kept, tmp_path):
+    tokenizer = build_tokenizer(["a", "b"], np.array([1, 2]))
+    tokenizer.init_kwargs["item_counts"] = kept
+    with pytest.raises(ValueError, match=r"item_counts in tokenizer_config\.json is damaged"):
+        item_counts(tokenizer)
+
+
+@pytest.mark.parametrize("other", [[1], [1, 2, 3], [1, -2]])
+def test_counts_of_another_vocabulary_are_refused(other):
+    tokenizer = build_tokenizer(["a", "b"])
+    packed = zlib.compress(np.array(other, "<i8").tobytes())
+    tokenizer.init_kwargs["item_counts"] = base64.b64encode(packed).decode()
+    with pytest.raises(ValueError, match="not one count for each of the 2 items"):
+        item_counts(tokenizer)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +12,13 @@ def make_checkpoint(folder, seed):
     torch.manual_seed(seed)
     config = LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=8, max_position_embeddings=6, initializer_range=0.5)
     LSRMForCausalLM(config).save_pretrained(folder)
-    build_tokenizer(ITEMS).save_pretrained(folder)
+    build_tokenizer(ITEMS, np.arange(len(ITEMS))).save_pretrained(folder)  # the last one is the best seller
     return folder
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
-    """Two models over "item 0" .. "item 29"."""
+    """Two models over "item 0" .. "item 29", of which item n was n times in the training data."""
     folder = tmp_path_factory.mktemp("demo")
     return make_checkpoint(folder / "one", 1), make_checkpoint(folder / "two", 2)
 

@@ -3,8 +3,12 @@
 import sys
 
 import pytest
+from transformers import AutoTokenizer
 
-from sr_transformers.demo.app import build_app
+from sr_transformers import LSRMForCausalLM
+from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.demo.app import _answer, build_app
+from sr_transformers.demo.session import DemoSession
 
 pytest.importorskip("gradio", reason="needs the extra demo")
 
@@ -39,13 +43,34 @@ def test_what_cannot_be_answered_is_said(client):
     assert not any(any(row) for row in one["data"])
     message, one, _ = client.predict("what", 5, True, api_name="/show_next")
     assert "one knows no item of this history" in message
-    assert one["data"][0][1] == "item 0"
+    assert one["data"][0][1] == "item 29"
 
 
 def test_a_chosen_item_goes_to_the_end(client):
     assert client.predict("item 3\n", "item 5", api_name="/_append") == "item 3\nitem 5"
     assert client.predict("", "item 5", api_name="/_append") == "item 5"
     assert client.predict("item 3", None, api_name="/_append") == "item 3"
+
+
+@pytest.mark.parametrize(("filter_seen", "ticked"), [(None, True), (True, True), (False, False)])
+def test_seen_items_are_left_out_if_the_model_was_evaluated_so(checkpoints, tmp_path, filter_seen, ticked):
+    model = LSRMForCausalLM.from_pretrained(checkpoints[0])
+    model.config.filter_seen = filter_seen
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoints[0]).save_pretrained(tmp_path)
+    (box,) = [one for one in build_app(tmp_path).blocks.values() if getattr(one, "elem_id", None) == "exclude-seen"]
+    assert box.value is ticked
+
+
+def test_without_training_counts_the_page_shows_nothing_as_popular(checkpoints, tmp_path):
+    LSRMForCausalLM.from_pretrained(checkpoints[0]).save_pretrained(tmp_path)
+    build_tokenizer([f"item {n}" for n in range(30)]).save_pretrained(tmp_path)
+    session = DemoSession.load(tmp_path)
+    message, table = _answer([session], "what", lambda one, items: one.next_items(items, 5, True), True)
+    assert "its vocabulary keeps no training counts, so there is nothing to show instead" in message
+    assert table == []
+    texts = [getattr(one, "value", None) for one in build_app(tmp_path).blocks.values()]
+    assert any("the first of the vocabulary are there" in text for text in texts if isinstance(text, str))
 
 
 def test_without_gradio_it_says_what_to_install(checkpoints, monkeypatch):

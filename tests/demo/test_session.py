@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 
 from sr_transformers import Recommender
+from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles
 
 
@@ -49,16 +50,25 @@ def test_a_trajectory_ends_when_no_item_is_left(session):
 
 def test_choices_are_the_most_popular_with_titles(session):
     assert session.choices()[:3] == [
-        ("Title 0 (item 0)", "item 0"),
-        ("item 1", "item 1"),
-        ("Title 2 (item 2)", "item 2"),
+        ("item 29", "item 29"),
+        ("Title 28 (item 28)", "item 28"),
+        ("item 27", "item 27"),
     ]
     assert len(session.choices()) == 30
 
 
 def test_unknown_items_are_told_and_popularity_steps_in(session):
     assert session.unknown(["item 1", "[UNK]", "nothing"]) == ["[UNK]", "nothing"]
-    assert session.next_items(["nothing"], 2, True) == [[1, "item 0", "Title 0", "–"], [2, "item 1", "", "–"]]
+    assert session.next_items(["nothing"], 2, True) == [[1, "item 29", "", "–"], [2, "item 28", "Title 28", "–"]]
+
+
+def test_without_training_counts_nothing_is_called_popular(session):
+    plain = build_tokenizer([f"item {n}" for n in range(30)])
+    silent = DemoSession("silent", Recommender(session.recommender.model, plain), {})
+    assert [item for _, item in silent.choices()[:2]] == ["item 0", "item 1"]
+    assert silent.next_items(["nothing"], 2, True) == []
+    assert silent.trajectory(["nothing"], 2, True) == []
+    assert len(silent.next_items(["nothing", "item 3"], 2, True)) == 2
 
 
 def test_a_history_is_one_item_a_line():

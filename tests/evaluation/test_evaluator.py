@@ -8,8 +8,8 @@ import torch
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation import evaluator, ranking
-from sr_transformers.evaluation.baselines import Markov, Popularity
-from sr_transformers.evaluation.evaluator import add_users, evaluate, protocol_line, table
+from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
+from sr_transformers.evaluation.evaluator import add_users, evaluate, protocol_line, seen_choice, table
 from sr_transformers.evaluation.metrics import RankingTotals
 
 A, B, C, D = 2, 3, 4, 5
@@ -45,14 +45,14 @@ def log(tmp_path_factory):
 
 def test_all_items_ranked_by_hand(log):
     report = evaluate(Lookup(), log, ks=(1, 2), filter_seen=False)
-    # Ranks 1 (A), 2 (B), 4 (D), 6 (unknown: V).
+    # Ranks 1 (A), 2 (B), 4 (D), none (unknown).
     assert report["metrics"] == pytest.approx(
         {
             "hr@1": 1 / 4,
             "ndcg@1": 1 / 4,
             "hr@2": 2 / 4,
             "ndcg@2": (1 + 1 / math.log2(3)) / 4,
-            "mrr": (1 + 1 / 2 + 1 / 4 + 1 / 6) / 4,
+            "mrr": (1 + 1 / 2 + 1 / 4 + 0) / 4,
             "coverage@1": 1 / 4,
             "coverage@2": 2 / 4,
             "loss": -(math.log(0.4) + math.log(0.3) + math.log(0.1)) / 3,  # the unknown target has none
@@ -67,11 +67,54 @@ def test_all_items_ranked_by_hand(log):
 
 def test_seen_items_removed_by_hand(log):
     report = evaluate(Lookup(), log, ks=(1,), filter_seen=True)
-    # User 0 saw A B: A (the target) stays, 1. User 1 saw A B C: B stays, 1. User 2 saw A B C D: D stays, 1. Unknown: 6.
+    # User 0 saw A B: A (the target) stays, 1. User 1 saw A B C: B stays, 1. User 2 saw A B C D: D stays, 1. Then none.
     assert report["metrics"]["hr@1"] == pytest.approx(3 / 4)
-    assert report["metrics"]["mrr"] == pytest.approx((1 + 1 + 1 + 1 / 6) / 4)
+    assert report["metrics"]["mrr"] == pytest.approx((1 + 1 + 1 + 0) / 4)
     # The loss is the model's own, seen items or not.
     assert report["metrics"]["loss"] == pytest.approx(-(math.log(0.4) + math.log(0.3) + math.log(0.1)) / 3)
+
+
+def test_a_target_that_nothing_can_name_is_missed_at_every_k(tmp_path):
+    rows = [(u, f"i{(u + k) % 4}", k) for u in range(8) for k in range(4)] + [(u, f"new{u}", 9) for u in range(8)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    data = prepare(frame, tmp_path / "data")
+    report = evaluate(Popularity(data), data, ks=(1, 5, 6, 100))
+    assert report["num_targets"] == report["num_targets_outside_vocabulary"] == 8
+    assert {name: value for name, value in report["metrics"].items() if "coverage" not in name} == {
+        "hr@1": 0, "ndcg@1": 0, "hr@5": 0, "ndcg@5": 0, "hr@6": 0, "ndcg@6": 0, "hr@100": 0, "ndcg@100": 0, "mrr": 0
+    }  # fmt: skip
+
+
+def test_a_scorer_of_other_items_is_refused(markov_prepared, tmp_path):
+    same_size = pl.DataFrame(
+        [(user, f"x{(user + n) % 30}", n) for user in range(60) for n in range(8)],
+        schema=["user_id", "item_id", "timestamp"],
+        orient="row",
+    )
+    other = prepare(same_size, tmp_path / "data")
+    assert other.vocab_size == markov_prepared.vocab_size
+    for kind in (Popularity, Markov, UserFrequency):
+        with pytest.raises(ValueError, match=f"{kind.name} was made of other items than those of"):
+            evaluate(kind(markov_prepared), other)
+
+
+def test_rankings_are_as_chosen_else_as_the_models_were_trained_else_as_the_log_suggests(prepared, markov_prepared):
+    assert seen_choice(None, [], prepared) is True
+    assert seen_choice(None, [None], markov_prepared) is False  # users of this log come back to items
+    assert seen_choice(None, [True, None, True], markov_prepared) is True
+    assert seen_choice(False, [True], markov_prepared) is False
+    assert seen_choice(True, [True, False], markov_prepared) is True
+    with pytest.raises(ValueError, match="some with them kept; say which it is to be"):
+        seen_choice(None, [True, False], markov_prepared)
+
+
+def test_a_scorer_is_ranked_as_it_was_before(log):
+    scorer = Lookup()
+    scorer.filter_seen = False
+    assert evaluate(Lookup(), log, ks=(1,))["protocol"]["filter_seen"] is False  # a log with repeats
+    scorer.filter_seen = True
+    assert evaluate(scorer, log, ks=(1,))["protocol"]["filter_seen"] is True
+    assert evaluate(scorer, log, ks=(1,), filter_seen=False)["protocol"]["filter_seen"] is False
 
 
 def test_seen_items_are_not_covered(log):

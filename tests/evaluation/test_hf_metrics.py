@@ -41,6 +41,11 @@ def test_batches_add_up(load):
     assert metric.compute() == {"mrr": pytest.approx((1 + 1 / 3 + 1 / 11) / 3)}
 
 
+@pytest.mark.parametrize(("name", "arguments"), [("hit_rate", {"k": 10**6}), ("mrr", {}), ("ndcg", {"k": 10**6})])
+def test_a_target_that_nothing_could_name_counts_as_nothing(load, name, arguments):
+    assert load(name).compute(predictions=[1, -1], **arguments) == {name: 1 / 2}
+
+
 @pytest.mark.parametrize("name", ["hit_rate", "mrr", "ndcg"])
 def test_ranks_below_one_are_refused(load, name):
     with pytest.raises(ValueError, match="ranks are integers from 1"):

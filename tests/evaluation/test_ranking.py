@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.evaluation import ranking
 from sr_transformers.evaluation.evaluator import rank_histories
+from sr_transformers.evaluation.metrics import MISSED
 from sr_transformers.evaluation.ranking import log_partition, rank_targets, top_k_items
 
 
 def slow_rank(scores: list[float], target: int, seen: set[int]) -> int:
     if target == UNK_ID:
-        return len(scores)
+        return MISSED
     ranked = [item for item in range(NUM_SPECIAL, len(scores)) if item == target or item not in seen]
     return sum(scores[item] >= scores[target] for item in ranked)
 
@@ -70,8 +71,12 @@ def test_a_seen_target_stays_in_the_ranking():
     assert result.top.tolist() == [[3, 4, -1]]
 
 
-def test_an_unknown_target_gets_rank_v():
-    assert rank_targets(torch.zeros(1, 12), torch.tensor([UNK_ID]), None, 10).ranks.tolist() == [12]
+def test_a_target_that_the_scorer_cannot_name_is_missed():
+    scores = torch.zeros(3, 12)
+    scores[1, 5] = -torch.inf
+    ranking = rank_targets(scores, torch.tensor([UNK_ID, 5, 6]), None, 10)
+    assert ranking.ranks.tolist() == [MISSED, MISSED, 10]
+    assert 5 not in ranking.top[1]
 
 
 @pytest.mark.parametrize("with_probabilities", [True, False])

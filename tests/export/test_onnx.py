@@ -10,6 +10,7 @@ from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer, encode_items
 from sr_transformers.export.onnx import NextItems, export_onnx
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
@@ -69,6 +70,31 @@ def test_the_graph_gives_what_the_recommender_gives(exported, checkpoint, exclud
     for found, wanted in zip(run(exported, HISTORIES[:count], exclude_seen), expected, strict=True):
         assert [item for item, _ in found] == [one.item for one in wanted]
         assert [p for _, p in found] == pytest.approx([one.probability for one in wanted], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("filter_seen", "left_out"), [(None, True), (True, True), (False, False)])
+def test_seen_items_are_named_if_the_model_was_evaluated_so(checkpoint, tmp_path, filter_seen, left_out):
+    model = LSRMForCausalLM.from_pretrained(checkpoint)
+    model.config.filter_seen = filter_seen
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path / "model")
+    path = export_onnx(tmp_path / "model", tmp_path / "onnx", k=60)
+    session, tokens = onnxruntime.InferenceSession(str(path)), np.array([[3, 4, 5], [0, 6, 7]])
+    (unsaid,) = session.run(["items"], {"input_ids": tokens})
+    for said in (True, False):
+        (found,) = session.run(["items"], {"input_ids": tokens, "exclude_seen": np.array([said, said])})
+        assert (found == unsaid).all() == (said == left_out)
+        assert ({3, 4, 5} & set(found[0].tolist()) == set()) == said
+
+
+def test_a_vocabulary_of_other_items_is_not_exported(checkpoint, tmp_path):
+    model = LSRMForCausalLM.from_pretrained(checkpoint)
+    model.config.items_fingerprint = items_fingerprint(ITEMS[::-1])
+    model.save_pretrained(tmp_path / "model")
+    build_tokenizer(ITEMS).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="the model's items are not those of the vocabulary of"):
+        export_onnx(tmp_path / "model", tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 31])

@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
-from sr_transformers import LSRMConfig, LSRMForCausalLM, Recipe, RunRecord, finetune, train
+from sr_transformers import LSRMConfig, LSRMForCausalLM, Recipe, Recommender, RunRecord, finetune, train
 from sr_transformers.data import synthetic
 from sr_transformers.data.prepare import prepare
-from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.data.vocabulary import build_tokenizer, item_counts, item_list
 from sr_transformers.finetuning.run import DataWithOldItems, weights_sha256
-from sr_transformers.finetuning.vocabulary import item_list
+from sr_transformers.lsrm.identity_lsrm import tokenizer_fingerprint
 
 MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
 
@@ -201,3 +201,18 @@ def test_weights_need_an_origin(other, tmp_path):
     model = LSRMForCausalLM(LSRMConfig(vocab_size=other.vocab_size, **MODEL))
     with pytest.raises(ValueError, match="model and origin belong together"):
         train(recipe(), other, tmp_path / "run", model=model)
+
+
+@pytest.mark.parametrize("old_items", ["drop", "keep"])
+def test_a_run_keeps_its_items_and_their_counts(checkpoint, other, old_items, tmp_path):
+    finetune(checkpoint, other, recipe(num_train_epochs=1), tmp_path / "run", old_items=old_items)
+    vocabulary = AutoTokenizer.from_pretrained(tmp_path / "run")
+    config = LSRMConfig.from_pretrained(tmp_path / "run")
+    assert config.items_fingerprint == tokenizer_fingerprint(vocabulary)
+    counts = dict(zip(item_list(vocabulary), item_counts(vocabulary).tolist(), strict=True))
+    for item, count in zip(other.item_ids.to_pylist(), other.item_counts[2:].tolist(), strict=True):
+        assert counts.pop(item) == count
+    assert counts == (dict.fromkeys(range(10), 0) if old_items == "keep" else {})
+    best = other.item_ids.to_pylist()[int(other.item_counts[2:].argmax())]
+    found = Recommender.from_pretrained(tmp_path / "run").recommend([], k=1, fallback="popularity")
+    assert found[0].item == best

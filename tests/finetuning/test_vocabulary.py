@@ -1,14 +1,17 @@
 import math
 
+import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse
 import torch
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.prepare import prepare
-from sr_transformers.data.vocabulary import build_tokenizer
-from sr_transformers.finetuning.vocabulary import add_items, item_list, nearest_weights, with_vocabulary
+from sr_transformers.data.vocabulary import build_tokenizer, item_counts, item_list
+from sr_transformers.finetuning.vocabulary import _keep_best, add_items, nearest_weights, with_vocabulary
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 OLD = ["a", "b", "c", "d"]
 
@@ -181,3 +184,29 @@ def test_a_vocabulary_of_something_else_is_refused():
     tokenizer.pad_token = "d"
     with pytest.raises(ValueError, match="padding is token 5"):
         with_vocabulary(model, tokenizer, ["a"])
+
+
+def test_training_counts_go_on_with_their_items_and_the_model_knows_its_new_ones():
+    model, _ = make()
+    tokenizer = build_tokenizer(OLD, np.array([5, 900, 7, 6]))
+    grown, vocabulary, _ = add_items(model, tokenizer, ["new"])
+    assert item_counts(vocabulary).tolist() == [5, 900, 7, 6, 0]
+    assert grown.config.items_fingerprint == items_fingerprint([*OLD, "new"])
+    assert Recommender(grown, vocabulary).recommend([], k=1, fallback="popularity")[0].item == "b"
+    _, vocabulary, _ = with_vocabulary(grown, vocabulary, ["c", "other", "b"])
+    assert item_counts(vocabulary).tolist() == [7, 0, 900]
+    assert item_counts(add_items(model, build_tokenizer(OLD), ["new"])[1]) is None
+
+
+def test_a_vocabulary_of_other_items_than_the_models_is_refused():
+    model, tokenizer = make()
+    model.config.items_fingerprint = items_fingerprint(OLD)
+    assert add_items(model, tokenizer, ["new"])
+    with pytest.raises(ValueError, match="the model's items are not those of the vocabulary"):
+        add_items(model, build_tokenizer(OLD[::-1]), ["new"])
+
+
+def test_of_equally_near_items_the_more_popular_ones_count():
+    near = scipy.sparse.csr_matrix(np.ones((1, 14)))
+    counts = np.array([0, 0, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9])
+    assert _keep_best(near, counts).indices.tolist() == list(range(4, 14))

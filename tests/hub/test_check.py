@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.data.vocabulary import build_tokenizer, item_list
 from sr_transformers.hub.check import NEEDED, check_run
 
 
@@ -77,10 +77,12 @@ def test_weights_that_are_no_numbers(run, value):
 
 def test_missing_weights(run):
     change_weights(run, lambda weights: weights.pop("model.norm.weight"))
-    with pytest.raises(ValueError, match=r"missing keys: \['model.norm.weight'\]"):
+    with pytest.raises(
+        ValueError, match=r"model.safetensors lacks weights that .*config.json asks for: model.norm.weight"
+    ):
         check_run(run)
     (run / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match="the weights do not load"):
+    with pytest.raises(FileNotFoundError, match="run has no weights"):
         check_run(run)
 
 
@@ -89,7 +91,7 @@ def test_weights_of_another_shape(run):
         weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:-1].clone()
 
     change_weights(run, shrink)
-    with pytest.raises(ValueError, match="the weights do not load"):
+    with pytest.raises(ValueError, match=r"model.embed_tokens.weight \[31, 16\] instead of \[32, 16\]"):
         check_run(run)
 
 
@@ -97,6 +99,13 @@ def test_a_vocabulary_that_does_not_match_the_embedding(run):
     size = len(AutoTokenizer.from_pretrained(run))
     build_tokenizer([f"{item}" for item in range(size)]).save_pretrained(run)
     with pytest.raises(ValueError, match=f"the vocabulary has {size + 2} tokens, the embedding {size} rows"):
+        check_run(run)
+
+
+def test_a_vocabulary_of_as_many_other_items(run):
+    items = item_list(AutoTokenizer.from_pretrained(run))
+    build_tokenizer(items[::-1]).save_pretrained(run)
+    with pytest.raises(ValueError, match="the model's items are not those of its vocabulary"):
         check_run(run)
 
 

@@ -78,6 +78,18 @@ vocabulary.save_pretrained("again")
 for where in ("./again", "./base", "./head", "./local"):
     load(where)
 assert recommend("./again") == found == recommend("./local")
+assert model.config.filter_seen is False  # the run's log has repeats
+everything = pipeline("next-item", model="org/sr", trust_remote_code=True)
+items = vocabulary.convert_ids_to_tokens(list(range(2, len(vocabulary))))
+assert {str(one["item_id"]) for one in everything(items, top_k=99)} == set(items)
+assert everything(items, top_k=99, exclude_seen=True) == []
+model.config.items_fingerprint = "0" * 64
+try:
+    type(everything)(model=model, tokenizer=vocabulary)
+except ValueError as error:
+    assert "the model's items are not those of the vocabulary" in str(error)
+else:
+    raise AssertionError("took a vocabulary of other items")
 try:
     AutoModelForCausalLM.from_pretrained("org/sr", trust_remote_code=False)
 except ValueError:

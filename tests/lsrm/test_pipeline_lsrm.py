@@ -5,6 +5,7 @@ from transformers import pipeline
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.lsrm.configuration_lsrm import CUSTOM_PIPELINES
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import NEXT_ITEM, NextItemPipeline, best_items
 
 ITEMS = ["tea", "green tea", "Käse", "a\tb", "42", "bread"]
@@ -117,6 +118,24 @@ def test_bad_options_are_refused(pipe):
         pipe(["tea"], candidates=["never heard of"])
     with pytest.raises(TypeError, match="colour"):
         pipe(["tea"], colour="red")
+
+
+@pytest.mark.parametrize(("filter_seen", "named"), [(None, 4), (True, 4), (False, 6)])
+def test_seen_items_are_named_if_the_model_was_evaluated_so(filter_seen, named):
+    model = model_of(len(ITEMS))
+    model.config.filter_seen = filter_seen
+    pipe = pipeline("next-item", model=model, tokenizer=build_tokenizer(ITEMS))
+    assert len(pipe(["tea", "bread"])) == named
+    assert len(pipe(["tea", "bread"], exclude_seen=True)) == 4
+    assert len(pipe(["tea", "bread"], exclude_seen=False)) == 6
+
+
+def test_a_vocabulary_of_other_items_is_refused_though_it_is_as_long():
+    model = model_of(len(ITEMS))
+    model.config.items_fingerprint = items_fingerprint(ITEMS)
+    assert pipeline("next-item", model=model, tokenizer=build_tokenizer(ITEMS))(["tea"])
+    with pytest.raises(ValueError, match="the model's items are not those of the vocabulary"):
+        pipeline("next-item", model=model, tokenizer=build_tokenizer(ITEMS[::-1]))
 
 
 def test_a_tokenizer_that_pads_on_the_right_is_refused(model):

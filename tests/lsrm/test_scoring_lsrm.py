@@ -95,7 +95,8 @@ def in_int8(folder):
 def in_int8_by_torch(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.ao.quantization.quantize_dynamic(plain(folder).eval(), {nn.Linear}, torch.qint8)
+        # The head alone: torch quantizes what goes in by the range of all of it, so layers would answer by batch.
+        return torch.ao.quantization.quantize_dynamic(plain(folder).eval(), {"lm_head"}, torch.qint8)
 
 
 def with_bias(folder):
@@ -126,7 +127,8 @@ def filled_up(folder):
 HEADS = {
     one.__name__: one
     for one in (
-        plain, adapted, adapter_folder, hooked, in_bf16, in_int8, in_int8_by_torch, with_bias, on_disk, on_cpu, filled_up
+        plain, adapted, adapter_folder, hooked, in_bf16, in_int8, in_int8_by_torch, with_bias, on_disk, on_cpu,
+        filled_up,
     )
 }  # fmt: skip
 READ = ("plain", "in_bf16", "filled_up")
@@ -168,8 +170,9 @@ def test_gradients_are_those_of_the_models_own_logits(name, tmp_path):
     loss_of_logits(model(input_ids=ids).logits, ids).backward()
     tolerance = 0.02 if name == "in_bf16" else 1e-5
     for name, one in model.named_parameters():
-        torch.testing.assert_close(found[name], one.grad, rtol=tolerance, atol=tolerance * one.grad.abs().max().item())
-        assert found[name].abs().max() > 0, name
+        # The keys' biases change nothing, so their gradients are but rounding.
+        largest = max(one.grad.abs().max().item(), 1e-2)
+        torch.testing.assert_close(found[name], one.grad, rtol=tolerance, atol=tolerance * largest)
 
 
 @pytest.mark.parametrize("name", ["adapted", "in_int8", "plain"])
@@ -193,7 +196,7 @@ def orders(model, history):
     tokens = recommender.encode(history)
     with torch.no_grad():
         graph = NextItems(model.eval(), NUM)(torch.from_numpy(tokens)[None], torch.tensor([False]))
-        logits = model(input_ids=torch.from_numpy(tokens[-WINDOW:])[None]).logits[0, -1, 2 : NUM + 2]
+        logits = model(input_ids=torch.from_numpy(tokens[-WINDOW:])[None], logits_to_keep=1).logits[0, -1, 2 : NUM + 2]
     scorer = ModelScorer(model)
     targets = np.arange(2, NUM + 2)
     ranking, losses = rank_histories(scorer, [tokens] * NUM, targets, None, (NUM,))
@@ -287,7 +290,8 @@ def test_rows_that_are_no_item_have_neither_place_nor_probability(two_tables):
         assert [(one["item_id"], one["score"]) for one in piped] == [(i, pytest.approx(p)) for i, p in expected]
         visit = Session(Recommender(padded, tokenizer), history).recommend(k)
         assert [tuple(one) for one in visit] == [(i, pytest.approx(p)) for i, p in expected]
-        graph = NextItems(padded, min(k, NUM))(tokens[:1], torch.tensor([True]))
+        with torch.no_grad():
+            graph = NextItems(padded, min(k, NUM))(tokens[:1], torch.tensor([True]))
         assert [ids[n - 2] for n in graph["items"][0].tolist() if n] == [one.item for one in expected]
     one, other = (m(input_ids=tokens, labels=tokens).loss.item() for m in (model, padded))
     assert other == pytest.approx(one, rel=1e-5)
@@ -296,7 +300,7 @@ def test_rows_that_are_no_item_have_neither_place_nor_probability(two_tables):
     torch.testing.assert_close(scores, ModelScorer(model).score(list(tokens.numpy())), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(log_partition(scores), scores[:, 2:].logsumexp(1))
     probabilities = padded(input_ids=tokens).logits.softmax(-1)
-    assert probabilities[..., 2 : NUM + 2].sum(-1) == pytest.approx(1.0, rel=1e-5)
+    torch.testing.assert_close(probabilities[..., 2 : NUM + 2].sum(-1), torch.ones(2, 3))
     assert not probabilities[..., :2].any()
     assert not probabilities[..., NUM + 2 :].any()
     with pytest.raises(ValueError, match="k is 61; this vocabulary has 60 items"):
@@ -304,7 +308,7 @@ def test_rows_that_are_no_item_have_neither_place_nor_probability(two_tables):
 
 
 def test_nothing_but_items_is_generated_and_nothing_else_learns(two_tables):
-    model, padded, _ = two_tables
+    _, padded, _ = two_tables
     ids = torch.randint(2, NUM + 2, (3, 3), generator=torch.Generator().manual_seed(0))
     for settings in ({"do_sample": False}, {"do_sample": True, "top_k": 0}, {"num_beams": 3, "do_sample": False}):
         found = padded.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, pad_token_id=0, **settings)
@@ -361,7 +365,7 @@ def test_another_model_says_by_its_configuration_what_fills_up_its_table():
     )  # fmt: skip
     llama, tokenizer = AutoModelForCausalLM.from_config(config).eval(), build_tokenizer(ITEMS)
     for open_it in (Recommender, lambda model, tokenizer: pipeline("next-item", model=model, tokenizer=tokenizer)):
-        with pytest.raises(ValueError, match="has 62 tokens, the model 128.*set num_items to 60 in its config.json"):
+        with pytest.raises(ValueError, match=r"has 62 tokens, the model 128.*set num_items to 60 in its config\.json"):
             open_it(llama, tokenizer)
     llama.config.num_items = NUM
     recommender = Recommender(llama, tokenizer)

@@ -147,3 +147,21 @@ def test_parts_keep_their_labels():
     part = points_from(GOOD, rows=list("abcd")).take(np.array([False, True, False, True]))
     assert part.rows == ["b", "d"]
     assert part.columns["N"].tolist() == [1e5, 1e7]
+
+
+def test_rows_are_chosen_by_what_they_hold(tmp_path):
+    (tmp_path / "t.csv").write_text("study,N,loss\na,1000,5.0\nb,2000,4.0\na,4000,3.0\n")
+    points = read_table(tmp_path / "t.csv", None, "n", {"study": "a"})
+    assert points.columns["loss"].tolist() == [5.0, 3.0]
+    assert points.rows[1].endswith("t.csv row 3")
+    assert points.dropped == {"other rows of the table": 1}
+    with pytest.raises(ValueError, match="no row holds study = c"):
+        read_table(tmp_path / "t.csv", None, "n", {"study": "c"})
+    with pytest.raises(ValueError, match="no column 'block'; it has 'study', 'N', 'loss'"):
+        read_table(tmp_path / "t.csv", None, "n", {"block": "c"})
+
+
+def test_a_parquet_file_that_is_none_is_named(tmp_path):
+    (tmp_path / "t.parquet").write_text("N,loss\n")
+    with pytest.raises(ValueError, match=r"t.parquet is no Parquet file"):
+        read_table(tmp_path / "t.parquet")

@@ -3,6 +3,7 @@ import re
 import shutil
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from made_studies import add_run
 
@@ -24,6 +25,7 @@ def test_the_folder_is_what_the_hub_shows(written):
     assert text.startswith("---\nlibrary_name: sr_transformers\n")
     assert "data_files: runs.parquet" in text
     assert pl.read_parquet(output / "runs.parquet").height == 46
+    assert pq.read_schema(output / "runs.parquet").field("loss").metadata == {b"unit": b"nats per test target"}
     lines = (output / "runs.jsonl").read_text().splitlines()
     assert len(lines) == 46
     assert json.loads(lines[0])["history"] == []
@@ -35,7 +37,8 @@ def test_every_figure_is_there_twice_and_linked(written):
     text = (output / "README.md").read_text()
     names = {path.stem for path in (output / "figures").glob("*.png")}
     assert names == {path.stem for path in (output / "figures").glob("*.svg")}
-    assert names >= {"loss-size", "loss-held-out", "predicted-measured", "size-and-data", "data", "isoflop", "shape"}
+    assert names >= {"loss-size", "loss-held-out", "predicted-measured", "size-and-data", "data", "isoflop", "isoloss"}
+    assert names >= {"learning-curves", "compute", "shape"}
     assert "repetition" in names
     assert all(f"![{name}](figures/{name}.png)" in text for name in names)
 

@@ -168,3 +168,12 @@ def test_the_table_adds_up(study):
 def test_no_record_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no finished run"):
         load_records(tmp_path)
+
+
+def test_a_study_stays_with_the_items_it_was_begun_on(study, prepared, markov_prepared, tmp_path):
+    """Its records would stand in one table."""
+    output = tmp_path / "out"
+    run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
+    run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
+    with pytest.raises(ValueError, match="out was begun on a log of other items than those of"):
+        run_study(study, output, prepared, dry_run=True, say=lambda _: None)

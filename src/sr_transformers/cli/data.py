@@ -1,11 +1,13 @@
-"""`sr-transformers data describe` and `data append`: look at a log, and add new days to a prepared one."""
+"""`sr-transformers data describe`, `append`, `verify`: look at a log, add days to a prepared one, check its files."""
 
 import argparse
+
+from sr_transformers.cli.prepare import plain_warnings
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the commands and their options."""
-    parser = commands.add_parser("data", help="look at a log, or add new days to a prepared one")
+    parser = commands.add_parser("data", help="look at a log, add new days to a prepared one, check its files")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     one = actions.add_parser("describe", help="sizes, lengths, popularity, repeats, ties, time and leaks of a log")
     one.add_argument("source", help="a prepared folder, or what `prepare` takes")
@@ -20,6 +22,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     two.add_argument("source", help="the new rows, as for `prepare`")
     two.add_argument("--output", required=True, help="folder to make")
     two.set_defaults(run=_append)
+    three = actions.add_parser("verify", help="compare the files of a prepared folder with the digests in its manifest")
+    three.add_argument("folder", help="the prepared folder")
+    three.set_defaults(run=_verify)
     for action in (one, two):
         action.add_argument("--names", nargs="+", metavar="NAME", help="columns of CSV files that have no header line")
         action.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")
@@ -38,7 +43,8 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
         "domain": options.domain_column,
     }
     columns = {ours: theirs for ours, theirs in given.items() if theirs}
-    report = describe(options.source, columns, options.time_unit, options.names, options.separator)
+    with plain_warnings(options.command):
+        report = describe(options.source, columns, options.time_unit, options.names, options.separator)
     print(as_text(report))
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -49,9 +55,18 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
 def _append(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.append import append
 
-    data = append(options.folder, options.source, options.output, options.names, options.separator)
+    with plain_warnings(options.command):
+        data = append(options.folder, options.source, options.output, options.names, options.separator)
     counts = data.manifest["counts"]
     print(
         f"{options.output}: {counts['interactions']:,} interactions of {counts['users']:,} users, "
         f"{counts['items_in_vocabulary']:,} items in the vocabulary"
     )
+
+
+def _verify(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.data.manifest import verify
+
+    files = verify(options.folder)
+    size = sum(said["bytes"] for said in files.values())
+    print(f"{options.folder}: {len(files)} files of {size:,} bytes together are what was made")

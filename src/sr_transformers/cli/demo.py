@@ -8,6 +8,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one = commands.add_parser("demo", help="a page that shows what a checkpoint recommends")
     one.add_argument("model", help="folder or Hub id")
     one.add_argument("--compare", metavar="MODEL", help="a second checkpoint, shown beside it")
+    one.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub")
+    one.add_argument("--compare-revision", metavar="REVISION", help="the same of the second one")
     one.add_argument("--titles", metavar="FILE", help="csv, tsv or parquet with the columns item_id and title")
     one.add_argument("--study", metavar="FOLDER", help="show the figures of this folder")
     one.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
@@ -20,9 +22,12 @@ def _demo(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.demo.app import build_app
     from sr_transformers.demo.space import write_space
 
+    revisions = {"revision": options.revision, "compare_revision": options.compare_revision}
+    if options.compare_revision and not options.compare:
+        raise ValueError("--compare-revision is the revision of a second checkpoint; add --compare.")
     if options.space:
-        print(write_space(options.model, options.space, options.compare, options.titles, options.study))
+        print(write_space(options.model, options.space, options.compare, options.titles, options.study, **revisions))
         return
-    app = build_app(options.model, options.compare, options.titles, options.study)
+    app = build_app(options.model, options.compare, options.titles, options.study, **revisions)
     allowed = [options.study] if options.study else []
     app.launch(server_name=options.host, server_port=options.port, allowed_paths=allowed)

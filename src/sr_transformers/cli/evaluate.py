@@ -4,16 +4,21 @@ import argparse
 import json
 from pathlib import Path
 
+from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
     one = commands.add_parser("evaluate", help="full ranking of a checkpoint beside the baselines")
     one.add_argument("--model", action="append", default=[], help="folder or Hub id; may be given several times")
+    one.add_argument("--revision", action=RevisionOfModel, help="branch, tag or commit, on the Hub, of the --model "
+                     "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
     one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
-                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
+                     help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
+                     "where users repeat items")  # fmt: skip
     one.add_argument("--bf16", action="store_true", help="compute the models' layers in bfloat16: faster, less exact")
     one.add_argument("--compile", action="store_true",
                      help="translate the layers by torch.compile; pays for hundreds of thousands of users")  # fmt: skip
@@ -24,18 +29,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
-    from sr_transformers.evaluation.evaluator import evaluate, table
-    from sr_transformers.evaluation.loading import load_model
-    from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
+    from sr_transformers.evaluation.evaluator import evaluate, seen_choice, table
+    from sr_transformers.evaluation.loading import Checkpoint
+    from sr_transformers.evaluation.translation import open_scorer
 
-    data = PreparedData(options.data)
-    filter_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
-    scorers: list = [
-        ModelScorer(load_model(name), name=name, reuse_memory=True, bf16=options.bf16, compile=options.compile)
-        for name in options.model
-    ]
-    for scorer in scorers:
-        check_vocabulary(scorer.name, scorer.model.config, data)
+    data = PreparedData(options.data).verified()
+    checkpoints = [Checkpoint(name, revision=revision_of(options, place)) for place, name in enumerate(options.model)]
+    scorers: list = [open_scorer(one, data, options.bf16, options.compile) for one in checkpoints]
+    choice = {"auto": None, "remove": True, "keep": False}[options.seen]
+    filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
     scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]

@@ -13,6 +13,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     one.add_argument("recipe", help="a YAML of recipes/ with the checkpoint's architecture")
     one.add_argument("--model", required=True, help="folder or Hub id of the checkpoint")
+    one.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub")
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--init", default="nearest", choices=("nearest", "mean", "random"), help="rows of new items")
@@ -26,12 +27,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _finetune(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.train import overrides
     from sr_transformers.evaluation.evaluator import table
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.finetuning.run import finetune
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.run import leave_processes
 
     record = finetune(
-        options.model,
+        Checkpoint(options.model, revision=options.revision),
         options.data,
         Recipe.load(options.recipe, overrides(rest)),
         options.output,

@@ -1,6 +1,11 @@
 """`sr-transformers prepare`: from a raw log to a prepared folder."""
 
 import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -48,29 +53,42 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
         "domain": options.domain_column,
         "rating": options.rating_column,
     }
-    data = prepare(
-        options.source,
-        options.output,
-        columns={ours: theirs for ours, theirs in given.items() if theirs},
-        split=options.split,
-        min_interactions=options.min_interactions,
-        validation_from=options.validation_from,
-        test_from=options.test_from,
-        min_trajectory_length=options.min_trajectory_length,
-        unseen_share=options.unseen_share,
-        split_seed=options.split_seed,
-        min_rating=options.min_rating,
-        since=options.since,
-        until=options.until,
-        repeats=options.repeats,
-        time_unit=options.time_unit,
-        names=options.names,
-        separator=options.separator,
-        shards=options.shards,
-        engine=options.engine,
-    )
+    with plain_warnings(options.command):
+        data = prepare(
+            options.source,
+            options.output,
+            columns={ours: theirs for ours, theirs in given.items() if theirs},
+            split=options.split,
+            min_interactions=options.min_interactions,
+            validation_from=options.validation_from,
+            test_from=options.test_from,
+            min_trajectory_length=options.min_trajectory_length,
+            unseen_share=options.unseen_share,
+            split_seed=options.split_seed,
+            min_rating=options.min_rating,
+            since=options.since,
+            until=options.until,
+            repeats=options.repeats,
+            time_unit=options.time_unit,
+            names=options.names,
+            separator=options.separator,
+            shards=options.shards,
+            engine=options.engine,
+        )
     print(f"{options.output}: {data.manifest['split']}. {data.manifest['leaks']}")
     for name, value in data.manifest["counts"].items():
         moment = name in ("first", "last", "validation_from", "test_from")
         shown = f"{value}" if moment else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
         print(f"  {name.replace('_', ' '):42} {shown}")
+
+
+@contextlib.contextmanager
+def plain_warnings(command: str) -> Iterator[None]:
+    """Warnings about a log as one line each, like errors."""
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        print(f"sr-transformers {command}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -7,9 +7,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Declares the command and its options."""
     one = commands.add_parser("recommend", help="next items for a history of raw item ids")
     one.add_argument("--model", required=True, help="folder or Hub id")
+    one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--history", nargs="+", required=True, metavar="ITEM", help="item ids, oldest first")
     one.add_argument("-k", type=int, default=10)
-    one.add_argument("--keep-seen", action="store_true", help="allow items of the history itself")
+    one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
+                     help="items of the history itself; auto does as the model's evaluation did")  # fmt: skip
     one.add_argument("--candidates", nargs="+", metavar="ITEM", help="recommend only from these")
     one.add_argument("--fallback", default="error", choices=("error", "popularity"), help="if no item is known")
     one.set_defaults(run=_recommend)
@@ -18,9 +20,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.recommender import Recommender
 
-    recommender = Recommender.from_pretrained(options.model)
-    found = recommender.recommend(
-        options.history, options.k, not options.keep_seen, options.candidates, options.fallback
-    )
+    recommender = Recommender.from_pretrained(options.model, revision=options.revision)
+    exclude_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
+    found = recommender.recommend(options.history, options.k, exclude_seen, options.candidates, options.fallback)
     for place, one in enumerate(found, 1):
         print(f"{place:3}  {one.item}  {one.probability:.4f}")

@@ -107,7 +107,9 @@ def _minutes(value: str) -> float:
 
 
 def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
-    parser.add_argument("points", nargs=nargs, help="a CSV or TSV table, run.json files or folders of them, or a study")
+    parser.add_argument(
+        "points", nargs=nargs, help="a CSV, TSV or Parquet table, run.json files or folders of them, or a study"
+    )
     for flag, what in (
         ("n", "parameters in the blocks"),
         ("d", "training interactions"),
@@ -117,6 +119,7 @@ def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
         ("metric", "HR or NDCG, a fraction"),
     ):
         parser.add_argument(f"--{flag}-column", metavar="NAME", help=f"the table's column of {what}")
+    parser.add_argument("--where", nargs="+", default=[], metavar="NAME=VALUE", help="rows of the table to read")
     parser.add_argument("--metric", default="ndcg@10", help="metric of run records for --law saturating")
     parser.add_argument("--drop-largest-losses", type=int, default=0, metavar="K", help="leave out the K worst points")
 
@@ -138,7 +141,8 @@ def _read(options: argparse.Namespace) -> "Points":
             raise ValueError(f"give one table, or run records; these are {len(paths)} tables.")
         names = {"N": options.n_column, "D": options.d_column, "C": options.c_column, "unique": options.unique_column,
                  "loss": options.loss_column, "metric": options.metric_column}  # fmt: skip
-        points = read_table(paths[0], names, None if getattr(options, "compare", None) else options.law)
+        where = dict(text.partition("=")[::2] for text in options.where)
+        points = read_table(paths[0], names, None if getattr(options, "compare", None) else options.law, where)
     return points.drop_largest_losses(options.drop_largest_losses)
 
 
@@ -212,6 +216,11 @@ def _from_fit(options: argparse.Namespace) -> dict:
     law = law_named(document["law"])
     if options.points:
         raise ValueError("give points or --fit, not both.")
+    for flag in ("n", "d", "unique", "flops"):
+        given = getattr(options, flag)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"--{flag} is {value:g}; it must be a finite number above 0.")
     if not (options.n or options.flops):
         raise ValueError("--fit answers --n N ... (with --d D where the law needs it) or --flops C ...")
     answers: dict = {"law": law.name, "status": document["status"], "params": document["params"]}
@@ -248,11 +257,12 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> None:
     import dataclasses
 
     from sr_transformers.data.histories import PreparedData
-    from sr_transformers.evaluation.loading import load_model
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.study.teacher import sample_log
 
+    checkpoint = Checkpoint(options.model)
     found = sample_log(
-        load_model(options.model), PreparedData(options.data), options.interactions, options.output, options.seed
+        checkpoint.model(), PreparedData(options.data), options.interactions, options.output, options.seed
     )
     print(json.dumps(dataclasses.asdict(found), indent=2))
 

@@ -4,6 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+
 _TASKS = (
     "overall",
     "long_tail",
@@ -24,11 +26,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--model", action="append", default=[], metavar="[NAME=]PATH[,PATH...]",
                      help="folder or Hub id; several paths are one model trained with several seeds; may be given "
                      "several times: the first is what the others are compared with")  # fmt: skip
+    one.add_argument("--revision", action=RevisionOfModel, help="branch, tag or commit, on the Hub, of all paths of "
+                     "the --model before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
     one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
-                     help="seen items in the ranking; auto keeps them where users repeat items")  # fmt: skip
+                     help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
+                     "where users repeat items")  # fmt: skip
     one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
     one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
     one.add_argument("--tail-groups", type=int, metavar="N")
@@ -47,13 +52,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.histories import PreparedData
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.tasks.checkpoints import model_contestant
     from sr_transformers.evaluation.tasks.figures import draw
     from sr_transformers.evaluation.tasks.report import markdown
-    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
+    from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks, with_seen_choice
     from sr_transformers.evaluation.tasks.task import TaskOptions
 
-    data = PreparedData(options.data)
+    data = PreparedData(options.data).verified()
     if options.json and not Path(options.json).absolute().parent.is_dir():
         raise FileNotFoundError(f"--json {options.json}: there is no such folder; make it first.")
     given = {
@@ -71,9 +77,12 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
     contestants = []
-    for text in options.model:
+    for place, text in enumerate(options.model):
         name, _, paths = text.rpartition("=")
-        contestants.append(model_contestant(name or paths, paths.split(","), data, options.window))
+        opened = [Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")]
+        shown = name or ",".join(one.name for one in opened)
+        contestants.append(model_contestant(shown, opened, data, options.window))
+    settings = with_seen_choice(settings, contestants, data)
     if not options.no_baselines:
         contestants += baseline_contestants(data, settings)
     report = run_tasks(contestants, data, options.task, settings, progress=True)

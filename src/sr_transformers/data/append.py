@@ -54,10 +54,8 @@ def append(
     """
     output = Path(output)
     check_output(output)
-    old = folder if isinstance(folder, PreparedData) else PreparedData(folder)
+    old = (folder if isinstance(folder, PreparedData) else PreparedData(folder)).verified()
     before = old.manifest
-    if "times" not in before:
-        raise ValueError(f"{old.path} was prepared by an older version: prepare its log again, then append.")
     filters = Filters(**before["filters"], min_interactions=before["min_interactions"])
     if filters.min_interactions > 1 or filters.repeats != interactions.KEEP:
         raise ValueError(
@@ -77,7 +75,9 @@ def append(
         engine = DuckDBEngine(parts[0])
         try:
             engine.load(log, columns, filters.min_rating is not None)
-            sound = interactions.make_sound(engine, log.name, filters, times["unit_given"], times["millionths"])
+            sound = interactions.make_sound(
+                engine, log.name, filters, times["unit_given"], times["millionths"], before["counts"]["last"]
+            )
             new_users, new_rows = sorted_on_disk(engine, sound, parts[0])
         finally:
             engine.close()
@@ -93,7 +93,7 @@ def append(
             parts[2],
         )
         manifest: dict[str, Any] = {
-            **{key: before[key] for key in ("format", "columns", "min_interactions", "filters", "times")},
+            **{key: before[key] for key in ("columns", "min_interactions", "filters", "times")},
             "source": description.result(),
             "appended_to": {
                 "manifest_sha256": old.digest,

@@ -13,8 +13,9 @@ import numpy as np
 
 from sr_transformers.data import interactions, sources
 from sr_transformers.data.engine import DuckDBEngine
-from sr_transformers.data.histories import MANIFEST, PreparedData
+from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters
+from sr_transformers.data.manifest import MANIFEST
 from sr_transformers.data.moments import show_moment
 from sr_transformers.data.prepare import sorted_on_disk
 from sr_transformers.data.reopen import reopen
@@ -96,7 +97,7 @@ def _rows(
     """Name, rows, unit of time, and the prepared data if that is what it is."""
     is_folder = isinstance(source, str | Path) and (Path(source) / MANIFEST).is_file()
     if isinstance(source, PreparedData) or is_folder:
-        data = source if isinstance(source, PreparedData) else PreparedData(source)
+        data = (source if isinstance(source, PreparedData) else PreparedData(source)).verified()
         rows, _ = reopen(data, folder)
         yield data.path.name, rows, data.manifest.get("times", {}).get("unit"), data
         return

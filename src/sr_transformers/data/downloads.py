@@ -6,11 +6,14 @@ for Amazon nobody publishes a digest, so the first download's SHA-256 is kept be
 """
 
 import hashlib
+import http.client
+import lzma
 import os
 import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,18 +139,18 @@ def _download(name: str, url: str, part: Path) -> Path:
             if begun and answer.status != 206:  # the server began anew
                 file.truncate(0)
             shutil.copyfileobj(answer, file, 1 << 20)
-            expected = answer.headers.get("Content-Length")
+            expected = answer.headers.get("Content-Length", "")
             before = begun if answer.status == 206 else 0
     except urllib.error.HTTPError as error:
         if error.code == 416 and begun:  # nothing is left to fetch
             return part
         raise ConnectionError(f"{name}: {url} answered {error.code} {error.reason}.") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # what answers may not speak HTTP
         raise ConnectionError(
             f"{name}: cannot reach {url} ({error}). Without a network, put the file there yourself, as {part}, and run "
             "this again; a download that broke off goes on where it was."
         ) from error
-    if expected is not None and part.stat().st_size - before < int(expected):
+    if expected.isdecimal() and part.stat().st_size - before < int(expected):
         raise ConnectionError(f"{name}: {url} broke off after {part.stat().st_size} bytes; run this again to go on.")
     return part
 
@@ -157,8 +160,13 @@ def _take(archive: Path, member: str, file: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content, content.open(member) as source, open(file, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{archive} has no {member} in it, or is no zip archive: remove it and try again.") from error
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, EOFError, RuntimeError) as error:
+        file.unlink(missing_ok=True)
+        # Besides damage: a compression that is not known here, or a password.
+        raise ValueError(
+            f"{archive} has no {member} that can be taken out of it, or is no zip archive ({error}): remove it and try "
+            "again."
+        ) from error
 
 
 def _digest(file: Path, kind: str) -> str:

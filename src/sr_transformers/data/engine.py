@@ -8,6 +8,7 @@ import contextlib
 import glob
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -18,10 +19,11 @@ import pyarrow.parquet as pq
 
 from sr_transformers.columns import DOMAIN, ITEM, USER
 from sr_transformers.data.malformed import MAX_LINE, csv_fault, jsonl_fault
-from sr_transformers.data.sources import JSONL, PARQUET, Log, column_names, map_columns, map_files
+from sr_transformers.data.sources import JSONL, PARQUET, Log, check_types, column_names, map_columns, map_files
 
 BATCH_ROWS = 1 << 20
 IDS = (USER, ITEM, DOMAIN)
+ADDRESS_SPACE = 1 << 30  # bytes that a preparation may take
 
 
 class Engine(Protocol):
@@ -66,10 +68,12 @@ class DuckDBEngine:
         memory: limit of what DuckDB holds, for example "1GB".
 
     Raises (all methods):
-        OSError: if neither the memory nor the disk of `folder` holds what is needed.
+        OSError: if neither the memory nor the disk of `folder` holds what is needed, or the process may not take
+            `ADDRESS_SPACE` more (`ulimit -v`): DuckDB would crash.
     """
 
     def __init__(self, folder: Path, memory: str = "800MB"):
+        _check_address_space()
         self.versions = {"duckdb": duckdb.__version__}
         self._folder = folder
         self._connection = duckdb.connect()
@@ -96,7 +100,9 @@ class DuckDBEngine:
         """A table, filled from the frame or the text files."""
         if log.table is not None:
             names = map_columns(log.table.column_names, log.name, columns, rating)
-            self._connection.register("given", log.table.select(list(names.values())).rename_columns(list(names)))
+            table = log.table.select(list(names.values())).rename_columns(list(names))
+            check_types(log.name, dict(zip(table.column_names, table.schema.types, strict=True)))
+            self._connection.register("given", _widened(table))
             with self._room():
                 self._connection.execute("CREATE TABLE loaded AS SELECT * FROM given")
             self._connection.unregister("given")
@@ -203,6 +209,18 @@ class DuckDBEngine:
         self._connection.close()
 
 
+def _check_address_space() -> None:
+    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
+    if limit == resource.RLIM_INFINITY or not used.exists():
+        return
+    left = limit - int(used.read_text().split()[0]) * resource.getpagesize()
+    if left < ADDRESS_SPACE:
+        raise OSError(
+            f"this process may take {max(left, 0) >> 20} MiB of address space more, and preparing takes up to "
+            f"{ADDRESS_SPACE >> 20}: raise the limit (ulimit -v)."
+        )
+
+
 @contextlib.contextmanager
 def reading(log: Log, file: Path, names: dict[str, str], errors: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Errors of a reader as one that names the file, and the row where it is text.
@@ -232,6 +250,12 @@ def brief(error: Exception) -> str:
     text = re.sub("Original Line:.*\n", "", str(error))
     text = re.split(r"Possible fixes|Possible Solution|Try setting|Try increasing|LINE \d+:|SQLSTATE", text)[0]
     return " ".join(text.split())[:300]
+
+
+def _widened(table: pa.Table) -> pa.Table:
+    """Half floats as floats of 32 bits, which DuckDB takes from Arrow."""
+    fields = [pa.field(one.name, pa.float32()) if pa.types.is_float16(one.type) else one for one in table.schema]
+    return table.cast(pa.schema(fields))
 
 
 def _json_id(column: str) -> str:

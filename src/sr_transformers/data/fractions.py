@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.vocabulary import NUM_SPECIAL, set_item_counts
 
 USERS, INTERACTIONS, CONTEXT = "users", "interactions", "context"
 FRACTIONS = (USERS, INTERACTIONS, CONTEXT)
@@ -86,3 +88,10 @@ class FractionOfData(PreparedData):
         for history in np.nonzero(self.train_lengths)[0].tolist():
             np.add.at(counts, self.train_items(history, int(self.train_lengths[history])), 1)
         return counts
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The item vocabulary of the whole log, with the counts that are left."""
+        tokenizer = super().tokenizer
+        set_item_counts(tokenizer, self.item_counts[NUM_SPECIAL:])
+        return tokenizer

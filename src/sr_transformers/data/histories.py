@@ -1,7 +1,8 @@
 """A prepared log on disk, and how it is read: memory-mapped Arrow, so that memory does not grow with the log.
 
 A prepared folder holds
-    manifest.json     what was read, what was left out, the split and what it leaks, versions
+    manifest.json     what was read, what was left out, the split and what it leaks, versions, the fingerprint of
+                      the items in the order of their tokens, size and digest of every other file
     histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
                       train_length (the first so many are training data), and domains where the log has them
                       (places in the manifest's list of names); in several shards
@@ -11,14 +12,13 @@ A prepared folder holds
     validation.arrow  a row per target: history (row of the user), position (of the target in the history)
     test.arrow        likewise
     items.parquet     a row per token from 2 on: item_id, train_count
-    tokenizer/        the item vocabulary for AutoTokenizer
+    tokenizer/        the item vocabulary for AutoTokenizer, with the training counts
 """
 
 import hashlib
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import datasets
 import numpy as np
@@ -26,10 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sr_transformers.data.manifest import MANIFEST, Files, check_contents, check_sizes, read_manifest
 from sr_transformers.data.vocabulary import NUM_SPECIAL
-
-MANIFEST = "manifest.json"
-FORMAT = 1
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint, tokenizer_fingerprint
 
 
 def shard_name(shard: int, shards: int) -> str:
@@ -39,6 +38,21 @@ def shard_name(shard: int, shards: int) -> str:
     ('histories.arrow', 'histories-00002-of-00004.arrow')
     """
     return "histories.arrow" if shards == 1 else f"histories-{shard:05}-of-{shards:05}.arrow"
+
+
+def open_stream(file: Path) -> datasets.Dataset:
+    """The table in a file of a prepared folder, mapped.
+
+    Raises:
+        ValueError: if it is no Arrow stream.
+    """
+    try:
+        return datasets.Dataset.from_file(str(file))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"{file} is damaged: it cannot be read as an Arrow stream ({' '.join(str(error).split())[:200]}). Prepare "
+            "the log again; `sr-transformers data verify` looks at all files of the folder."
+        ) from error
 
 
 class FlatColumn:
@@ -70,28 +84,22 @@ class PreparedData:
 
     Attributes:
         path: the folder.
-        manifest: content of manifest.json.
+        manifest: content of manifest.json, less what it says of files.
         lengths: `(U,)` int64, interactions of every history, held-out ones included.
         train_lengths: `(U,)` int64, interactions of every history that may be trained on.
+        files: by name what the manifest says of each file, `bytes` and `xxh128`.
         shard_bounds: `(shards + 1,)` int64, first history of every shard, and U.
 
     Raises:
         FileNotFoundError: if the folder is not a prepared one.
+        ValueError: if its manifest was changed, or a file is missing, of another size than when it was made, no regular
+            file, or no Arrow stream.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        manifest = self.path / MANIFEST
-        if not manifest.is_file():
-            raise FileNotFoundError(
-                f"{self.path} is not a prepared folder (no {MANIFEST}); make one with "
-                f"`sr-transformers prepare LOG --output {self.path}`."
-            )
-        self.manifest: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-        if self.manifest.get("format") != FORMAT:
-            raise ValueError(
-                f"{manifest} has format {self.manifest.get('format')}, this version reads {FORMAT}: prepare again."
-            )
+        self.manifest, self.files = read_manifest(self.path)
+        check_sizes(self.path, self._files_here())
         self._targets: dict[str, pa.Table] = {}
         bounds = self.manifest.get("shard_bounds")
         self._open_histories()
@@ -101,7 +109,7 @@ class PreparedData:
         """Opens the histories and sets `lengths` and `train_lengths`."""
         shards = self.manifest.get("shards", 1)
         self.histories = datasets.concatenate_datasets(
-            [datasets.Dataset.from_file(str(self.path / shard_name(shard, shards))) for shard in range(shards)]
+            [open_stream(self.path / shard_name(shard, shards)) for shard in range(shards)]
         )
         table = self.histories.data.table
         self._items = FlatColumn(table["item_ids"])
@@ -109,6 +117,21 @@ class PreparedData:
         self._domains = FlatColumn(table["domains"]) if "domains" in table.column_names else None
         self.lengths = self._items.lengths()
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
+
+    def _files_here(self) -> Files:
+        """Those of `files` that must lie in the folder."""
+        return self.files
+
+    def verified(self) -> Self:
+        """This, after comparing the contents of the files with the digests in the manifest.
+
+        To be asked by whoever reads a whole set, before that. It costs one reading of the files; asked again, nothing.
+
+        Raises:
+            ValueError: naming all files that are not what was made.
+        """
+        check_contents(self.path, self._files_here())
+        return self
 
     @cached_property
     def digest(self) -> str:
@@ -169,7 +192,7 @@ class PreparedData:
         if split not in ("validation", "test"):
             raise ValueError(f"split {split!r} has no targets; choose validation or test.")
         if split not in self._targets:
-            self._targets[split] = datasets.Dataset.from_file(str(self.path / f"{split}.arrow")).data.table
+            self._targets[split] = open_stream(self.path / f"{split}.arrow").data.table
         return self._targets[split]
 
     @property
@@ -191,18 +214,43 @@ class PreparedData:
         """Whether rankings leave a user's own items out: as chosen, or, for None, unless this log has repeats."""
         return not self.has_repeats if choice is None else choice
 
+    @property
+    def items_fingerprint(self) -> str:
+        """SHA-256 of the ids in the order of their tokens: whose tokens the histories hold (`identity_lsrm`)."""
+        return str(self.manifest["items_fingerprint"])
+
+    @cached_property
+    def _item_table(self) -> pa.Table:
+        table = pq.read_table(self.path / "items.parquet", columns=["item_id", "train_count"])
+        self._check_items(items_fingerprint(table["item_id"].to_pylist()), "items.parquet")
+        return table
+
+    def _check_items(self, found: str, name: str) -> None:
+        if found != self.manifest["items_fingerprint"]:
+            raise ValueError(
+                f"{self.path / name} does not hold the items that the histories were written with, in their order "
+                f"({MANIFEST} has their fingerprint): every token would mean another item. Prepare the log again."
+            )
+
     @cached_property
     def item_counts(self) -> np.ndarray:
         """`(V,)` int64, training interactions of every token; 0 for the special ones."""
-        counts = pq.read_table(self.path / "items.parquet", columns=["train_count"])["train_count"].to_numpy()
+        counts = self._item_table["train_count"].to_numpy()
         return np.concatenate([np.zeros(NUM_SPECIAL, np.int64), counts.astype(np.int64)])
 
     @cached_property
     def item_ids(self) -> pa.Array:
         """`(V - 2,)` raw ids of the items, from token 2 on."""
-        return pq.read_table(self.path / "items.parquet", columns=["item_id"])["item_id"].combine_chunks()
+        return self._item_table["item_id"].combine_chunks()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The item vocabulary."""
-        return AutoTokenizer.from_pretrained(self.path / "tokenizer")
+        """The item vocabulary.
+
+        Raises:
+            ValueError: here and for `item_ids` and `item_counts`, if the file holds other items than the histories, or
+                the same in another order.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(self.path / "tokenizer")
+        self._check_items(tokenizer_fingerprint(tokenizer), "tokenizer")
+        return tokenizer

@@ -14,19 +14,11 @@ import pyarrow as pa
 from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
 from sr_transformers.data.engine import Engine
 from sr_transformers.data.moments import parse_moment
+from sr_transformers.data.times import NUMBER, is_text, plain, read_times, warn_of_doubtful
 
 KEEP, DISTINCT, FIRST, LAST = "keep", "distinct", "first", "last"
 REPEATS = (KEEP, DISTINCT, FIRST, LAST)
 MAX_DOMAINS = 2**15 - 1
-
-_INTEGER = "^[+-]?[0-9]+$"
-_NUMBER = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"  # engines take more: 1_000, 0x1p3, 1d
-_ISO = (
-    "^([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    "([T ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(:[0-5][0-9])?([.][0-9]{1,6})?[0-9]*"
-    "(Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?$"
-)
-_ZONE = "([+-])([0-9]{2}):?([0-9]{2})?$"
 
 
 @dataclass(frozen=True)
@@ -86,17 +78,27 @@ class Sound:
         return None if self.domain_ids is None else [str(value) for value in self.domain_ids.to_pylist()]
 
 
-def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = None, millionths: bool = False) -> Sound:
+def make_sound(
+    engine: Engine,
+    name: str,
+    filters: Filters,
+    unit: str | None = None,
+    millionths: bool = False,
+    before: int | None = None,
+) -> Sound:
     """Checks the table `raw` of an engine, filters it and encodes its ids.
 
     Times may be numbers, dates, or text that is all numbers or all ISO 8601 (`2024-01-31`,
-    `2024-01-31T23:59:59.5+02:00`; without a zone it is UTC). They become int64: the source's numbers (millionths of
-    its unit where some have a fraction), or microseconds since 1970 for dates and ISO text (finer digits are cut off).
+    `2024-01-31T23:59:59.5+02:00`, `20240131T235959Z`, `2024-01-31 23:59:59 UTC`; without a zone it is UTC). They become
+    int64: the source's numbers (millionths of its unit where some have a fraction), or microseconds since 1970 for
+    dates and ISO text (finer digits are cut off, with a warning). Times that are likely meant otherwise
+    (`times.warn_of_doubtful`) are taken as they are, with a warning that names the row.
 
     Args:
         name: what to call the log in errors.
         unit: "s", "ms" or "us", of times that are numbers of that unit since 1970; None: numbers without a meaning.
         millionths: take times that are floats as millionths even if none has a fraction.
+        before: a time of the older rows that these are added to, as an int64 time.
 
     Raises:
         ValueError: an empty log, a null id, domain or time, an id that is neither text nor integer, an empty text id, a
@@ -109,16 +111,19 @@ def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = N
     ids = [column for column in (USER, ITEM, DOMAIN) if column in schema.names]
     kinds = {column: _id_type(name, column, schema.field(column).type) for column in ids}
     for column in ids:
-        empty = f" OR {column} = ''" if kinds[column] == "STRING" else ""
+        empty = f" OR CAST({column} AS STRING) = ''" if kinds[column] == "STRING" else ""
         _refuse(engine, column, f"{column} is missing", f"{column} IS NULL{empty}")
     _refuse(engine, TIMESTAMP, f"{TIMESTAMP} is missing", f"{TIMESTAMP} IS NULL")
-    time, unit, millionths = _time(engine, name, schema.field(TIMESTAMP).type, unit, millionths)
-    _refuse(engine, TIMESTAMP, f"{TIMESTAMP} is no time (all numbers or all ISO 8601)", f"({time}) IS NULL")
+    times = read_times(engine, name, schema.field(TIMESTAMP).type, unit, millionths)
+    time, unit, millionths = times.sql, times.unit, times.millionths
+    missing, low, high = engine.rows(f"SELECT count(*) - count({time}), min({time}), max({time}) FROM raw")[0]
+    if missing:
+        _refuse(engine, TIMESTAMP, f"{TIMESTAMP} is no time (all numbers or all ISO 8601)", f"({time}) IS NULL")
     rating = "true"
     if filters.min_rating is not None:
         number = f"try_cast({RATING} AS DOUBLE)"
-        if _is_text(_plain(schema.field(RATING).type)):
-            number = f"CASE WHEN regexp_like({RATING}, '{_NUMBER}') THEN {number} END"
+        if is_text(plain(schema.field(RATING).type)):
+            number = f"CASE WHEN regexp_like({RATING}, '{NUMBER}') THEN {number} END"
         _refuse(engine, RATING, f"{RATING} is no number", f"({number}) IS NULL OR isnan({number})")
         rating = f"({number}) >= CAST({filters.min_rating!r} AS DOUBLE)"
     since = parse_moment(filters.since, "since", unit, millionths)
@@ -128,6 +133,7 @@ def make_sound(engine: Engine, name: str, filters: Filters, unit: str | None = N
     selected = ", ".join(f"CAST({column} AS {kinds[column]}) AS {column}" for column in ids)
     engine.define_view("rated", f"SELECT {selected}, {time} AS {TIMESTAMP}, ordinal FROM raw WHERE {rating}")
     engine.define_view("ranged", f"SELECT * FROM rated WHERE {' AND '.join(ranges) or 'true'}")
+    warn_of_doubtful(engine, times, low, high, before)
     counts = {"rows_read": read}
 
     def left_out_by(option: str, table: str, before: int, asked: bool) -> int:
@@ -173,84 +179,12 @@ def _refuse(engine: Engine, column: str, what: str, bad: str) -> None:
 
 
 def _id_type(name: str, column: str, kind: pa.DataType) -> str:
-    kind = _plain(kind)
+    kind = plain(kind)
     if pa.types.is_integer(kind):
         return "UBIGINT" if kind == pa.uint64() else "BIGINT"
-    if _is_text(kind):
+    if is_text(kind):
         return "STRING"
     raise ValueError(f"{name}: {column} is {kind}; ids are text or integers. Cast the column first.")
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _time(
-    engine: Engine, name: str, kind: pa.DataType, unit: str | None, millionths: bool
-) -> tuple[str, str | None, bool]:
-    """The expression of an int64 time that is null where the value is no time, its unit, whether it is scaled."""
-    kind = _plain(kind)
-    if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
-        return f"try_cast({TIMESTAMP} AS BIGINT)", unit, False
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _fractions(engine, f"CAST({TIMESTAMP} AS DOUBLE)", unit, millionths)
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        has_zone = pa.types.is_timestamp(kind) and kind.tz is not None
-        moment = TIMESTAMP if has_zone else f"try_cast({TIMESTAMP} AS TIMESTAMP)"  # without a zone it is UTC
-        return f"unix_micros({moment})", _dates(name, unit), False
-    if not _is_text(kind):
-        return "CAST(NULL AS BIGINT)", None, False
-    text = f"trim({TIMESTAMP})"
-    is_integer, is_number = f"regexp_like({text}, '{_INTEGER}')", f"regexp_like({text}, '{_NUMBER}')"
-    integer = f"try_cast({text} AS BIGINT)"
-    others = engine.rows(f"SELECT count(*) FROM raw WHERE NOT {is_integer}")[0][0]
-    if not others and not millionths:
-        return integer, unit, False
-    if not engine.rows(f"SELECT count(*) FROM raw WHERE {is_number}")[0][0]:
-        return _iso(text), _dates(name, unit), False
-    number = f"CASE WHEN {is_number} THEN try_cast({text} AS DOUBLE) END"
-    return _fractions(engine, number, unit, millionths, f"WHEN {is_integer} THEN {integer}")
-
-
-def _dates(name: str, unit: str | None) -> str:
-    if unit not in (None, "us"):
-        raise ValueError(f"{name}: its times are dates; time_unit {unit!r} is for numbers.")
-    return "us"
-
-
-def _fractions(
-    engine: Engine, number: str, unit: str | None, millionths: bool, exact: str = ""
-) -> tuple[str, str | None, bool]:
-    # Fractions of the source's unit would tie after rounding: keep them as microunits.
-    number = f"({number})"
-    finite = f"abs({number}) < 9e18"
-    any_fraction = millionths or bool(
-        engine.rows(f"SELECT count(*) FROM raw WHERE {finite} AND {number} <> round({number})")[0][0]
-    )
-    scaled = f"{number} * 1e6" if any_fraction else number
-    # Beyond 2**53 a double is not exact: what is written as an integer is read as one.
-    whole = f"CASE {'' if any_fraction else exact} WHEN abs({scaled}) < 9.2e18 THEN CAST(round({scaled}) AS BIGINT) END"
-    return whole, {"s": "us", "ms": "ns"}.get(unit or "") if any_fraction else unit, any_fraction
-
-
-def _iso(text: str) -> str:
-    # Taken apart and written out in full first: engines guess formats, and some take 01/02/2024 for a date.
-    def part(group: int) -> str:
-        return f"regexp_extract({text}, '{_ISO}', {group})"
-
-    def zone(group: int) -> str:
-        return f"coalesce(try_cast(regexp_extract({part(6)}, '{_ZONE}', {group}) AS BIGINT), 0)"
-
-    minute = f"CASE WHEN {part(3)} = '' THEN '00:00' ELSE {part(3)} END"
-    second = f"CASE WHEN {part(4)} = '' THEN ':00' ELSE {part(4)} END"
-    local = f"unix_micros(try_cast(concat({part(1)}, ' ', {minute}, {second}, {part(5)}) AS TIMESTAMP))"
-    sign = f"CASE WHEN {part(6)} LIKE '-%' THEN -1 ELSE 1 END"
-    offset = f"{sign} * ({zone(2)} * 60 + {zone(3)}) * 60000000"
-    return f"CASE WHEN regexp_like({text}, '{_ISO}') THEN {local} - {offset} END"
 
 
 def _encode(engine: Engine, name: str, ids: list[str]) -> dict[str, Any]:

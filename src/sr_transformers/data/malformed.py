@@ -100,6 +100,8 @@ def jsonl_fault(file: Path, ids: Iterable[str], columns: Iterable[str]) -> str |
                 value = json.loads(line, object_pairs_hook=_Pairs, parse_constant=_no_number)
             except ValueError as error:
                 return f"row {row} is no JSON ({error})"
+            except RecursionError:
+                return f"row {row} is nested too deeply"
             if not isinstance(value, _Pairs):
                 return f"row {row} is no JSON object"
             keys = [key for key, _ in value]

@@ -5,7 +5,6 @@ users and items, a few dozen bytes each, are held in memory.
 """
 
 import concurrent.futures
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,9 @@ import pyarrow as pa
 from sr_transformers import __version__
 from sr_transformers.data import interactions, sources, splits
 from sr_transformers.data.engine import DuckDBEngine, Engine
-from sr_transformers.data.histories import FORMAT, MANIFEST, PreparedData
+from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
+from sr_transformers.data.manifest import write_manifest
 from sr_transformers.data.spark import SparkEngine
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.writing import Rows, count_rows, learn_vocabulary, spool, write_histories
@@ -60,7 +60,7 @@ def prepare(
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
         time_unit: "s", "ms" or "us", of times that are numbers; only moments in ISO 8601 need it.
         names, separator: of CSV files, see `sources.find_log`.
-        shards: number of files that share the histories (see `streaming.py`).
+        shards: number of files that share the histories (see `streaming.py`), at most the number of users.
         engine: "duckdb" or "spark"; both give the same.
 
     Returns:
@@ -69,8 +69,8 @@ def prepare(
     Raises:
         FileExistsError: if `output` has something in it.
         FileNotFoundError: if there is no such source.
-        ValueError: for a log that is not sound, an unknown split, engine or policy, options of another split, or a
-            split that leaves no test target.
+        ValueError: for a log that is not sound, an unknown split, engine or policy, options of another split, a
+            split that leaves no test target, or more shards than users.
         OSError: if the disk is full.
     """
     output = Path(output)
@@ -86,7 +86,6 @@ def prepare(
     log = sources.find_log(source, names, separator)
     columns = {**dict(log.columns), **(columns or {})}
     manifest: dict[str, Any] = {
-        "format": FORMAT,
         "columns": columns,
         "min_interactions": min_interactions,
         "filters": {"min_rating": min_rating, "since": since, "until": until, "repeats": repeats},
@@ -147,6 +146,11 @@ def write(
         read: counts of the rows that were read and left out.
         manifest: what is to stand there besides.
     """
+    if shards > len(user_ids):
+        raise ValueError(
+            f"shards {shards} is more than the {len(user_ids)} users of {name}; take fewer (--shards): each shard "
+            "holds whole histories."
+        )
     times = manifest["times"]
     cut = options.apply(rows.lengths, rows.timestamps, user_ids, times["unit"], times["millionths"])
     if len(cut.test) == 0:
@@ -172,7 +176,7 @@ def write(
         **found,
         "counts": counts,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_manifest(folder, manifest)
 
 
 def versions(engine: Engine) -> dict[str, str]:

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sr_transformers.columns import ITEM
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.histories import PreparedData, open_stream
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.data.writing import Rows, spool
 
@@ -22,9 +21,6 @@ def reopen(data: PreparedData, folder: Path) -> tuple[Rows, pa.Array]:
 
     Args:
         folder: where the flat files go; the caller removes it.
-
-    Raises:
-        ValueError: for a folder of an older version, which did not keep the ids of items outside the vocabulary.
     """
     table = data.histories.data.table
     names = [name for name in _COLUMNS if name in table.column_names]
@@ -38,11 +34,9 @@ def reopen(data: PreparedData, folder: Path) -> tuple[Rows, pa.Array]:
     known = data.item_ids
     items = np.memmap(folder / "item_code", np.int32, "r+")
     items -= NUM_SPECIAL
-    outside = _unknown(data)
-    if (items < 0).any() and outside is None:
-        raise ValueError(f"{data.path} does not keep the ids of items outside its vocabulary: prepare its log again.")
+    outside = open_stream(data.path / "unknown.arrow").data.table
     ids = known
-    if outside is not None and len(outside):
+    if len(outside):
         starts = np.cumsum(data.lengths) - data.lengths
         place = starts[outside["history"].to_numpy()] + outside["position"].to_numpy()
         names_outside = outside[ITEM].combine_chunks()
@@ -52,8 +46,3 @@ def reopen(data: PreparedData, folder: Path) -> tuple[Rows, pa.Array]:
         ids = pa.concat_arrays([known, distinct.cast(known.type)])
     items.flush()
     return rows, ids
-
-
-def _unknown(data: PreparedData) -> pa.Table | None:
-    path = data.path / "unknown.arrow"
-    return datasets.Dataset.from_file(str(path)).data.table if path.exists() else None

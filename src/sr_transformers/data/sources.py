@@ -28,6 +28,8 @@ import pyarrow.parquet as pq
 from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
 from sr_transformers.data import downloads, synthetic
 from sr_transformers.data.malformed import cut, is_utf8, open_text
+from sr_transformers.data.paths import check_name, check_regular
+from sr_transformers.data.tables import arrow_table
 
 COMPLETE_JOURNEY = "complete-journey"
 SYNTHETIC = "synthetic"
@@ -47,7 +49,16 @@ class ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
-Source: TypeAlias = str | Path | ArrowStream | datasets.Dataset
+Source: TypeAlias = (
+    str
+    | Path
+    | ArrowStream
+    | pl.LazyFrame
+    | datasets.Dataset
+    | datasets.IterableDataset
+    | datasets.DatasetDict
+    | datasets.IterableDatasetDict
+)
 
 
 @dataclass(frozen=True)
@@ -81,15 +92,17 @@ def find_log(source: Source, names: Sequence[str] | None = None, separator: str 
     Args:
         source: a `.csv`, `.tsv`, `.dat`, `.jsonl` or `.parquet` file (text also `.gz`; the columns of JSONL are the
             keys of its first line), a folder or glob of them (in the order of their names),
-            `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars or pandas frame, an Arrow table,
-            a `datasets.Dataset`, an embedded set or the name of a download.
+            `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars frame (lazy ones are computed), a
+            pandas frame, an Arrow table, a data set of the package datasets (iterable ones are read to their end; of a
+            dictionary of several splits one must be chosen), an embedded set or the name of a download.
         names: names of the columns, for CSV files that have no header line.
         separator: of CSV files, a backslash and t for a tab; None: "," in .csv, tab in .tsv, "::" in .dat.
 
     Raises:
         FileNotFoundError: no such file, and no set of that name.
-        ValueError: a file of another format, files of several formats, a folder within the folder, names and separator
-            for what is no CSV, a separator that cannot be one, or an object that is none of these.
+        ValueError: a file of another format, files of several formats, what is no regular file, a name that is not
+            UTF-8, a folder within the folder, names and separator for what is no CSV, a separator that cannot be one,
+            or an object that is none of these.
     """
     separator = None if separator is None else separator.replace("\\t", "\t")
     if separator is not None and (not 1 <= len(separator.encode()) <= 4 or set(separator) & set('"\r\n')):
@@ -105,20 +118,21 @@ def find_log(source: Source, names: Sequence[str] | None = None, separator: str 
 
 
 def _find(source: Source) -> Log:
-    if isinstance(source, datasets.Dataset):
-        return Log("data set", table=_arrow_of(source))
-    if hasattr(source, "__arrow_c_stream__"):
-        return Log("log", table=_table_of(source))
     if not isinstance(source, str | Path):
-        kind = type(source).__name__
-        raise ValueError(f"a log is a path, a name, a polars or pandas frame or an Arrow table; this is a {kind}.")
+        table = arrow_table(source)
+        if table is None:
+            kind = type(source).__name__
+            raise ValueError(
+                f"a log is a path, a name, a polars or pandas frame, an Arrow table or a data set; this is a {kind}."
+            )
+        return Log("data set" if isinstance(source, datasets.Dataset) else "log", table=table)
     text = str(source)
     if text == COMPLETE_JOURNEY:
         return Log(text, table=_complete_journey().to_arrow())
     if text == SYNTHETIC:
         return Log(text, table=synthetic.generate().to_arrow())
     if text.startswith(HUB):
-        return Log(text, table=_arrow_of(_from_hub(text)))
+        return Log(text, table=arrow_table(_from_hub(text)))
     if found := downloads.parts(text):
         one = downloads.DOWNLOADS[found[0]]
         domains = tuple(Path(part).name for part in found) if len(found) > 1 else None
@@ -128,6 +142,7 @@ def _find(source: Source) -> Log:
 
 
 def _files(path: Path) -> Log:
+    check_name(path)
     if path.is_dir():
         files = sorted(one for one in path.iterdir() if not one.name.startswith((".", "_")))
         if inner := next((one for one in files if one.is_dir()), None):
@@ -137,7 +152,9 @@ def _files(path: Path) -> Log:
     elif path.exists():
         files = [path]
     else:
-        files = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if Path(one).is_file())
+        files = sorted(Path(one) for one in glob.glob(str(path), recursive=True) if not Path(one).is_dir())
+    for file in files:
+        check_regular(file)
     if not files:
         what = "there are no files in it" if path.is_dir() else "no such file"
         raise FileNotFoundError(f"{path}: {what}; sets with a name are {', '.join(EMBEDDED + downloads.names())}.")
@@ -193,7 +210,7 @@ def column_names(log: Log, file: Path | None = None) -> list[str]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -201,7 +218,8 @@ def map_files(log: Log, columns: dict[str, str], rating: bool) -> list[dict[str,
     """`map_columns` for every file of a log.
 
     Raises:
-        ValueError: as `map_columns`; files of which only some have a domain, and Parquet files of different types.
+        ValueError: as `map_columns` and `check_types`; files of which only some have a domain, and Parquet files of
+            different types.
     """
     mapped: list[dict[str, str]] = []
     types: list[pa.DataType] = []
@@ -215,6 +233,7 @@ def map_files(log: Log, columns: dict[str, str], rating: bool) -> list[dict[str,
         if log.format == PARQUET:
             schema = pq.read_schema(file)
             found = [schema.field(theirs).type for theirs in names.values()]
+            check_types(str(file), dict(zip(names, found, strict=True)))
             if mapped and found != types:
                 raise ValueError(
                     f"{file}: its columns are {', '.join(map(str, found))}, those of the files before it "
@@ -270,6 +289,25 @@ def map_columns(present: Sequence[str], name: str, columns: dict[str, str], rati
     return names
 
 
+def check_types(name: str, types: dict[str, pa.DataType]) -> None:
+    """Refuses the types that an engine would take for others: a duration for an integer, wide decimals for doubles.
+
+    Args:
+        name: what to call the source in errors.
+        types: of our columns.
+
+    Raises:
+        ValueError: for such a type.
+    """
+    for ours, kind in types.items():
+        is_other = isinstance(kind, pa.BaseExtensionType) and kind.extension_name != "arrow.uuid"
+        if is_other or pa.types.is_duration(kind) or pa.types.is_decimal256(kind):
+            raise ValueError(
+                f"{name}: {ours} is {kind}; ids are text, integers or UUIDs, times are numbers, dates or text, numbers "
+                "of at most 38 digits. Cast the column first."
+            )
+
+
 def describe(log: Log) -> dict[str, Any]:
     """What the manifest says of a source: name, and size and digest of each file.
 
@@ -297,31 +335,6 @@ def _check_gzip(file: Path) -> None:
                 pass
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{file}: cannot be decompressed: {error}") from error
-
-
-def _table_of(frame: Any) -> pa.Table:
-    """A frame as an Arrow table."""
-    try:
-        return frame.to_arrow() if isinstance(frame, pl.DataFrame) else pa.table(frame)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise ValueError(f"log: {_mixed(frame) or f'it cannot be made an Arrow table: {error}'}") from error
-
-
-def _mixed(frame: Any) -> str | None:
-    """The first row of a pandas frame in which a column changes its type."""
-    for name in getattr(frame, "columns", ()):
-        kinds = [(row, type(value)) for row, value in enumerate(frame[name], 1) if value is not None and value == value]
-        for row, kind in kinds:
-            if kind is not kinds[0][1]:
-                return (
-                    f"{name} is {kind.__name__} in row {row} and {kinds[0][1].__name__} before; give the column one "
-                    "type, for example with astype(str)."
-                )
-    return None
-
-
-def _arrow_of(dataset: datasets.Dataset) -> pa.Table:
-    return dataset.flatten_indices().data.table if dataset._indices is not None else dataset.data.table
 
 
 def _from_hub(address: str) -> datasets.Dataset:

@@ -14,11 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sr_transformers.data.paths import check_name
+
 _LOCK = ".lock"
 
 
 def check_output(output: Path) -> None:
     """Raises FileExistsError unless a folder of that name could be made: it must not exist, or be empty and not `.`."""
+    check_name(output)
     if output.resolve() == Path.cwd():  # who stands in it would stand in the folder that it replaced
         raise FileExistsError(f"{output} is the folder that this runs in; choose another output.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

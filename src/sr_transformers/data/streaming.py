@@ -7,7 +7,6 @@ plan is the same for a set whose shards are all at hand, so both ways train on t
 on any number of processes. Processes of one machine share the fetched shards.
 """
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -16,14 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import fsspec
 import numpy as np
-import pyarrow as pa
 import torch.utils.data
 
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
-from sr_transformers.data.histories import FlatColumn, PreparedData, shard_name
+from sr_transformers.data.histories import FlatColumn, PreparedData, open_stream, shard_name
+from sr_transformers.data.manifest import Files, check_contents
 
 
 class StreamedData(PreparedData):
@@ -47,11 +45,14 @@ class StreamedData(PreparedData):
         super().__init__(path)
 
     def _open_histories(self) -> None:
-        if not (self.path / "lengths.arrow").is_file():
+        if "lengths.arrow" not in self.files:
             raise ValueError(f"{self.path} was prepared in one piece; prepare it with shards=N to stream it.")
-        table = datasets.Dataset.from_file(str(self.path / "lengths.arrow")).data.table
+        table = open_stream(self.path / "lengths.arrow").data.table
         self.lengths = table["length"].to_numpy().astype(np.int64)
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
+
+    def _files_here(self) -> Files:
+        return {name: said for name, said in self.files.items() if not name.startswith("histories-")}
 
     def _column(self, name: str, history: int, stop: int, start: int) -> np.ndarray:
         shard = int(np.searchsorted(self.shard_bounds, history, side="right")) - 1
@@ -71,7 +72,7 @@ class StreamedData(PreparedData):
     def _shard(self, shard: int) -> dict[str, FlatColumn]:
         """Columns of a shard, fetched if they are not open; the one that was not used for longest is let go."""
         if shard not in self._open:
-            table = _map(self._fetch(shard))
+            table = open_stream(self._fetch(shard)).data.table
             names = [name for name in ("item_ids", "timestamps", "domains") if name in table.column_names]
             self._open[shard] = {name: FlatColumn(table[name]) for name in names}
             while len(self._open) > self.keep:
@@ -98,12 +99,12 @@ class StreamedData(PreparedData):
                 except FileNotFoundError as error:
                     raise FileNotFoundError(f"{self.shards_at}/{name}: there is no such shard.") from error
                 os.replace(self.cache / f".{name}", target)
+            try:
+                check_contents(self.cache, {name: self.files[name]})
+            except ValueError:
+                target.unlink()  # the next attempt fetches it again
+                raise
         return target
-
-
-def _map(path: Path) -> pa.Table:
-    with contextlib.closing(pa.memory_map(str(path))) as file:
-        return pa.ipc.open_stream(file).read_all()
 
 
 class WindowStream(torch.utils.data.IterableDataset):

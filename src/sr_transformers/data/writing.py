@@ -14,6 +14,7 @@ from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.histories import shard_name
 from sr_transformers.data.splits import Split, blocks
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, build_tokenizer
+from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 _TYPES = {"item_code": np.int32, TIMESTAMP: np.int64, "domain_code": np.int16}
 
@@ -158,7 +159,7 @@ def write_histories(
         shards: number of files that share the histories.
 
     Returns:
-        What the manifest is to say: `counts` and, of several shards, `shards` and `shard_bounds`.
+        What the manifest is to say: `counts`, `items_fingerprint` and, of several shards, `shards` and `shard_bounds`.
     """
     found: dict[str, Any] = {}
     starts = np.cumsum(rows.lengths) - rows.lengths
@@ -181,8 +182,9 @@ def write_histories(
     counts["test_targets_tied_with_predecessor"] = int(tied.sum())
     items = pa.table({ITEM: item_ids.take(pa.array(vocabulary.order)), "train_count": pa.array(vocabulary.counts)})
     pq.write_table(items, folder / "items.parquet", compression="zstd")
-    build_tokenizer(items[ITEM].to_pylist()).save_pretrained(folder / "tokenizer")
-    return {**found, "counts": {**counts, **split.notes}}
+    ids = items[ITEM].to_pylist()
+    build_tokenizer(ids, vocabulary.counts).save_pretrained(folder / "tokenizer")
+    return {**found, "items_fingerprint": items_fingerprint(ids), "counts": {**counts, **split.notes}}
 
 
 def _write_histories(

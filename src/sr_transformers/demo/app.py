@@ -9,14 +9,14 @@ from typing import Any
 from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles
 
 HELP = (
-    "A history is item ids, one a line, oldest first. Choose items from the list (the most popular ones are there) or "
-    "type any id. Probabilities are the model's over all items, seen or not."
+    "A history is item ids, one a line, oldest first. Choose items from the list (the {choices} are there) or type any "
+    "id. Probabilities are the model's over all items, seen or not."
 )
 
 
 def build_app(
     model: str | Path, compare: str | Path | None = None, titles: str | Path | None = None,
-    study: str | Path | None = None,
+    study: str | Path | None = None, revision: str | None = None, compare_revision: str | None = None,
 ) -> Any:  # fmt: skip
     """The page, as a `gradio.Blocks` that is ready to be launched.
 
@@ -25,6 +25,7 @@ def build_app(
         compare: a second one, shown beside it.
         titles: file of titles, see `session.read_titles`.
         study: folder with figures.
+        revision, compare_revision: branch, tag or commit of the two on the Hub.
 
     Raises:
         ValueError: if gradio is not installed, or as `read_titles` and `find_figures`.
@@ -35,10 +36,12 @@ def build_app(
         raise ValueError("the demo needs the package gradio: pip install 'sr-transformers[demo]'.") from error
     names = read_titles(titles) if titles else {}
     figures = find_figures(study) if study else []
-    sessions = [DemoSession.load(one, names) for one in (model, compare) if one is not None]
+    asked = ((model, revision), (compare, compare_revision))
+    sessions = [DemoSession.load(one, names, of) for one, of in asked if one is not None]
     columns = ["item", *(["title"] if names else []), "probability"]
     with gradio.Blocks(title=f"Next items: {sessions[0].name}", analytics_enabled=False) as app:
-        gradio.Markdown(f"# What comes next?\n{HELP}")
+        choices = "first of the vocabulary" if sessions[0].recommender.popular is None else "most popular ones"
+        gradio.Markdown(f"# What comes next?\n{HELP.format(choices=choices)}")
         with gradio.Row():
             choice = gradio.Dropdown(
                 sessions[0].choices(), value=None, label="Choose an item", elem_id="choice", scale=4
@@ -46,7 +49,9 @@ def build_app(
             add = gradio.Button("Add to the history", elem_id="add", scale=1)
             clear = gradio.Button("Clear", elem_id="clear", scale=1)
         history = gradio.Textbox(lines=5, label="History, one item id a line, oldest first", elem_id="history")
-        exclude_seen = gradio.Checkbox(True, label="Leave out items of the history", elem_id="exclude-seen")
+        exclude_seen = gradio.Checkbox(
+            sessions[0].recommender.exclude_seen, label="Leave out items of the history", elem_id="exclude-seen"
+        )
         with gradio.Tab("Next items"):
             count = gradio.Slider(1, 50, 10, step=1, label="How many")
             recommend = gradio.Button("Recommend", variant="primary", elem_id="recommend")
@@ -102,7 +107,12 @@ def _answer(sessions: list[DemoSession], text: str, ask: Any, compare: bool) -> 
     for one in sessions:
         unknown = one.unknown(items)
         if len(unknown) == len(items):
-            notes.append(f"{one.name} knows no item of this history; it shows the most popular items.")
+            instead = (
+                "its vocabulary keeps no training counts, so there is nothing to show instead."
+                if one.recommender.popular is None
+                else "it shows the most popular items."
+            )
+            notes.append(f"{one.name} knows no item of this history; {instead}")
         elif unknown:
             notes.append(f"{one.name} does not know {', '.join(unknown)}: skipped.")
     tables = [ask(one, items) for one in sessions]

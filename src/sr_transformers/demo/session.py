@@ -74,16 +74,20 @@ class DemoSession:
     titles: dict[str, str]
 
     @classmethod
-    def load(cls, name_or_path: str | Path, titles: dict[str, str] | None = None) -> "DemoSession":
-        """Loads a folder or a Hub id."""
+    def load(
+        cls, name_or_path: str | Path, titles: dict[str, str] | None = None, revision: str | None = None
+    ) -> "DemoSession":
+        """Loads a folder or a Hub id, there a branch, tag or commit."""
         name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else str(name_or_path)
-        return cls(name, Recommender.from_pretrained(name_or_path), titles or {})
+        recommender = Recommender.from_pretrained(name_or_path, revision=revision)
+        return cls(f"{name}@{revision}" if revision else name, recommender, titles or {})
 
     def choices(self) -> list[tuple[str, str]]:
-        """(label, raw id) of the `NUM_CHOICES` items most popular in training, most popular first."""
-        tokenizer = self.recommender.tokenizer
-        last = min(NUM_SPECIAL + NUM_CHOICES, len(tokenizer))
-        return [(self.label(item), str(item)) for item in decode_items(tokenizer, range(NUM_SPECIAL, last))]
+        """(label, raw id) of the `NUM_CHOICES` items most popular in training, most popular first; of the first ones of
+        the vocabulary if it keeps no training counts."""
+        tokenizer, popular = self.recommender.tokenizer, self.recommender.popular
+        tokens = range(NUM_SPECIAL, len(tokenizer)) if popular is None else popular.tolist()
+        return [(self.label(item), str(item)) for item in decode_items(tokenizer, tokens[:NUM_CHOICES])]
 
     def label(self, item: ItemId) -> str:
         """Title and id of an item."""
@@ -102,8 +106,11 @@ class DemoSession:
     def next_items(self, history: list[str], k: int, exclude_seen: bool) -> list[Row]:
         """Rows of place, item, title (if there are titles), probability.
 
-        A history without any known item gives the most popular items.
+        A history without any known item gives the most popular items, or none if the vocabulary keeps no training
+        counts.
         """
+        if self.recommender.popular is None and len(self.unknown(history)) == len(history):
+            return []
         found = self.recommender.recommend(history, k, exclude_seen, fallback="popularity")
         rows: list[Row] = []
         for place, one in enumerate(found, 1):

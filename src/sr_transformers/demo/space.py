@@ -35,6 +35,8 @@ def write_space(
     study: str | Path | None = None,
     package: str = "sr-transformers[demo]",
     license: str = "apache-2.0",
+    revision: str | None = None,
+    compare_revision: str | None = None,
 ) -> Path:
     """Writes the folder.
 
@@ -46,6 +48,7 @@ def write_space(
         study: folder of figures, which are copied.
         package: requirement that installs this library there, for example a git URL.
         license: of the Space.
+        revision, compare_revision: branch, tag or commit of the two on the Hub.
 
     Returns:
         The folder.
@@ -74,6 +77,9 @@ def write_space(
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         arguments.append("study='study'")
+    for name, of in (("revision", revision), ("compare_revision", compare_revision)):
+        if of:
+            arguments.append(f"{name}={of!r}")
     app = _APP.format(model=model, version=__version__, arguments=", ".join(arguments))
     (output / "app.py").write_text(app)
     (output / "requirements.txt").write_text(f"{package}\n")

@@ -16,7 +16,11 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL
 
 
 class Scorer(Protocol):
-    """What can be evaluated. `gives_log_probabilities`: log-softmax of the scores is the model's distribution."""
+    """What can be evaluated. `gives_log_probabilities`: log-softmax of the scores is the model's distribution.
+
+    A scorer that knows them may say two things more: `items_fingerprint`, which items its tokens stand for (a log of
+    other items is refused), and `filter_seen`, how it was ranked before (the default of `evaluate`).
+    """
 
     name: str
     gives_log_probabilities: bool
@@ -31,6 +35,7 @@ class Popularity:
     gives_log_probabilities = False
 
     def __init__(self, data: PreparedData):
+        self.items_fingerprint = data.items_fingerprint
         counts = data.item_counts.astype(np.float64)
         self.share = torch.from_numpy((counts / max(counts.sum(), 1)).astype(np.float32))
 
@@ -45,7 +50,7 @@ class UserFrequency:
     gives_log_probabilities = False
 
     def __init__(self, data: PreparedData):
-        self.popularity = Popularity(data)
+        self.popularity, self.items_fingerprint = Popularity(data), data.items_fingerprint
 
     def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor:
         scores = self.popularity.score(histories) / 2  # below one occurrence
@@ -67,7 +72,7 @@ class Markov:
 
     def __init__(self, data: PreparedData, order: int = 3, weight: float = 0.5):
         self.order, self.weight = order, weight
-        self.popularity = Popularity(data)
+        self.popularity, self.items_fingerprint = Popularity(data), data.items_fingerprint
         counts = _transition_counts(data)
         total = np.asarray(counts.sum(axis=1)).ravel()
         self.transitions = scipy.sparse.diags_array(1.0 / np.maximum(total, 1)).tocsr() @ counts

@@ -1,7 +1,7 @@
 """Evaluates scorers on a prepared log by full ranking, in batches: memory does not grow with the number of users."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
+from sr_transformers.evaluation.metrics import DEFAULT_KS, MISSED, RankingTotals
 from sr_transformers.evaluation.ranking import (
     Ranking,
     log_partition,
@@ -41,7 +41,11 @@ def add_users(
         split: "test" or "validation".
         filter_seen: take the items of a user's own history out of the ranking.
         shard: (i, n): only every n-th target, from the i-th on; for n processes that share the work.
+
+    Raises:
+        ValueError: as `check_scorer`.
     """
+    check_scorer(scorer, data)
     batch_size = rows_of_scores(data.vocab_size)
     index, count = shard
     bar = tqdm(total=data.num_targets(split), desc=f"rank {scorer.name}", disable=not progress, leave=False)
@@ -54,6 +58,41 @@ def add_users(
             _add_batch(totals, scorer, data, rows, filter_seen)
             bar.update(len(rows) * count)
     bar.close()
+
+
+def check_scorer(scorer: Scorer, data: PreparedData) -> None:
+    """Refuses a scorer whose tokens stand for other items than the log's.
+
+    Raises:
+        ValueError: if it says so (`items_fingerprint`); one that says nothing passes.
+    """
+    known = getattr(scorer, "items_fingerprint", None)
+    if known is not None and known != data.items_fingerprint:
+        raise ValueError(
+            f"{scorer.name} was made of other items than those of {data.path}, or of the same in another order: its "
+            "scores would be read as those of other items. Use the log it was made of; `evaluation.translation` opens "
+            "a checkpoint so that it is read by raw id."
+        )
+
+
+def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: PreparedData) -> bool:
+    """Whether rankings leave a user's own items out.
+
+    Args:
+        choice: what the caller wants; it wins.
+        recorded: how the models to be ranked were validated and tested (`filter_seen` of their configurations); None
+            for those of which nobody knows. Without any the log decides (`PreparedData.filters_seen`).
+
+    Raises:
+        ValueError: without a choice, if the models differ.
+    """
+    said = {one for one in recorded if one is not None}
+    if choice is None and len(said) > 1:
+        raise ValueError(
+            "of these models some were trained and tested with seen items removed from the ranking and some with them "
+            "kept; say which it is to be (--seen remove or --seen keep; filter_seen in Python)."
+        )
+    return data.filters_seen(choice if choice is not None or not said else said.pop())
 
 
 def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:
@@ -91,8 +130,8 @@ def rank_histories(
         ks: cut-offs; the largest says how many tokens `Ranking.top` lists.
 
     Returns:
-        The ranking, and `(B,)` float64 losses in nats, NaN for targets outside the vocabulary; None for a scorer
-        without probabilities.
+        The ranking, and `(B,)` float64 losses in nats, NaN for targets that are missed; None for a scorer without
+        probabilities.
 
     Raises:
         ValueError: if a score is NaN.
@@ -104,9 +143,11 @@ def rank_histories(
     refuse_diverged(summaries)
     if scorer.gives_log_probabilities:
         losses = (summaries - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
-        losses[targets == UNK_ID] = np.nan
     pairs = None if seen is None else pairs_of(seen, scores.device)
-    return rank_targets(scores, target, pairs, max(ks)), losses
+    ranking = rank_targets(scores, target, pairs, max(ks))
+    if losses is not None:
+        losses[ranking.ranks == MISSED] = np.nan
+    return ranking, losses
 
 
 def evaluate(
@@ -122,18 +163,25 @@ def evaluate(
     Args:
         split: "test" or "validation".
         ks: cut-offs.
-        filter_seen: take items of the user's own history out of the ranking; None: see `PreparedData.filters_seen`.
+        filter_seen: take items of the user's own history out of the ranking; None: see `seen_choice`.
 
     Returns:
         A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
         `coverage@k`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
-        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`.
+        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`; for a model of other items
+        (`translation.TranslatedScorer`) also `translated`.
+
+    Raises:
+        ValueError: if a score is NaN, a file of the data is not what was made (`PreparedData.verified`), or as
+            `check_scorer`.
     """
-    filter_seen = data.filters_seen(filter_seen)
+    filter_seen = seen_choice(filter_seen, [getattr(scorer, "filter_seen", None)], data.verified())
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
     add_users(totals, scorer, data, split, filter_seen, progress=progress)
-    return report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
+    found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
+    translated = getattr(scorer, "translated", None)
+    return found if translated is None else {**found, "translated": translated}
 
 
 def report(
@@ -155,7 +203,7 @@ def report(
             "targets_outside_vocabulary": "counted as missed",
         },
         "num_targets": totals.count,
-        "num_targets_outside_vocabulary": int(data.manifest["counts"][f"{split}_targets_outside_vocabulary"]),
+        "num_targets_outside_vocabulary": totals.num_missed,
         "metrics": totals.metrics(num_items),
         "standard_errors": totals.standard_errors(),
         "seconds": seconds,
@@ -184,9 +232,21 @@ def table(
     """
     if any(other["protocol"] != reports[0]["protocol"] for other in reports):
         raise ValueError("these reports have different protocols; make a table of each.")
-    lines = [protocol_line(reports[0]), "", "| model | " + " | ".join(metrics) + " |"]
+    of_the_log = next((one for one in reports if "translated" not in one), reports[0])
+    lines = [protocol_line(of_the_log), "", "| model | " + " | ".join(metrics) + " |"]
     lines.append("|---|" + "---|" * len(metrics))
     for one in reports:
         cells = [f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for name in metrics]
         lines.append(f"| {one['model']} | " + " | ".join(cells) + " |")
+    lines += [_translation(one) for one in reports if "translated" in one]
     return "\n".join(lines)
+
+
+def _translation(report: dict[str, Any]) -> str:
+    """What a reader must know of a model that was trained on other items."""
+    known, missed = report["translated"], report["num_targets_outside_vocabulary"]
+    return (
+        f"\n{report['model']} was trained on other items and is read by raw id: it knows {known['items_known']:,} of "
+        f"the {known['items']:,} items; {missed:,} of {report['num_targets']:,} targets are outside its vocabulary or "
+        "the log's: missed, and without loss."
+    )

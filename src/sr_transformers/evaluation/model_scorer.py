@@ -5,6 +5,7 @@ its thread, and nothing of it is sent along when a scorer is pickled.
 """
 
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
 
@@ -24,6 +26,7 @@ _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a 
 _LINE = 16  # float32 numbers of a cache line: products are a third slower on rows that begin in the middle of one
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
 _MODES = threading.Lock()
+_COMPILED = threading.Lock()  # translating changes torch's state for all threads, and so what is asked of it meanwhile
 _IN_USE: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # requests to models in training
 
 
@@ -31,7 +34,8 @@ def check_vocabulary(name: str, config: PreTrainedConfig, data: PreparedData) ->
     """Refuses a model whose tokens are not those of the log.
 
     Raises:
-        ValueError: if the two have different numbers of tokens (`scoring_lsrm.item_range`).
+        ValueError: if the two have different numbers of tokens (`scoring_lsrm.item_range`), or the model was trained on
+            other items, or on the same in another order.
     """
     tokens = item_range(config)[1]
     if tokens != data.vocab_size:
@@ -39,6 +43,10 @@ def check_vocabulary(name: str, config: PreTrainedConfig, data: PreparedData) ->
             f"{name} has {tokens} tokens, {data.path} has {data.vocab_size}: the model was trained on another "
             "vocabulary."
         )
+    try:
+        check_same_items(config, data.items_fingerprint, str(data.path))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _checked(guards: Sequence[Any]) -> list[bool]:
@@ -51,6 +59,16 @@ def _checked(guards: Sequence[Any]) -> list[bool]:
         guard.guard_type == "TENSOR_MATCH" or not (guard.is_global or "self" in guard.name or "func" in guard.name)
         for guard in guards
     ]
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's other threads, which may have held a lock at the fork."""
+    global _MODES, _COMPILED
+    _MODES, _COMPILED = threading.Lock(), threading.Lock()
+    _IN_USE.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextlib.contextmanager
@@ -97,9 +115,9 @@ class ModelScorer:
         reuse_memory: scores are overwritten by the next call of the same thread; faster, for callers that are done with
             them by then.
         bf16: compute the layers in bfloat16; our own model's scores of items stay float32, as rounded ones would tie.
-        compile: translate the layers by `torch.compile`. The first request of one user, and the first of several, take
-            about ten seconds more each; needs a C++ compiler on CPUs. New weights count; modules, hooks and settings of
-            our own model are taken as they are at that request.
+        compile: translate the layers by `torch.compile`; they then run for one thread at a time. The first request of
+            one user, and the first of several, take about ten seconds more each; needs a C++ compiler on CPUs. New
+            weights count; modules, hooks and settings of our own model are taken as they are at that request.
     """
 
     gives_log_probabilities = True
@@ -115,21 +133,23 @@ class ModelScorer:
     ):
         self.model, self.name, self.reuse_memory, self.bf16, self.compile = model, name, reuse_memory, bf16, compile
         self.window = window or model.config.max_position_embeddings
+        # Which items it was trained on and how it was ranked then; None for a model that was built by hand.
+        self.items_fingerprint: str | None = getattr(model.config, "items_fingerprint", None)
+        self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
         self._begin()
 
     def _begin(self) -> None:
         """Makes what stays in this process."""
         self._of_thread = threading.local()
-        self._answer = self._last
         if self.compile:
             # Apart from other models' translations: `_checked` would not tell them from this one's.
             options = {"guard_filter_fn": _checked} if self._reads_states() else {}
-            self._answer = torch.compile(  # type: ignore[call-overload]  # torch's own stubs lack isolate_recompiles
+            self._translated = torch.compile(  # type: ignore[call-overload]  # torch's own stubs lack isolate_recompiles
                 self._last, dynamic=True, isolate_recompiles=True, options=options
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_of_thread", "_answer")}
+        return {name: value for name, value in vars(self).items() if name not in ("_of_thread", "_translated")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -163,11 +183,11 @@ class ModelScorer:
         windows = [history[-self.window :] for history in histories]
         with evaluation_mode(self.model), self.autocast():
             if not self._reads_states():
-                return self.item_scores(self._answer(*self._inputs(windows), False))
+                return self.item_scores(self._ask(*self._inputs(windows), False))
             users = max(len(windows), 1)
             step = _USERS if self.model.device.type == "cpu" else users
             parts = [self._inputs(windows[first : first + step]) for first in range(0, users, step)]
-            return self._score_states(torch.cat([self._answer(*part, True) for part in parts]), memory)
+            return self._score_states(torch.cat([self._ask(*part, True) for part in parts]), memory)
 
     def item_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What `score` gives, from `(B, V)` logits of any model."""
@@ -178,6 +198,13 @@ class ModelScorer:
         """The precision of the layers."""
         device = self.model.device.type
         return torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def _ask(self, *inputs: Any) -> torch.Tensor:
+        """`_last`, as it is or translated."""
+        if not self.compile:
+            return self._last(*inputs)
+        with _COMPILED:
+            return self._translated(*inputs)
 
     def _last(
         self,

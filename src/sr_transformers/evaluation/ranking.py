@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
+from sr_transformers.evaluation.metrics import MISSED
 from sr_transformers.lsrm.scoring_lsrm import top_k_items
 
 _SCORES = 1 << 25  # scores held at a time, in numbers: 128 MiB of float32
@@ -37,7 +38,8 @@ class Ranking:
     """Result for B users.
 
     Attributes:
-        ranks: `(B,)` int64 in [1, V]; 1 is best.
+        ranks: `(B,)` int64 in [1, V - 2], 1 is best; `MISSED` for a target that the scorer cannot name: one outside
+            the vocabulary, or one with the score minus infinity.
         top: `(B, k)` int64 tokens, best first; -1 where no item is left to recommend.
     """
 
@@ -67,7 +69,7 @@ def rank_targets(
 
     Ties count against the model: an item scored equal to the target stands above it, so a constant scorer gets the
     last rank. Special tokens take no part. Seen items are taken out, the target never is. A target outside the
-    vocabulary (`UNK_ID`) gets the last rank, V.
+    vocabulary (`UNK_ID`), or one that the scorer never names (minus infinity), has no rank: it is `MISSED`.
 
     Args:
         scores: `(B, V)` floating point, those of a diverged model refused (`refuse_diverged`); overwritten.
@@ -86,7 +88,7 @@ def rank_targets(
     ranks = torch.cat(
         [torch.ge(part, target_scores[rows], out=scratch).sum(1, dtype=exact) for rows, part, scratch in _parts(scores)]
     ).long()
-    ranks = torch.where(targets == UNK_ID, vocab_size, ranks)
+    ranks = torch.where((targets == UNK_ID) | (target_scores[:, 0] == -torch.inf), MISSED, ranks)
     values, tokens = top_k_items(scores, min(top_k, vocab_size - NUM_SPECIAL))
     top = torch.where(values == -torch.inf, -1, tokens)
     return Ranking(ranks.cpu().numpy().astype(np.int64), top.cpu().numpy())

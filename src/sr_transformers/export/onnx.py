@@ -16,13 +16,15 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import item_range, only_items
 
 DEFAULT_K = 100
@@ -58,7 +60,9 @@ class NextItems(nn.Module):
             input_ids: `(B, T)` int64 tokens, oldest first, padded on the left with 0. T may exceed the window: the
                 most recent items are read, all of them count as seen. Unknown items (token 1) are masked where they
                 stand; leave them out to get more known items into the window.
-            exclude_seen: `(B,)` bool, whether to take the items of this history out.
+            exclude_seen: `(B,)` bool, whether to take the items of this history out; `(1,)` is for all of them. The
+                graph that `export_onnx` writes need not be given it: then it does as the model was validated and tested
+                (`filter_seen` of its configuration; True for one that was not).
 
         Returns:
             items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
@@ -85,11 +89,13 @@ class NextItems(nn.Module):
         return {"items": items, "probabilities": probabilities}
 
 
-def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K, weights: str = "float32") -> Path:
+def export_onnx(
+    name_or_path: str | Path | Checkpoint, output: str | Path, k: int = DEFAULT_K, weights: str = "float32"
+) -> Path:
     """Writes `model.onnx` (weights in `model.onnx.data`), its description and the item vocabulary.
 
     Args:
-        name_or_path: folder or Hub id of a checkpoint.
+        name_or_path: folder or Hub id of a checkpoint; a `Checkpoint` for a revision of it.
         output: folder to make; it must not exist or be empty.
         k: items that the graph returns.
         weights: "float32", "int8" or "int4"; the head of this file tells them apart.
@@ -99,7 +105,8 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
 
     Raises:
         FileExistsError: if `output` has something in it.
-        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, or as `NextItems`.
+        ValueError: for unknown weights, if the packages of the extra `onnx` are missing, if the vocabulary is not the
+            model's, or as `NextItems`.
     """
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; choose from {', '.join(WEIGHTS)}.")
@@ -107,8 +114,9 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
     if missing:
         raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'sr-transformers[onnx]'.")
     output = new_folder(output)
-    model = load_model(name_or_path, dtype=torch.float32, device_map="cpu").eval()
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
+    model, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu").eval(), checkpoint.tokenizer()
+    check_same_items(model.config, tokenizer_fingerprint(tokenizer), f"the vocabulary of {checkpoint.name}")
     # Two rows, three items: sizes of 1 would be taken for constants.
     sample = {
         "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),
@@ -131,7 +139,17 @@ def export_onnx(name_or_path: str | Path, output: str | Path, k: int = DEFAULT_K
         component.program = _in_four_bits(component.program)
     exported.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    _set_default(output / "model.onnx", "exclude_seen", getattr(model.config, "filter_seen", None) is not False)
     return output / "model.onnx"
+
+
+def _set_default(path: Path, name: str, value: bool) -> None:
+    """Gives an input of a graph a value for runs that do not give it: in ONNX, an initializer of its name."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value]), name))
+    onnx.save(graph, path)
 
 
 def _untied(model: PreTrainedModel) -> PreTrainedModel:

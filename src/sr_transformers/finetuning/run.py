@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainerCallback,
     set_seed,
 )
 
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.vocabulary import build_tokenizer
-from sr_transformers.evaluation.loading import load_model
-from sr_transformers.finetuning.vocabulary import item_list, one_type, with_vocabulary
+from sr_transformers.data.vocabulary import NUM_SPECIAL, build_tokenizer, item_list
+from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.finetuning.adapters import adapt
+from sr_transformers.finetuning.vocabulary import one_type, with_vocabulary
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.lsrm.identity_lsrm import tokenizer_fingerprint
 from sr_transformers.records import RunRecord
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
@@ -31,11 +31,10 @@ from sr_transformers.training.run import train
 OLD_ITEMS = ("drop", "keep")
 FREEZE = ("nothing", "body", "table")
 _DROPOUTS = ("embedding_dropout", "attention_dropout", "residual_dropout")
-_ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 
 
 def finetune(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Checkpoint,
     data: PreparedData | str | Path,
     recipe: Recipe,
     output_dir: str | Path,
@@ -49,7 +48,7 @@ def finetune(
     """Trains a checkpoint on a log with another item vocabulary; everything else is as in `training.run.train`.
 
     Args:
-        name_or_path: folder or Hub id of the checkpoint and its vocabulary.
+        name_or_path: folder or Hub id of the checkpoint and its vocabulary; a `Checkpoint` for a revision of it.
         data: a prepared log.
         recipe: its `training` section and its dropout rates.
         output_dir: made if missing; an interrupted run goes on if the checkpoint and all settings are the same.
@@ -74,10 +73,10 @@ def finetune(
             f"lora_rank is {lora_rank} with freeze {freeze!r}: adapters of rank 1 or more change the body, so it "
             "cannot be frozen; give one of the two."
         )
-    data = data if isinstance(data, PreparedData) else PreparedData(data)
-    base = load_model(name_or_path, dtype=torch.float32, device_map="cpu")
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    changes = _config_changes(base.config, recipe, str(name_or_path))
+    data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
+    checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
+    base, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu"), checkpoint.tokenizer()
+    changes = _config_changes(base.config, recipe, checkpoint.name)
     if old_items == "keep":
         data = DataWithOldItems(data.path, tokenizer)
     seed = recipe.arguments(output_dir).seed
@@ -86,13 +85,14 @@ def finetune(
     callbacks = list(callbacks or [])
     if lora_rank:
         set_seed(seed)
-        callbacks.append(_adapt(model, lora_rank))
+        callbacks.append(adapt(model, lora_rank))
     elif freeze == "body":
         model.requires_grad_(False)
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         table.requires_grad_(freeze != "table")
     origin = {
-        "model": str(name_or_path),
+        "model": checkpoint.source,
+        "commit": checkpoint.commit,
         "weights_sha256": weights_sha256(base),
         "init": init,
         "old_items": old_items,
@@ -126,7 +126,8 @@ class DataWithOldItems(PreparedData):
         present = {str(item) for item in own}
         added = [item for item in item_list(old) if str(item) not in present]
         self._num_added = len(added)
-        self._tokenizer = build_tokenizer(one_type([*own, *added]))
+        self._tokenizer = build_tokenizer(one_type([*own, *added]), self.item_counts[NUM_SPECIAL:])
+        self._fingerprint = tokenizer_fingerprint(self._tokenizer)
 
     @property
     def vocab_size(self) -> int:
@@ -137,6 +138,11 @@ class DataWithOldItems(PreparedData):
     def item_counts(self) -> np.ndarray:  # type: ignore[override]
         """`(V,)` int64, training interactions of every token; 0 for the special and for the added ones."""
         return np.concatenate([super().item_counts, np.zeros(self._num_added, np.int64)])
+
+    @property
+    def items_fingerprint(self) -> str:
+        """Of the log's items and the checkpoint's other items."""
+        return self._fingerprint
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:  # type: ignore[override]
@@ -155,24 +161,3 @@ def _config_changes(config: Any, recipe: Recipe, name: str) -> dict[str, Any]:
         options = " ".join(f"--{key} {getattr(config, key)}" for key in other)
         raise ValueError(f"recipe {recipe.name} contradicts {name}: {shown}; set {options}.")
     return {key: getattr(wanted, key) for key in _DROPOUTS if key in recipe.model}
-
-
-class _MergeAtTheEnd(TrainerCallback):
-    """Merges adapters once the best weights are back in place, before the model is ranked on test and saved."""
-
-    def __init__(self, adapted: Any):
-        self.adapted = adapted
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.adapted.merge_and_unload()
-
-
-def _adapt(model: PreTrainedModel, rank: int) -> TrainerCallback:
-    """Freezes a model and puts low-rank adapters into the matrices of its body, in place."""
-    try:
-        import peft
-    except ImportError as error:
-        raise ValueError("lora_rank needs the package peft: pip install 'sr-transformers[lora]'.") from error
-    # alpha = 2 r: adapters act with the weight 2, a common default; B starts at zero, so training starts from `model`.
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_ADAPTED, lora_dropout=0.0)
-    return _MergeAtTheEnd(peft.get_peft_model(model, config))

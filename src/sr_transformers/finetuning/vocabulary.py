@@ -25,7 +25,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID, build_tokenizer, decode_items
+from sr_transformers.data.vocabulary import (
+    NUM_SPECIAL,
+    PAD_ID,
+    UNK_ID,
+    build_tokenizer,
+    item_counts,
+    item_list,
+    set_item_counts,
+)
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer
 
 INITS = ("mean", "random", "nearest")
@@ -93,7 +102,8 @@ def with_vocabulary(
         model: an `LSRMForCausalLM`; it is left as it is. A head that is not tied to the item table gets rows in the
             same way as the table.
         tokenizer: its vocabulary.
-        item_ids: the new vocabulary's raw ids in the order of their tokens, most popular first.
+        item_ids: the new vocabulary's raw ids in the order of their tokens. Training counts that `tokenizer` knows go
+            on with their items; new items have none.
         init: "mean", "random" or "nearest"; the head of this file defines them.
         data: the log that "nearest" takes co-occurrence from; only its training data are read.
         seed: of the noise and of random rows.
@@ -111,11 +121,16 @@ def with_vocabulary(
     old_items = [str(item) for item in item_list(tokenizer)]
     num_old = len(old_items) + NUM_SPECIAL
     check_tokenizer(num_old, model.config)
+    check_same_items(model.config, tokenizer_fingerprint(tokenizer), "the vocabulary")
     new_tokenizer = build_tokenizer(one_type(item_ids))
     new_tokenizer.model_max_length = tokenizer.model_max_length
     old_token = {item: token for token, item in enumerate(old_items, NUM_SPECIAL)}
     # Where each row comes from; -1: nowhere. The special tokens are the same in every vocabulary.
     source = torch.tensor([PAD_ID, UNK_ID, *(old_token.get(str(item), -1) for item in item_ids)])
+    counts = item_counts(tokenizer)
+    if counts is not None:
+        places = source[NUM_SPECIAL:].numpy() - NUM_SPECIAL
+        set_item_counts(new_tokenizer, np.where(places >= 0, counts[places], 0))
     weights, uncovered = None, 0
     if init == "nearest" and data is not None:
         weights = nearest_weights(data, [str(item) for item in item_ids], source.numpy())
@@ -128,7 +143,8 @@ def with_vocabulary(
         )
 
     config = copy.deepcopy(model.config)
-    for name, value in {**(config_changes or {}), "vocab_size": len(source), "num_items": None}.items():
+    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer)}
+    for name, value in {**(config_changes or {}), **own}.items():
         setattr(config, name, value)
     state = dict(model.state_dict())
     names = {name for name, _ in model.named_parameters() if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
@@ -145,26 +161,12 @@ def with_vocabulary(
 
     known = int((source >= NUM_SPECIAL).sum())
     new = int((source < 0).sum())
-    counts = {
+    made = {
         "mean": {"by_mean": new},
         "random": {"by_random": new},
         "nearest": {"by_nearest": new - uncovered, "by_mean": uncovered},
     }[init]
-    return grown, new_tokenizer, VocabularyChange(known, new, len(old_items) - known, **counts)
-
-
-def item_list(tokenizer: PreTrainedTokenizerBase) -> list[str | int]:
-    """Raw ids of a vocabulary in the order of their tokens.
-
-    Raises:
-        ValueError: if tokens 0 and 1 are not padding and unknown: then it is no item vocabulary of this library.
-    """
-    if (tokenizer.pad_token_id, tokenizer.unk_token_id) != (PAD_ID, UNK_ID):
-        raise ValueError(
-            f"padding is token {tokenizer.pad_token_id} and unknown is token {tokenizer.unk_token_id}; an item "
-            f"vocabulary has them at {PAD_ID} and {UNK_ID}."
-        )
-    return decode_items(tokenizer, range(NUM_SPECIAL, len(tokenizer)))
+    return grown, new_tokenizer, VocabularyChange(known, new, len(old_items) - known, **made)
 
 
 def nearest_weights(data: PreparedData, item_ids: Sequence[str], source: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -201,15 +203,16 @@ def nearest_weights(data: PreparedData, item_ids: Sequence[str], source: np.ndar
     cosine = (scipy.sparse.diags_array((source < 0).astype(float)) @ cosine).tocsr()
     cosine = (cosine @ scipy.sparse.diags_array(is_known.astype(float))).tocsr()
     cosine.eliminate_zeros()
-    return _keep_best(cosine)
+    return _keep_best(cosine, counts)
 
 
-def _keep_best(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
+def _keep_best(matrix: scipy.sparse.csr_matrix, counts: np.ndarray) -> scipy.sparse.csr_matrix:
     """The `NUM_NEIGHBOURS` largest entries of each row (ties: the more popular item), scaled to sum to 1."""
     rows, columns, values = [], [], []
     for row in np.nonzero(np.diff(matrix.indptr))[0]:
         part = slice(matrix.indptr[row], matrix.indptr[row + 1])
-        order = np.lexsort((matrix.indices[part], -matrix.data[part]))[:NUM_NEIGHBOURS]
+        indices = matrix.indices[part]
+        order = np.lexsort((indices, -counts[indices], -matrix.data[part]))[:NUM_NEIGHBOURS]
         best = matrix.data[part][order]
         rows.append(np.full(len(order), row))
         columns.append(matrix.indices[part][order])

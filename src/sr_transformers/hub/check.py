@@ -4,12 +4,12 @@ that is not the model's, numbers that were measured on another model."""
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RUN_FILE, RunRecord
 
@@ -30,8 +30,9 @@ def check_run(folder: str | Path) -> FinishedRun:
     """Opens a run folder and makes sure that it can be published.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: for anything that is missing or does not fit together; the message names it.
+        FileNotFoundError: if there is no such folder, or no weights in it.
+        ValueError: for anything else that is missing, and what is damaged or does not fit together; the message names
+            it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -40,11 +41,15 @@ def check_run(folder: str | Path) -> FinishedRun:
     for name in NEEDED:
         if not (folder / name).exists():
             raise ValueError(f"{folder} has no {name}; it is not what a finished run leaves behind.")
-    model = _model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    checkpoint = Checkpoint(folder)
+    model, tokenizer = checkpoint.model(device_map="cpu"), checkpoint.tokenizer()
     size = item_range(model.config)[1]
     if len(tokenizer) != size:
         raise ValueError(f"{folder}: the vocabulary has {len(tokenizer)} tokens, the model {size}.")
+    try:
+        check_same_items(model.config, tokenizer_fingerprint(tokenizer), "its vocabulary")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     ranked = record.reports[0]["protocol"]["num_items_ranked"]
     if ranked + NUM_SPECIAL != size:
         raise ValueError(
@@ -72,20 +77,3 @@ def _record(folder: Path) -> RunRecord:
             if not math.isfinite(value):
                 raise ValueError(f"{folder / RUN_FILE}: {name} of {report['model']} is {value}; the run diverged.")
     return record
-
-
-def _model(folder: Path) -> PreTrainedModel:
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    except (OSError, RuntimeError) as error:  # no weights, a missing shard, shapes that differ
-        raise ValueError(f"{folder}: the weights do not load: {error}") from error
-    model, found = loaded
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found[kind]:
-            raise ValueError(
-                f"{folder}: weights and config.json differ; {kind.replace('_', ' ')}: {sorted(found[kind])}."
-            )
-    for name, tensor in model.named_parameters():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{folder}: {name} holds NaN or infinite weights; the run diverged.")
-    return model

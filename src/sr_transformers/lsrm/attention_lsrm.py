@@ -2,10 +2,12 @@
 """Attention in plain operations: the reference of all backends, and for many short rows on CPUs, where torch's fused
 kernel is slow, its backward in bfloat16 above all."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.generic import maybe_autocast
 
 # Most items in a row whose weights are all kept: beyond, they take more memory than the time they save is worth.
 LONGEST_ROW = 256
@@ -31,6 +33,30 @@ def eager_attention_forward(
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     output = torch.matmul(weights, value).transpose(1, 2).contiguous()
     return output, weights
+
+
+def exact_attention(
+    attention: Callable,
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """An attention function computed in float32, its result rounded once: what a user is answered in bf16 or fp16 must
+    not depend on which kernel the number of rows, a mask or a cache chooses, and each rounds on the way in its own."""
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.float()
+    with maybe_autocast(query.device.type, enabled=False):
+        output, weights = attention(module, query.float(), key.float(), value.float(), attention_mask, **kwargs)
+    return output.to(query.dtype), weights
+
+
+def needs_exact_attention(query: torch.Tensor, implementation: str | None, training: bool) -> bool:
+    """Whether `exact_attention` had better be used: on CPUs, where float32 is as fast, outside training."""
+    rounds = query.dtype in (torch.bfloat16, torch.float16) and not training
+    return rounds and query.device.type == "cpu" and implementation in ("eager", "sdpa")
 
 
 def short_row_attention(
@@ -93,4 +119,12 @@ def prefers_short_rows(
     return query.shape[0] > 1 and query.shape[:3].numel() * key.shape[2] <= MOST_WEIGHTS
 
 
-__all__ = ["LONGEST_ROW", "MOST_WEIGHTS", "eager_attention_forward", "prefers_short_rows", "short_row_attention"]
+__all__ = [
+    "LONGEST_ROW",
+    "MOST_WEIGHTS",
+    "eager_attention_forward",
+    "exact_attention",
+    "needs_exact_attention",
+    "prefers_short_rows",
+    "short_row_attention",
+]

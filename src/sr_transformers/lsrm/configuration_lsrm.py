@@ -96,10 +96,15 @@ class LSRMConfig(PreTrainedConfig):
         unk_token_id: stands for an item outside the vocabulary, never ranked.
         tie_word_embeddings: score items with their input embeddings (the paper does).
         use_cache: whether `generate` keeps keys and values.
+        items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
+            None: a model built by hand, of which nobody knows.
+        filter_seen: whether the model was validated and tested with the items of a user's own history taken out of the
+            ranking; what recommends or evaluates does the same unless told otherwise. None: it was not evaluated.
 
     Raises:
         StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, more items than
-            the table has rows for, a special token that is an item, or a dropout rate outside [0, 1).
+            the table has rows for, a special token that is an item, or a dropout rate, `layer_norm_eps` or
+            `initializer_range` outside [0, 1).
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -141,6 +146,8 @@ class LSRMConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
+    items_fingerprint: str | None = None
+    filter_seen: bool | None = None
 
     _auto_class = "AutoConfig"  # saving copies this file beside config.json
 
@@ -157,6 +164,9 @@ class LSRMConfig(PreTrainedConfig):
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("layer_norm_eps", "initializer_range"):
+            if not 0 <= getattr(self, name) < 1:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}; it lies in [0, 1).")
         if self.num_items is not None and not 1 <= self.num_items <= self.vocab_size - NUM_SPECIAL:
             raise ValueError(
                 f"num_items is {self.num_items}; a table of {self.vocab_size} rows holds {NUM_SPECIAL} special tokens "

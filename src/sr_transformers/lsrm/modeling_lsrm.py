@@ -10,6 +10,7 @@ This file travels to the Hub beside the weights: it imports torch, transformers 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -27,7 +28,13 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_lsrm import eager_attention_forward, prefers_short_rows, short_row_attention
+from .attention_lsrm import (
+    eager_attention_forward,
+    exact_attention,
+    needs_exact_attention,
+    prefers_short_rows,
+    short_row_attention,
+)
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .loss_lsrm import next_item_loss
@@ -72,6 +79,8 @@ class LSRMAttention(nn.Module):
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         if implementation == "sdpa" and prefers_short_rows(query, key, attention_mask, self.training):
             attention = short_row_attention
+        if needs_exact_attention(query, implementation, self.training):
+            attention = partial(exact_attention, attention)
         output, weights = attention(
             self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
         )

@@ -6,11 +6,13 @@ Where this package is installed the task is known; elsewhere this file travels t
 vocabulary knows no item: there is nothing to predict from.
 """
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 
 import torch
 from transformers import Pipeline
 
+from .identity_lsrm import check_same_items, tokenizer_fingerprint
 from .scoring_lsrm import check_tokenizer, input_device, item_range, only_items, top_k_items
 
 NEXT_ITEM = "next-item"
@@ -47,6 +49,28 @@ def best_items(
     ]
 
 
+def check_ids(items: Iterable[object]) -> None:
+    """Refuses what can be no id of an item, as the preparation of a log does: ids are text or integers.
+
+    Taken as text, a missing value would be the item called "None" or "nan", and True the item 1.
+
+    Raises:
+        ValueError: naming the first such value.
+        TypeError: for a single id, which would be read letter by letter.
+    """
+    if isinstance(items, str | bytes | int):
+        raise TypeError(f"item ids are given as a sequence, got {items!r}; write [{items!r}].")
+    for place, item in enumerate(items):
+        if isinstance(item, str) and not item:
+            raise ValueError(f"the item at place {place} is '', an empty text; leave it out.")
+        if isinstance(item, bool) or not isinstance(item, str | numbers.Integral):
+            kind = type(item).__name__
+            raise ValueError(
+                f"the item at place {place} is {item!r} ({kind}); ids are text or integers, as in the log. Leave "
+                "missing ones out and write the others so."
+            )
+
+
 class NextItemPipeline(Pipeline):
     """Recommends the next item.
 
@@ -55,7 +79,8 @@ class NextItemPipeline(Pipeline):
 
     Call options, also taken by `pipeline(...)` as defaults:
         top_k: how many items, 10 by default; fewer come back if fewer are allowed.
-        exclude_seen: never name an item of the history itself; True by default.
+        exclude_seen: never name an item of the history itself; by default as the model was validated and tested
+            (`filter_seen` of its configuration), True for one that was not.
         exclude: raw ids that must not be named.
         candidates: name only these raw ids.
         batch_size: histories at a time.
@@ -64,8 +89,9 @@ class NextItemPipeline(Pipeline):
         Per history a list of `{"item_id": raw id as the log had it, "score": probability over all items}`, best first.
 
     Raises:
-        ValueError: for a history or candidates of which the vocabulary knows none, `top_k` < 1, or a tokenizer that
-            pads on the right (the last position must be the last item) or has another number of items than the model.
+        ValueError: for a history or candidates of which the vocabulary knows none, an id that is neither text nor an
+            integer, `top_k` < 1, a tokenizer that pads on the right (the last position must be the last item), or one
+            of other items than the model's, or of another number of them.
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -90,10 +116,11 @@ class NextItemPipeline(Pipeline):
         self.model.eval()  # transformers does so only for a model that it loads itself
         if self.tokenizer.padding_side != "left":
             raise ValueError(f"the tokenizer pads on the {self.tokenizer.padding_side}; set padding_side='left'.")
+        check_same_items(self.model.config, tokenizer_fingerprint(self.tokenizer), "the vocabulary")
 
     def __call__(self, inputs, **kwargs):
         kwargs.setdefault("batch_size", self._batch_size or BATCH_SIZE)
-        if isinstance(inputs, str | int):
+        if isinstance(inputs, str | bytes | int):
             raise TypeError(f"a history is a list of item ids, got {inputs!r}; write [{inputs!r}].")
         if isinstance(inputs, list | tuple):
             if not any(_is_history(one) for one in inputs):
@@ -116,7 +143,9 @@ class NextItemPipeline(Pipeline):
                 raise ValueError("the vocabulary knows none of the candidates; pass raw ids as they were in the log.")
         return preprocess, forward, post
 
-    def preprocess(self, inputs, exclude_seen=True, exclude=()):
+    def preprocess(self, inputs, exclude_seen=None, exclude=()):
+        if exclude_seen is None:
+            exclude_seen = getattr(self.model.config, "filter_seen", None) is not False
         history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
         if not _is_history(history):
             raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")
@@ -154,13 +183,14 @@ class NextItemPipeline(Pipeline):
 
     def _known(self, items):
         """Tokens of the raw ids that the vocabulary has."""
+        check_ids(items)
         special = set(self.tokenizer.all_special_ids)
         tokens = self.tokenizer.convert_tokens_to_ids([str(item) for item in items])
         return [token for token in tokens if token not in special]
 
 
 def _is_history(value):
-    return hasattr(value, "__len__") and not isinstance(value, str)
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes)
 
 
-__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items"]
+__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items", "check_ids"]

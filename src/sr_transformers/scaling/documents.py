@@ -60,7 +60,10 @@ def read_fit(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; `sr-transformers scaling fit POINTS --json {path}` writes one.")
-    document = json.loads(path.read_text())
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken JSON, or no text at all
+        raise ValueError(f"{path} is no fit as JSON ({error}); `sr-transformers scaling fit` writes one.") from error
     if not isinstance(document, dict) or not {"law", "params", "status"} <= set(document):
         raise ValueError(f"{path} is no fit: it lacks law, params or status; `sr-transformers scaling fit` writes one.")
     law = law_named(document["law"])

@@ -13,7 +13,7 @@ import numpy as np
 from sr_transformers.scaling.fitting import Fit
 from sr_transformers.scaling.laws import UNIQUE, D, N, law_named
 from sr_transformers.scaling.points import LOSS, METRIC, Points
-from sr_transformers.scaling.prediction import HeldOut, training_flops
+from sr_transformers.scaling.prediction import HeldOut, compute_optimal, training_flops
 from sr_transformers.scaling.uncertainty import Bootstrap
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -24,7 +24,8 @@ _LABELS = {
 }
 
 
-def _new(title: str, x: str, y: str) -> tuple[Any, Any]:
+def new_figure(title: str, x: str, y: str) -> tuple[Any, Any]:
+    """An empty figure and its axes in the style of all of them."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
@@ -64,7 +65,7 @@ def law_figure(
     variable = law.powers[0]
     values = points.columns[METRIC if law.name == "saturating" else LOSS]
     x = points.columns[variable]
-    figure, axes = _new(title, _LABELS[variable], value)
+    figure, axes = new_figure(title, _LABELS[variable], value)
     unseen = x >= min(float(row[N] or 0) for row in held.rows) if held else np.zeros(len(x), dtype=bool)
     axes.plot(x[~unseen], values[~unseen], "o", color=COLOURS[0], label="measured" + (", fitted to" if held else ""))
     if held:
@@ -77,6 +78,9 @@ def law_figure(
     if not np.isnan(band).any():
         label = "95 % interval of a new run" if held else "95 % interval of the law"
         axes.fill_between(line, band[:, 0], band[:, 1], color=COLOURS[0], alpha=0.15, lw=0, label=label)
+    if law.has_floor and fitted.usable:
+        floor = fitted.params[law.names[0]]
+        axes.axhline(floor, color="0.4", ls=":", lw=1.2, label=f"floor {law.names[0]} = {floor:.3g}")
     axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -85,12 +89,12 @@ def law_figure(
 def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
     """Loss against N, a series for every D, with the joint law's curves."""
     law = law_named("joint")
-    figure, axes = _new(title, _LABELS[N], "test loss, nats")
+    figure, axes = new_figure(title, _LABELS[N], "test loss, nats")
     for index, d in enumerate(_values(points.columns[D])):
         mask = np.isclose(points.columns[D], d, rtol=0.03)
         n = points.columns[N][mask]
         style = {"color": COLOURS[index % 7], "marker": _marker(index)}
-        axes.plot(n, points.columns[LOSS][mask], ls="none", label=f"D = {_short(d)}", **style)
+        axes.plot(n, points.columns[LOSS][mask], ls="none", label=f"D = {short(d)}", **style)
         line = np.geomspace(points.columns[N].min() / 1.2, points.columns[N].max() * 1.2, 60)
         axes.plot(line, law.predict(fitted.params, {N: line, D: np.full_like(line, d)}), _dash(fitted),
                   color=style["color"], lw=1)  # fmt: skip
@@ -102,12 +106,12 @@ def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
 def data_figure(points: Points, fitted: Fit, title: str) -> Any:
     """Loss against distinct data, a series for every N trained on several amounts, with the joint law's curves."""
     law = law_named("joint")
-    figure, axes = _new(title, _LABELS[D], "test loss, nats")
+    figure, axes = new_figure(title, _LABELS[D], "test loss, nats")
     sizes = [n for n in _values(points.columns[N]) if len(_values(points.columns[D][points.columns[N] == n])) > 1]
     for index, n in enumerate(sizes):
         mask = points.columns[N] == n
         style = {"color": COLOURS[index % 7], "marker": _marker(index)}
-        axes.plot(points.columns[D][mask], points.columns[LOSS][mask], ls="none", label=f"N = {_short(n)}", **style)
+        axes.plot(points.columns[D][mask], points.columns[LOSS][mask], ls="none", label=f"N = {short(n)}", **style)
         line = np.geomspace(points.columns[D].min() / 1.2, points.columns[D].max() * 1.2, 60)
         axes.plot(line, law.predict(fitted.params, {N: np.full_like(line, n), D: line}), _dash(fitted),
                   color=style["color"], lw=1)  # fmt: skip
@@ -118,14 +122,14 @@ def data_figure(points: Points, fitted: Fit, title: str) -> Any:
 
 def repetition_figure(points: Points, title: str, fitted: Fit | None = None) -> Any:
     """Loss against epochs at fixed distinct data, a series for every N; with the data-constrained law if given."""
-    figure, axes = _new(title, "epochs up to the kept checkpoint", "test loss, nats")
+    figure, axes = new_figure(title, "epochs up to the kept checkpoint", "test loss, nats")
     epochs = points.columns[D] / points.columns[UNIQUE]
     for index, n in enumerate(_values(points.columns[N])):
         mask = np.isclose(points.columns[N], n)
         order = np.argsort(epochs[mask])
         x, y = epochs[mask][order], points.columns[LOSS][mask][order]
         style = {"color": COLOURS[index % 7], "marker": _marker(index)}
-        axes.plot(x, y, ls="-" if fitted is None else "none", label=f"N = {_short(n)}", **style)
+        axes.plot(x, y, ls="-" if fitted is None else "none", label=f"N = {short(n)}", **style)
         if fitted is not None:
             u = float(np.median(points.columns[UNIQUE][mask]))
             line = np.geomspace(1.0, epochs.max() * 1.2, 60)
@@ -140,11 +144,11 @@ def repetition_figure(points: Points, title: str, fitted: Fit | None = None) -> 
 
 def shape_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     """Loss against width per layer d / L, a series for every N (up to 5 %); rows hold width, layers, n, loss."""
-    figure, axes = _new(title, "width per layer, d / L (left: deep, right: wide)", "test loss, nats")
+    figure, axes = new_figure(title, "width per layer, d / L (left: deep, right: wide)", "test loss, nats")
     for index, n in enumerate(_values(np.array([float(row["n"]) for row in rows]), 0.05)):
         ours = sorted((row for row in rows if np.isclose(row["n"], n, rtol=0.05)), key=_ratio)
         axes.plot([_ratio(row) for row in ours], [row["loss"] for row in ours], color=COLOURS[index % 7],
-                  marker=_marker(index), label=f"N = {_short(n)}")  # fmt: skip
+                  marker=_marker(index), label=f"N = {short(n)}")  # fmt: skip
         for row in ours:
             axes.annotate(f"{row['layers']}x{row['width']}", (_ratio(row), row["loss"]), fontsize=7,
                           xytext=(4, 4), textcoords="offset points")  # fmt: skip
@@ -159,7 +163,7 @@ def shape_figure(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
 
 def predicted_figure(held: HeldOut, title: str) -> Any:
     """Predicted against measured values of the held-out runs, with intervals; on the diagonal they agree."""
-    figure, axes = _new(title, "measured", "predicted from the smaller sizes")
+    figure, axes = new_figure(title, "measured", "predicted from the smaller sizes")
     sizes = _values(np.array([float(row[N] or 0) for row in held.rows]))
     ends: list[float] = []
     for index, n in enumerate(sizes):
@@ -172,7 +176,7 @@ def predicted_figure(held: HeldOut, title: str) -> Any:
             ends += [*low, *high]
             error = np.abs(np.array([np.subtract(predicted, low), np.subtract(high, predicted)]))
         axes.errorbar(measured, predicted, yerr=error, fmt=_marker(index), color=COLOURS[index % 7], capsize=3,
-                      label=f"N = {_short(n)}")  # fmt: skip
+                      label=f"N = {short(n)}")  # fmt: skip
     margin = 0.05 * (max(ends) - min(ends)) + 1e-9
     limits = (min(ends) - margin, max(ends) + margin)
     axes.plot(limits, limits, color="0.5", lw=1, ls="--", label="predicted = measured")
@@ -183,7 +187,7 @@ def predicted_figure(held: HeldOut, title: str) -> Any:
 def isoflop_figure(fitted: Fit, ranges: Mapping[str, tuple[float, float]], vocab_size: int, title: str) -> Any:
     """The joint law's loss against N at fixed training FLOPs, head included; a mark at the best N of every budget."""
     law = law_named("joint")
-    figure, axes = _new(title, _LABELS[N], "loss by the joint law, nats")
+    figure, axes = new_figure(title, _LABELS[N], "loss by the joint law, nats")
     low, high = (training_flops(ranges[N][i], ranges[D][i], vocab_size) for i in (0, 1))
     n = np.geomspace(ranges[N][0] / 2, ranges[N][1] * 10, 200)
     for index, flops in enumerate(np.geomspace(low * 3, high * 3, 5)):
@@ -197,6 +201,28 @@ def isoflop_figure(fitted: Fit, ranges: Mapping[str, tuple[float, float]], vocab
     axes.set_ylim(min(bests) - 0.1, max(bests) + 1.5)
     axes.axvspan(ranges[N][1], n[-1], color="0.5", alpha=0.1, lw=0, label="beyond the sizes measured")
     axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def isoloss_figure(joint: Fit, points: Points, vocab_size: int, title: str) -> Any:
+    """Lines of equal loss over N and D by the joint law, the runs, and the compute-optimal frontier (head included)."""
+    figure, axes = new_figure(title, _LABELS[N], _LABELS[D])
+    n, d = points.columns[N], points.columns[D]
+    across = np.geomspace(n.min() / 2, n.max() * 4, 80)
+    up = np.geomspace(d.min() / 2, d.max() * 4, 80)
+    grid_n, grid_d = np.meshgrid(across, up)
+    loss = law_named("joint").predict(joint.params, {N: grid_n.ravel(), D: grid_d.ravel()}).reshape(grid_n.shape)
+    lines = axes.contour(grid_n, grid_d, loss, levels=12, colors="0.35", linewidths=0.8)
+    axes.clabel(lines, fmt="%.2f", fontsize=7)
+    axes.plot(n, d, "o", color=COLOURS[0], ms=4, label="runs")
+    least, most = (training_flops(float(across[i]), float(up[i]), vocab_size) for i in (0, -1))
+    frontier = [compute_optimal(joint.params, flops, vocab_size) for flops in np.geomspace(least, most, 60).tolist()]
+    inside = [one for one in frontier if across[0] <= one[N] <= across[-1] and up[0] <= one[D] <= up[-1]]
+    axes.plot([one[N] for one in inside], [one[D] for one in inside], "--", color=COLOURS[1], lw=2,
+              label="compute-optimal")  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -219,7 +245,7 @@ def _values(column: np.ndarray, tolerance: float = 0.03) -> list[float]:
     return found
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three digits and a letter: 98.3k, 1.57m."""
     for size, letter in ((1e9, "b"), (1e6, "m"), (1e3, "k")):
         if value >= size:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -156,25 +157,33 @@ def points_from(
     return points
 
 
-def read_table(path: str | Path, names: Mapping[str, str | None] | None = None, law: Law | str | None = None) -> Points:
-    """Points from a CSV or TSV file with a head.
+def read_table(
+    path: str | Path,
+    names: Mapping[str, str | None] | None = None,
+    law: Law | str | None = None,
+    where: Mapping[str, str] | None = None,
+) -> Points:
+    """Points from a CSV or TSV file with a head, or from a Parquet file.
 
     Args:
         names: the table's column for each of N, D, C, unique, loss, metric and seed; what is left out is looked for
             under its usual names. Rows that agree in all but seed and loss belong to one group.
         law: read only the columns that it needs, so that nothing wrong elsewhere matters; None: all that are found.
+        where: only rows that hold these values, by column, written as text (true and false in small letters); how many
+            were left out stands in `Points.dropped`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a column that is not there, or a cell that is no number; the message names row and column.
+        ValueError: for a file that is no table, a column that is not there, or a cell that is no number; the message
+            names row and column.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        head = file.readline()
-        file.seek(0)
-        table = list(csv.DictReader(file, delimiter="\t" if "\t" in head else ";" if ";" in head else ","))
+    try:
+        table = _parquet_rows(path) if path.suffix == ".parquet" else _text_rows(path)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no table as text: {error}.") from error
     if not table:
         raise ValueError(f"{path}: no rows below the head.")
     law = law_named(law) if isinstance(law, str) else law
@@ -190,21 +199,64 @@ def read_table(path: str | Path, names: Mapping[str, str | None] | None = None, 
         found = wanted or next((one for one in usual if one in table[0]), None)
         if found:
             chosen[name] = found
+    if law is not None:
+        wanted_columns = (*law.variables, METRIC if law.name == "saturating" else LOSS)
+        missing = [name for name in wanted_columns if name not in chosen and not (name == D and C in chosen)]
+        if missing:
+            raise ValueError(
+                f"{path}: law {law.name} needs the column {missing[0]}; it has {', '.join(map(repr, table[0]))}. If it "
+                f"has another name, say --{missing[0].lower()}-column NAME."
+            )
     if (names or {}).get(C) and not (names or {}).get(D):
         chosen.pop(D, None)  # asked for C in place of D
     rows = [f"{path} row {index}" for index in range(1, len(table) + 1)]
+    kept = [_matches(line, where or {}, path) for line in table]
+    if not any(kept):
+        raise ValueError(
+            f"{path}: no row holds {', '.join(f'{name} = {value}' for name, value in (where or {}).items())}."
+        )
+    table = [line for line, keep in zip(table, kept, strict=True) if keep]
+    rows = [row for row, keep in zip(rows, kept, strict=True) if keep]
     columns = {
         name: [_number(line.get(column), row, column) for line, row in zip(table, rows, strict=True)]
         for name, column in chosen.items()
     }
     keys = [name for name in columns if name not in (LOSS, METRIC)]
     groups = ["|".join(f"{columns[name][index]:.9g}" for name in keys) for index in range(len(table))]
-    return points_from(columns, rows, groups)
+    points = points_from(columns, rows, groups)
+    if where:
+        points.dropped = {"other rows of the table": kept.count(False)}
+    return points
 
 
-def _number(text: str | None, row: str, column: str) -> float:
+def _text_rows(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        head = file.readline()
+        file.seek(0)
+        return list(csv.DictReader(file, delimiter="\t" if "\t" in head else ";" if ";" in head else ","))
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        return float(text or "")
+        return pq.read_table(path).to_pylist()
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} is no Parquet file: {error}") from error
+
+
+def _matches(line: Mapping[str, Any], where: Mapping[str, str], path: Path) -> bool:
+    for name in where:
+        if name not in line:
+            raise ValueError(f"{path}: no column {name!r}; it has {', '.join(map(repr, line))}.")
+    texts = {name: str(line[name]).lower() if isinstance(line[name], bool) else str(line[name]) for name in where}
+    return all(texts[name] == value for name, value in where.items())
+
+
+def _number(text: Any, row: str, column: str) -> float:
+    try:
+        return float("" if text is None else text)
     except ValueError:
         raise ValueError(
             f"{row}: column {column!r} holds {text!r}, which is no number; write 1234.5 or 1.2e3."

@@ -45,6 +45,11 @@ class StudyRun:
     def metric(self, name: str) -> float:
         return float(self.record.reports[0]["metrics"][name])
 
+    @property
+    def size_with_table(self) -> int:
+        """N and the parameters of the item table."""
+        return self.record.num_non_embedding_parameters + self.record.parameters["item_embedding"]
+
 
 @dataclass
 class Fitted:
@@ -63,7 +68,9 @@ class Analysis:
         runs: finished runs by name.
         epochs: the main number of epochs, None if every size has its own.
         fraction: of users, at which sizes are compared.
-        laws: "n", "joint", "repeated", "ndcg@10", "hr@10": those that could be fitted.
+        laws: "n", "n-with-table" (N counts the item table too), "joint", "repeated", "ndcg@10", "hr@10": those that
+            could be fitted.
+        members: the runs that each was fitted to.
         held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes.
         document: everything as plain values for JSON.
         notes: what could not be answered, and why.
@@ -73,6 +80,7 @@ class Analysis:
     epochs: float | None
     fraction: float
     laws: dict[str, Fitted]
+    members: dict[str, list[StudyRun]]
     held: dict[str, HeldOut]
     document: dict[str, Any]
     notes: list[str]
@@ -115,18 +123,22 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         raise ValueError(f"{folder}: none of the finished runs is a point of the law; run more of the study.")
     notes: list[str] = []
     laws: dict[str, Fitted] = {}
+    members_of: dict[str, list[StudyRun]] = {}
     held: dict[str, HeldOut] = {}
 
-    def add(name: str, law: str, metric: str | None = None) -> None:
+    def add(name: str, law: str, metric: str | None = None, with_table: bool = False) -> None:
         members = chosen[law]
         try:
             points = points_of(
                 [run.record for run in members], metric, law == "repeated", [run.name for run in members]
             )
+            if with_table:
+                points.columns[N] = np.array([run.size_with_table for run in members], dtype=np.float64)
             fitted = fit(law, points)
         except ValueError as error:
             notes.append(f"{name}: {error}")
             return
+        members_of[name] = members
         laws[name] = Fitted(points, fitted, bootstrap(fitted, points, draws))
         if law in ("n", "saturating"):
             try:
@@ -136,10 +148,18 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
 
     for law in ("n", "joint", "repeated"):
         add(law, law)
+    add("n-with-table", "n", with_table=True)
     for metric in METRICS:
         add(metric, "saturating", metric)
-    comparison = compare(laws["n"].points, ["n", "power"]) if "n" in laws else []
-    joint = compare(laws["joint"].points, ["joint", "n", "d", "power"]) if "joint" in laws else []
+    comparisons = {
+        name: compare(laws[name].points, forms)
+        for name, forms in (
+            ("n", ["n", "power"]),
+            ("n-with-table", ["n", "power"]),
+            ("joint", ["joint", "n", "d", "power"]),
+        )
+        if name in laws
+    }
     epochs, fraction = schedule_of(series[0].plan), series[0].plan["fraction"]
     document = {
         "epochs": epochs,
@@ -148,8 +168,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "reservations": reservations({run.name: run.record for run in runs if run.plan["in_law"]}, plan),
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
-            name: describe_fit(one.fitted, one.points, one.refits, {"n": comparison, "joint": joint}.get(name))
-            for name, one in laws.items()
+            name: describe_fit(one.fitted, one.points, one.refits, comparisons.get(name)) for name, one in laws.items()
         },
         "held_out": {
             name: {
@@ -171,7 +190,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "ways": [_row(run) for run in runs if run.plan["of"] != USERS],
         "notes": notes,
     }
-    return Analysis(runs, epochs, fraction, laws, held, plain(document), notes)
+    return Analysis(runs, epochs, fraction, laws, members_of, held, plain(document), notes)
 
 
 def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, Any]]:

@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from sr_transformers.records import write_whole
 from sr_transformers.scaling import figures
 from sr_transformers.scaling.laws import UNIQUE, D, N
 from sr_transformers.scaling.points import LOSS, METRIC
 from sr_transformers.study.analysis import Analysis, StudyRun, analyse
+from sr_transformers.study.curve_figures import compute_figure, curve_of, learning_curves_figure
+from sr_transformers.study.points_table import table_of, write_points
 from sr_transformers.study.runner import STUDY_FILE
 from sr_transformers.study.words import METRIC_NAMES, duration_of, sentences
 
@@ -47,7 +48,7 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Ana
     (output / "figures").mkdir(parents=True, exist_ok=True)
     drawn = [(label, figures.save(make(), output / "figures", label)) for label, make in _figures(found, name)]
     write_whole(output / "analysis.json", json.dumps(found.document, indent=2) + "\n")
-    _tables(found, output)
+    _tables(found, name, output)
     text = markdown(found, name, [label for label, _ in drawn])
     write_whole(output / "README.md", _card(name) + text)
     write_whole(output / "report.html", _html(found, name, [(label, files[0]) for label, files in drawn]))
@@ -90,6 +91,10 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
     made: list[tuple[str, Callable[[], Any]]] = []
     for law, label in (("n", "loss"), *METRIC_NAMES.items()):
         made += _of_size(found, name, law, label, part)
+    series = found.members.get("n", [])
+    if any(len(curve_of(run)) > 1 for run in series):
+        made.append(("learning-curves", lambda: learning_curves_figure(series, f"{name}: learning curves ({part})")))
+        made.append(("compute", lambda: compute_figure(series, f"{name}: loss against compute ({part})")))
     if "n" in found.held:
         title = f"{name}: held-out sizes, predicted against measured loss"
         made.append(("predicted-measured", lambda: figures.predicted_figure(found.held["n"], title)))
@@ -102,6 +107,8 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
             ranges = {key: (float(joint.points.columns[key].min()), float(joint.points.columns[key].max()))
                       for key in (N, D)}  # fmt: skip
             vocabulary = found.runs[0].record.recipe["model"]["vocab_size"]
+            made.append(("isoloss", lambda: figures.isoloss_figure(
+                joint.fitted, joint.points, vocabulary, f"{name}: lines of equal loss")))  # fmt: skip
             made.append(("isoflop", lambda: figures.isoflop_figure(
                 joint.fitted, ranges, vocabulary, f"{name}: same compute, different sizes")))  # fmt: skip
     if "repeated" in found.laws:
@@ -221,20 +228,8 @@ def _run_row(run: StudyRun) -> dict[str, Any]:
     }
 
 
-def _tables(found: Analysis, output: Path) -> None:
-    rows = [
-        {
-            **_run_row(run),
-            **{
-                key: run.plan[key] for key in ("block", "layers", "width", "of", "fraction", "epochs", "seed", "in_law")
-            },
-            "training_flops": run.record.training_flops,
-            "head_flops": run.record.head_flops,
-            "started": run.record.started,
-        }
-        for run in found.runs
-    ]
-    pl.DataFrame(rows).write_parquet(output / "runs.parquet")
+def _tables(found: Analysis, name: str, output: Path) -> None:
+    write_points(table_of(name, found.runs), output / "runs.parquet")
     lines = []
     for run in found.runs:
         record = dataclasses.asdict(run.record)

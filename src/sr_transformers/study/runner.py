@@ -62,11 +62,12 @@ def run_study(
     Raises:
         FileExistsError: if `output` holds another study or something else.
         BlockingIOError: if another process works in `output`.
-        ValueError: if the budget is too small for the runs that must be done, or for jobs under `accelerate launch`.
+        ValueError: if the budget is too small for the runs that must be done, for jobs under `accelerate launch`, or if
+            the study was begun on a log of other items.
     """
     start = time.perf_counter()
     output = Path(output)
-    data = data if isinstance(data, PreparedData) else PreparedData(data or study.data)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data or study.data)).verified()
     # Without a GPU accelerate has to be told, or every process takes itself for the only one until the first training.
     state = PartialState(cpu=not torch.accelerator.is_available())
     if jobs < 1 or (jobs > 1 and state.num_processes > 1):
@@ -93,6 +94,11 @@ def _work(
     """`run_study` once the folder is ours."""
     study, data, jobs = workers.study, workers.data, workers.jobs
     plan = _load_plan(output)
+    if plan.setdefault("items_fingerprint", data.items_fingerprint) != data.items_fingerprint:
+        raise ValueError(
+            f"{output} was begun on a log of other items than those of {data.path}: their losses must not stand in one "
+            "study. Go on with the log it was begun on, or choose another output folder."
+        )
     if "constants" not in plan:
         if jobs > 1:
             torch.set_num_threads(threads_of(jobs))  # as its runs will have

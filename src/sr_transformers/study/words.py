@@ -56,6 +56,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
         else:
             found.append(f"{law}: the form L = E + A / N^alpha does not describe these runs: {one['reason']}")
         found += _forms(one)
+        found += _which_size(laws)
     for name, label in (("n", "loss"), *METRIC_NAMES.items()):
         if name in held:
             found.append(_held(held[name], label))
@@ -163,6 +164,22 @@ def _forms(one: dict[str, Any]) -> list[str]:
     gap = second["aicc"] - best["aicc"]
     strength = "clearly" if gap > 4 else "by a little that decides nothing"
     return [f"By AICc the form {best['law']} is ahead of {second['law']} {strength} (difference {gap:.1f})."]
+
+
+def _which_size(laws: dict[str, Any]) -> list[str]:
+    """Whether the loss follows the blocks alone or the item table too."""
+    if "n-with-table" not in laws:
+        return []
+    blocks, whole = (
+        next((row["aicc"] for row in laws[name]["comparison"] if row["law"] == "n"), None)
+        for name in ("n", "n-with-table")
+    )
+    if blocks is None or whole is None:
+        return []
+    gap = whole - blocks
+    better = "the blocks alone" if gap > 0 else "the blocks and the item table together"
+    strength = "clearly" if abs(gap) > 4 else "by a little that decides nothing"
+    return [f"As the size, {better} describe the loss better, {strength} (AICc differs by {abs(gap):.1f})."]
 
 
 def _held(one: dict[str, Any], label: str) -> str:

@@ -36,7 +36,8 @@ _Loader.add_implicit_resolver(
 
 
 def _model_fields() -> dict[str, Any]:
-    return dict(LSRMConfig.__annotations__)  # its own keys, not those that every PreTrainedConfig has
+    own = LSRMConfig.__annotations__  # not the keys that every PreTrainedConfig has
+    return {name: hint for name, hint in own.items() if name not in ("items_fingerprint", "filter_seen")}  # of the run
 
 
 def _training_fields() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, set_seed
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
+from sr_transformers.training.binding import bind
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.trainer import LSRMTrainer, last_complete_checkpoint
@@ -48,10 +49,12 @@ def train(
     With `push_to_hub` and `hub_model_id` in the recipe the finished run is published (`LSRMTrainer.push_to_hub`).
 
     Raises:
-        ValueError: if only one of `model` and `origin` is given: weights of unknown origin cannot be resumed.
+        ValueError: if a file of the data is not what was made (`PreparedData.verified`); if only one of `model` and
+            `origin` is given: weights of unknown origin cannot be resumed; if the model's items are not the log's, or
+            the log's vocabulary is not the one its histories were written with.
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
     """
-    data = data if isinstance(data, PreparedData) else PreparedData(data)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
     if (model is None) != (origin is None):
@@ -62,6 +65,7 @@ def train(
         model = LSRMForCausalLM._from_config(recipe.config(data.vocab_size), **extra)
     elif attn_implementation:
         model.set_attn_implementation(attn_implementation)
+    bind(model, data, arguments.filter_seen)
     settings = run_settings(model, arguments, data, origin)
     with arguments.main_process_first(local=False):
         checkpoint = _check_output(output_dir, settings, arguments.process_index)

@@ -30,9 +30,9 @@ from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
-from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.binding import bind
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import SGD, TrainingPhases
 from sr_transformers.training.progress import TrainingProgress
@@ -69,7 +69,7 @@ class LSRMTrainer(Trainer):
         callbacks: further callbacks.
 
     Raises:
-        ValueError: if the model's vocabulary is not the log's, or if arguments and attention backend do not fit.
+        ValueError: if the model's items are not the log's, or if arguments and attention backend do not fit.
     """
 
     args: LSRMTrainingArguments
@@ -80,12 +80,7 @@ class LSRMTrainer(Trainer):
     def __init__(
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
     ):
-        tokens = item_range(model.config)[1]
-        if tokens != data.vocab_size:
-            raise ValueError(
-                f"the model has {tokens} tokens, the prepared log {data.vocab_size}; "
-                "build the model with vocab_size=data.vocab_size."
-            )
+        bind(model, data.verified(), args.filter_seen)
         self.prepared = data
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

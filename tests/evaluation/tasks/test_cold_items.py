@@ -23,8 +23,8 @@ def test_buckets_and_metrics_by_hand(log_of, lookup, options, means_of):
     assert [one["name"] for one in groups] == NAMES
     assert [one["num_users"] for one in groups] == [1, 0, 2, 1, 0]
     assert [one["num_items"] for one in groups] == [0, 1, 2, 1, 0]
-    # z has the last rank, V = 6; B and D have 2 and 4; A has 1.
-    assert means_of(report, "cold_items", "mrr") == pytest.approx({"never": 1 / 6, "2": 3 / 8, "3 to 5": 1})
+    # z has no rank; B and D have 2 and 4; A has 1.
+    assert means_of(report, "cold_items", "mrr") == pytest.approx({"never": 0, "2": 3 / 8, "3 to 5": 1})
     assert means_of(report, "cold_items", "hr@2") == pytest.approx({"never": 0, "2": 1 / 2, "3 to 5": 1})
     assert "never" not in means_of(report, "cold_items", "loss")
 

@@ -1,13 +1,15 @@
 """Any causal language model over item tokens takes part: ours, and tiny Llama and Qwen3 models."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from sr_transformers.evaluation.evaluator import evaluate
-from sr_transformers.evaluation.loading import load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.tasks.checkpoints import count_block_parameters, model_contestant
 from sr_transformers.evaluation.tasks.runner import run_tasks
@@ -49,7 +51,7 @@ def saved(markov_prepared, tmp_path_factory):
 def test_any_causal_model_takes_part(kind, saved, markov_prepared):
     one = model_contestant(kind, [saved / kind], markov_prepared)
     report = run_tasks([one], markov_prepared, ["overall", "robustness"], OPTIONS)
-    expected = evaluate(ModelScorer(load_model(saved / kind)), markov_prepared)["metrics"]
+    expected = evaluate(ModelScorer(Checkpoint(saved / kind).model()), markov_prepared)["metrics"]
     row = report["tasks"]["overall"]["results"][0]
     for metric in ("hr@10", "mrr", "loss"):
         assert row["metrics"][metric]["value"] == pytest.approx(expected[metric], rel=1e-5)
@@ -68,6 +70,14 @@ def test_n_counts_the_matrices_of_the_blocks(markov_prepared):
 def test_the_window_can_be_narrowed(saved, markov_prepared):
     scorer = model_contestant("x", [saved / "llama"], markov_prepared, window=3).checkpoints[0]()
     assert scorer.window == 3
+
+
+def test_a_model_that_lacks_a_layer_is_refused_before_its_turn(saved, markov_prepared, tmp_path):
+    folder = shutil.copytree(saved / "lsrm", tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: one for name, one in weights.items() if "layers.1" not in name}, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"m/model.safetensors lacks weights that .* model.layers.1"):
+        model_contestant("x", [folder], markov_prepared)
 
 
 def test_another_vocabulary_is_refused(saved, prepared):
@@ -93,7 +103,7 @@ def test_a_model_that_was_trained_on_another_split_is_refused(
     section, key, value, message, saved, markov_prepared, tmp_path
 ):
     folder = tmp_path / "run"
-    load_model(saved / "lsrm").save_pretrained(folder)
+    Checkpoint(saved / "lsrm").model().save_pretrained(folder)
     manifest = json.loads(json.dumps(markov_prepared.manifest))
     (folder / "run.json").write_text(json.dumps({"data": manifest, "command": "train", "seed": 7, "commit": None}))
     facts = model_contestant("x", [folder], markov_prepared).facts
@@ -105,6 +115,6 @@ def test_a_model_that_was_trained_on_another_split_is_refused(
 
 
 def test_a_run_json_of_somebody_else_is_none_of_ours(saved, markov_prepared, tmp_path):
-    load_model(saved / "lsrm").save_pretrained(tmp_path)
+    Checkpoint(saved / "lsrm").model().save_pretrained(tmp_path)
     (tmp_path / "run.json").write_text('{"steps": 3}')
     assert model_contestant("x", [tmp_path], markov_prepared).facts["training"] == []

@@ -1,30 +1,29 @@
 """Checkpoints as contestants: any `AutoModelForCausalLM` over the item tokens of a prepared log."""
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.loading import load_config, load_model
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 from sr_transformers.evaluation.tasks.runner import Contestant
+from sr_transformers.evaluation.weights import read_json
 from sr_transformers.records import RUN_FILE
 
 
 def model_contestant(
-    name: str, paths: Sequence[str | Path], data: PreparedData, window: int | None = None
+    name: str, paths: Sequence[str | Path | Checkpoint], data: PreparedData, window: int | None = None
 ) -> Contestant:
     """A model with its size N, opened from disk only when its turn comes.
 
     Args:
-        paths: folders or Hub ids: one model, or the same with several training seeds.
+        paths: folders or Hub ids (a `Checkpoint` for a revision): one model, or the same with several training seeds.
         window: most recent items read; None: all that the model can read.
 
     Raises:
@@ -32,16 +31,18 @@ def model_contestant(
         ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
             says so: its training may have seen what this log holds out), or checkpoints of different sizes.
     """
-    sizes, trained = {}, []
-    for path in paths:
-        config = load_config(path)
-        check_vocabulary(str(path), config, data)
-        record = _record(path)
+    sizes, trained, seen = {}, [], []
+    opened = [path if isinstance(path, Checkpoint) else Checkpoint(path) for path in paths]
+    for checkpoint in opened:
+        config = checkpoint.config()
+        check_vocabulary(checkpoint.name, config, data)
+        seen.append(getattr(config, "filter_seen", None))
+        record = _record(checkpoint)
         if record is not None:
-            _check_training(path, record["data"], data)
+            _check_training(checkpoint.name, record["data"], data)
             trained.append({key: record.get(key) for key in ("command", "seed", "commit")})
-        with torch.device("meta"):  # shapes without memory
-            sizes[str(path)] = count_block_parameters(AutoModelForCausalLM.from_config(config))
+        # Shapes without memory; and a file that lacks something is found before others have been evaluated.
+        sizes[checkpoint.name] = count_block_parameters(checkpoint.model(device_map="meta"))
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: its checkpoints are of different sizes ({sizes}); give each size a name of its own.")
     facts = {
@@ -49,7 +50,7 @@ def model_contestant(
         "training": trained,
         "num_non_embedding_parameters": next(iter(sizes.values())),
     }
-    return Contestant(name, [partial(_open, path, name, window) for path in paths], facts)
+    return Contestant(name, [partial(_open, checkpoint, name, window) for checkpoint in opened], facts, tuple(seen))
 
 
 def count_block_parameters(model: PreTrainedModel) -> int:
@@ -61,14 +62,14 @@ def count_block_parameters(model: PreTrainedModel) -> int:
     return sum(one.numel() for one in model.parameters() if one.ndim == 2 and id(one) not in left_out)
 
 
-def _open(path: str | Path, name: str, window: int | None) -> Scorer:
-    return ModelScorer(load_model(path), window, name, reuse_memory=True)
+def _open(checkpoint: Checkpoint, name: str, window: int | None) -> Scorer:
+    return ModelScorer(checkpoint.model(), window, name, reuse_memory=True)
 
 
-def _record(path: str | Path) -> dict[str, Any] | None:
+def _record(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """What the run that made a checkpoint says of itself; None without a run.json of ours."""
-    record = Path(path) / RUN_FILE
-    content = json.loads(record.read_text()) if record.is_file() else {}
+    file = checkpoint.file(RUN_FILE)
+    content = read_json(file) if file is not None else {}
     return content if "data" in content else None
 
 

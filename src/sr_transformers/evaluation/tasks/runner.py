@@ -12,6 +12,7 @@ from sr_transformers import __version__
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Markov, Popularity, Scorer, UserFrequency
+from sr_transformers.evaluation.evaluator import check_scorer, seen_choice
 from sr_transformers.evaluation.tasks import (
     cold_items,
     cold_start,
@@ -48,16 +49,28 @@ class Contestant:
         checkpoints: each opens one scorer; several are the same model trained with different seeds, whose results are
             averaged user by user.
         facts: for the report, for example its size.
+        seen_choices: `filter_seen` of each checkpoint's configuration, for `seen_choice`.
     """
 
     name: str
     checkpoints: Sequence[Callable[[], Scorer]]
     facts: dict[str, Any] = field(default_factory=dict)
+    seen_choices: tuple[bool | None, ...] = ()
+
+
+def with_seen_choice(options: TaskOptions, contestants: Sequence[Contestant], data: PreparedData) -> TaskOptions:
+    """Options whose `filter_seen` is decided, see `seen_choice`.
+
+    Raises:
+        ValueError: as `seen_choice`.
+    """
+    recorded = [one for contestant in contestants for one in contestant.seen_choices]
+    return dataclasses.replace(options, filter_seen=seen_choice(options.filter_seen, recorded, data))
 
 
 def baseline_contestants(data: PreparedData, options: TaskOptions) -> list[Contestant]:
     """Popularity and the Markov chain; the user's own frequencies where seen items stay in the ranking (elsewhere they
-    are removed, and it is popularity again)."""
+    are removed, and it is popularity again). Beside models give them the options of `with_seen_choice`."""
     kinds: list[Callable[[PreparedData], Scorer]] = [Popularity, Markov]
     if not data.filters_seen(options.filter_seen):
         kinds.append(UserFrequency)
@@ -82,9 +95,10 @@ def run_tasks(
         what `summary.summarise` returns. `seconds` counts every pass in the first task that needs it.
 
     Raises:
-        ValueError: for an unknown task, no model, or two models of one name.
+        ValueError: for an unknown task, no model, two models of one name, a model of other items than the log's, or as
+            `seen_choice`.
     """
-    options = options or TaskOptions()
+    options = with_seen_choice(options or TaskOptions(), contestants, data)
     chosen = list(TASKS) if tasks is None else list(dict.fromkeys(tasks))
     unknown = [name for name in chosen if name not in TASKS]
     if unknown:
@@ -108,6 +122,7 @@ def run_tasks(
             found[contestant.name] = []
             for open_scorer in contestant.checkpoints:
                 scorer = open_scorer()
+                check_scorer(scorer, data)
                 outcomes: dict[tuple[str, str], Outcome] = {}
                 for key, one in passes.items():
                     bar.set_description(f"{contestant.name}: {key}")

@@ -19,8 +19,8 @@ class TaskOptions:
     Attributes:
         ks: cut-offs of HR and NDCG.
         list_length: k of the recommended lists whose coverage, Gini index and popularity are reported.
-        filter_seen: take the items of a user's own history out of the ranking; None: see `PreparedData.filters_seen`.
-            The paper keeps them.
+        filter_seen: take the items of a user's own history out of the ranking; None: see `evaluator.seen_choice`. The
+            paper keeps them.
         tail_groups: groups of equal training mass of the long-tail task.
         cold_item_edges: upper ends of the buckets of training counts of the cold-items task, ascending.
         cold_user_lengths: history lengths of the cold-start task, descending; users have more interactions than the
@@ -95,7 +95,7 @@ class Outcome:
         users: `(M,)` int64 rows of the prepared log, each once.
         top: `(M, k)` int32 recommended tokens, best first; -1 is none.
         values: `(M,)` float32 by metric; NaN where a user has no value.
-        ranks: `(M,)` int32 of the targets, where there is one target per user.
+        ranks: `(M,)` int32 of the targets, where there is one target per user; `metrics.MISSED` for one without rank.
     """
 
     users: np.ndarray

@@ -11,7 +11,7 @@ from sr_transformers.evaluation.metrics import coverage
 
 _INPUTS = """
 Args:
-    predictions: recommended item tokens of each user, best first, int64; at least k each.
+    predictions: recommended item tokens of each user, best first, int64; at least k each, -1 where there is none.
     num_items: number of items that could be recommended.
     k: cut-off.
 

@@ -11,13 +11,14 @@ from sr_transformers.evaluation.metrics import reciprocal_rank
 
 _INPUTS = """
 Args:
-    predictions: rank of each target, int64 from 1 (the best) on; `evaluate` cuts fractions off.
+    predictions: rank of each target, int64 from 1 (the best) on, -1 for one that nothing could name (it counts as 0);
+        `evaluate` cuts fractions off.
 
 Returns:
     mrr: mean over targets, in [0, 1].
 
 Raises:
-    ValueError: for a rank below 1.
+    ValueError: for a rank below 1, -1 apart.
 """
 
 

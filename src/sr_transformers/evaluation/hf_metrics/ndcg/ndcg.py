@@ -11,14 +11,15 @@ from sr_transformers.evaluation.metrics import ndcg
 
 _INPUTS = """
 Args:
-    predictions: rank of each target, int64 from 1 (the best) on; `evaluate` cuts fractions off.
+    predictions: rank of each target, int64 from 1 (the best) on, -1 for one that nothing could name (it counts as 0);
+        `evaluate` cuts fractions off.
     k: cut-off.
 
 Returns:
     ndcg: mean over targets, in [0, 1].
 
 Raises:
-    ValueError: for a rank or a k below 1.
+    ValueError: for a rank or a k below 1, a rank of -1 apart.
 """
 
 

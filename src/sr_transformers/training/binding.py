@@ -1,0 +1,32 @@
+"""A model becomes the model of a log: what its tokens stand for and how it is ranked are kept in its configuration."""
+
+from transformers import PreTrainedModel
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.lsrm.identity_lsrm import check_same_items
+from sr_transformers.lsrm.scoring_lsrm import item_range
+
+
+def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -> None:
+    """Writes `items_fingerprint` and `filter_seen` into the configuration of a model that is to be trained on a log.
+
+    Args:
+        filter_seen: of the training arguments; None: the log decides.
+
+    Raises:
+        ValueError: if the model has another number of tokens or was trained on other items, or if the log's vocabulary
+            is not the one that its histories were written with (such a run would end in a folder that nothing loads).
+    """
+    tokens = item_range(model.config)[1]
+    if tokens != data.vocab_size:
+        raise ValueError(
+            f"the model has {tokens} tokens, the prepared log {data.vocab_size}; "
+            "build the model with vocab_size=data.vocab_size."
+        )
+    try:
+        check_same_items(model.config, data.items_fingerprint, str(data.path))
+    except ValueError as error:
+        raise ValueError(f"{error} To train a model on other items, carry it over with `finetune`.") from error
+    _ = data.tokenizer  # opening it compares its items with those of the histories
+    model.config.items_fingerprint = data.items_fingerprint
+    model.config.filter_seen = data.filters_seen(filter_seen)
