@@ -339,11 +339,11 @@ def test_a_step_without_targets_has_a_loss_and_gradients_of_zero(head, count):
 def test_a_label_that_is_no_item_is_named(label, items):
     hidden, weight, targets = states(n=6)
     targets = 2 + targets % 88
-    targets[3] = label
     first, last = items or (0, 101)
+    targets[2], targets[3], targets[4] = first, label, last - 1
     with pytest.raises(ValueError, match=f"a label is {label}, .* tokens from {first} to {last - 1}"):
         next_item_loss(hidden[None], called(weight=weight), targets[None], items=items)
-    targets[3], targets[2], targets[4] = -100, first, last - 1
+    targets[3] = -100
     assert next_item_loss(hidden[None], called(weight=weight), targets[None], items=items).item() > 0
 
 
@@ -354,6 +354,15 @@ def test_either_half_of_what_sampling_needs_is_refused_alone(given):
         next_item_loss(hidden, head, torch.tensor([[1, 2, 3]]), **{given: torch.tensor([4, 5])})
 
 
+def test_a_head_that_is_read_is_over_the_items_only():
+    hidden, weight, targets = states()
+    targets = 2 + targets % 88
+    head = torch.nn.Linear(8, 101, bias=False, dtype=torch.float64)
+    head.weight.data = weight.detach()
+    loss = next_item_loss(hidden[None], head, targets[None], items=(2, 90))
+    torch.testing.assert_close(loss, F.cross_entropy(hidden @ weight[2:90].t(), targets - 2))
+
+
 def test_a_divisor_may_be_a_number_or_a_tensor():
     hidden, weight, targets = states(n=6)
     head = called(weight=weight)
@@ -361,6 +370,7 @@ def test_a_divisor_may_be_a_number_or_a_tensor():
     torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None]), total / 6)
     torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], 9), total / 9)
     torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], torch.tensor(9)), total / 9)
+    torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], torch.tensor(1)), total)
 
 
 def test_autocast_rounds_only_where_something_is_learnt():
