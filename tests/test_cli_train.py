@@ -70,7 +70,7 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(recipe, markov_prepared, t
 
 
 def test_a_run_without_validation_is_a_run(recipe, markov_prepared, tmp_path):
-    off = {"eval_strategy": "'no'", "save_strategy": "'no'", "load_best_model_at_end": "false", "max_steps": "2"}
+    off = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false", "max_steps": "2"}
     words = [word for key, value in off.items() for word in (f"--{key}", value)]
     assert main(command(recipe, markov_prepared, tmp_path / "run", *words)) == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())

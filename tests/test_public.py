@@ -134,7 +134,9 @@ def test_the_root_is_no_home(monkeypatch):
 
 def test_markdown_shows_a_text_as_it_is():
     assert plain("<img src=x onerror=alert(1)>\n# a") == "&lt;img src=x onerror=alert(1)&gt; # a"
-    assert plain("![a](http://b) | `c` & d_e") == "!&#91;a&#93;(http://b) &#124; &#96;c&#96; &amp; d_e"
+    assert plain("0.5 [0.4, 0.6]") == "0.5 [0.4, 0.6]"
+    assert plain("[a][b] [c]: http://d") == "[a&#93;[b] [c&#93;: http://d"
+    assert plain("![a](http://b) | `c` & d_e") == "![a&#93;(http://b) &#124; &#96;c&#96; &amp; d_e"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1"])

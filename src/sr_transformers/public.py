@@ -95,12 +95,11 @@ def plain(text: object) -> str:
     """Text that Markdown shows as it is: no HTML, links, code or table cells come out of it, and it is one line.
 
     >>> plain("<b>x</b> | [a](b)")
-    '&lt;b&gt;x&lt;/b&gt; &#124; &#91;a&#93;(b)'
+    '&lt;b&gt;x&lt;/b&gt; &#124; [a&#93;(b)'
     """
     text = " ".join(html.escape(str(text), quote=False).split())
-    for sign in "|[]`":
-        text = text.replace(sign, f"&#{ord(sign)};")
-    return text
+    # A bracket alone is a bracket; what follows it makes a link, an image or the target of one.
+    return re.sub(r"[|`]|\](?=[(\[:])", lambda sign: f"&#{ord(sign[0])};", text)
 
 
 def harmless_cell(value: object) -> object:

@@ -195,7 +195,7 @@ def test_markup_of_a_record_is_shown_and_not_carried_out(record):
     evidence = Evidence(tasks, reports, [{"law": evil, "params": {"E": 1.0}, "status": evil}])
     card = model_card(RunRecord(**held), "org/sr-98k", CardOptions(), evidence)
     text = card.text
-    for raw in ("<img", "](javascript", "![p]", "\n[click]"):
+    for raw in ("<img", "](javascript", "![p](", "\n[click]"):
         assert raw not in text, raw
     assert text.count("&lt;img src=x onerror=alert(1)&gt;") > 20
     assert all(line.count("|") == 3 for line in text.splitlines() if line.startswith("| command"))

@@ -189,7 +189,7 @@ def test_what_is_private_is_never_sent(hub, copy, study, tmp_path, monkeypatch):
 
 def test_a_file_that_may_not_be_read_is_named(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("model.safetensors"))
-    with pytest.raises(PermissionError, match=r"model\.safetensors may not be read by you: permission denied"):
+    with pytest.raises(PermissionError, match=r"model\.safetensors: permission denied; you may not read it"):
         build(finished_run, tmp_path / "out", "org/sr")
 
 

@@ -286,7 +286,7 @@ def test_the_page_shows_the_revisions_that_were_asked_for(published, monkeypatch
     assert "add --compare" in capsys.readouterr().err
     space.write_space("org/run", tmp_path / "space", "org/run", revision="v1", compare_revision="v2")
     assert (
-        "build_app('org/run', compare='org/run', revision='v1', compare_revision='v2')"
+        "build_app('org/run', compare='org/run', revision='v1', compare_revision='v2'"
         in (tmp_path / "space" / "app.py").read_text()
     )
 

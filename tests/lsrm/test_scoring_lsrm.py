@@ -329,9 +329,13 @@ def test_the_number_of_items_is_kept_and_follows_the_table(tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert item_range(again.config) == (2, NUM + 2)
     again.generation_config.suppress_tokens = [0, 1, 62, 63]
+    again.config.items_fingerprint = "of 60 items"
+    again.resize_token_embeddings(NUM + 2, pad_to_multiple_of=32)
+    assert again.config.items_fingerprint == "of 60 items"
     again.resize_token_embeddings(NUM + 3, pad_to_multiple_of=64)
     assert (again.config.vocab_size, item_range(again.config)) == (64, (2, NUM + 3))
     assert again.generation_config.suppress_tokens == [0, 1]
+    assert again.config.items_fingerprint is None
     again.resize_token_embeddings(100)
     assert (again.config.num_items, item_range(again.config)) == (None, (2, 100))
     again.resize_token_embeddings()

@@ -94,6 +94,7 @@ def test_zero_is_refused_where_it_means_nothing(tmp_path, name):
         ("negative_power", 1.01),
         ("seed", 2**32),
         ("per_device_train_batch_size", 8.0),
+        ("max_steps", 2.5),
         ("logging_steps", 2.5),
         ("dataloader_num_workers", 10**6),
         ("save_total_limit", 1),

@@ -321,3 +321,11 @@ def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):
     trainer = make(markov_prepared, tmp_path)
     with pytest.raises(ValueError, match=r"the model has \d+ tokens, the prepared log \d+"):
         LSRMTrainer(trainer.model, trainer.args, prepared)
+
+
+@pytest.mark.parametrize("name", ["pad_token_id", "unk_token_id"])
+def test_a_special_token_of_the_model_that_is_an_item_of_the_log_is_refused(markov_prepared, tmp_path, name):
+    trainer = make(markov_prepared, tmp_path)
+    setattr(trainer.model.config, name, 7)
+    with pytest.raises(ValueError, match=f"the model's {name} is 7, an item of the log, in which this token is"):
+        LSRMTrainer(trainer.model, trainer.args, markov_prepared)

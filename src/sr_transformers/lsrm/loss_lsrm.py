@@ -225,7 +225,6 @@ def _called_loss(
     return torch.stack(parts).sum()
 
 
-@torch.compiler.disable  # it looks at values
 def targets_after(
     labels: torch.Tensor | None,
     shift_labels: torch.Tensor | None,
@@ -255,16 +254,23 @@ def targets_after(
     left_out = padding if shift_labels is not None else padding | nn.functional.pad(padding[:, 1:], (0, 1))
     targets = given.masked_fill(left_out, -100)
     if num_items_in_batch is not None:
-        counted, kept = int((given != -100).sum()), int((targets != -100).sum())
-        if kept < counted:
-            if num_items_in_batch != counted:
-                raise ValueError(
-                    f"{counted - kept} labels of this micro-batch are padding or stand right after padding, so nothing "
-                    "predicts them, but they are counted in num_items_in_batch. Set the label of every history's "
-                    "first item and of padding to -100 (or pad on the right), or do without gradient accumulation."
-                )
-            num_items_in_batch = kept
+        num_items_in_batch = _recounted(num_items_in_batch, given, targets)
     return targets, num_items_in_batch
+
+
+@torch.compiler.disable  # it looks at values
+def _recounted(number: torch.Tensor | int, given: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | int:
+    """A trainer's number of the labels `given`, without those that are no targets."""
+    counted, kept = int((given != -100).sum()), int((targets != -100).sum())
+    if kept == counted:
+        return number
+    if number != counted:
+        raise ValueError(
+            f"{counted - kept} labels of this micro-batch are padding or stand right after padding: nothing predicts "
+            "them, but they are counted in num_items_in_batch. Set the label of every history's first item and of "
+            "padding to -100 (or pad on the right), or do without gradient accumulation."
+        )
+    return kept
 
 
 @torch.compiler.disable  # its sizes depend on the targets: torch.compile would only give up in its midst

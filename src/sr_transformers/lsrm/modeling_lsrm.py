@@ -182,13 +182,17 @@ class LSRMPreTrainedModel(PreTrainedModel):
 
         Args:
             new_num_tokens: tokens of the vocabulary from now on, special ones included: all rows up to there but the
-                special ones are items. None: the same items.
+                special ones are items. None: the same items. With more or fewer, nobody knows any longer which they are
+                (`items_fingerprint`).
             pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
             mean_resizing: how new rows begin, see transformers.
         """
-        last = item_range(self.config)[1] if new_num_tokens is None else new_num_tokens
+        before = item_range(self.config)[1]
+        last = before if new_num_tokens is None else new_num_tokens
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         self.config.num_items = None if last == self.config.vocab_size else last - NUM_SPECIAL
+        if last != before:
+            self.config.items_fingerprint = None
         generation = getattr(self, "generation_config", None)
         if generation is not None and generation.suppress_tokens:  # what was no item may be one now
             generation.suppress_tokens = [token for token in generation.suppress_tokens if token < NUM_SPECIAL]

@@ -116,7 +116,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "per_device_train_batch_size": _count(1),
     "num_train_epochs": _greater(0),
     "max_steps": (
-        lambda value: value == -1 or value >= 1,
+        lambda value: isinstance(value, int | np.integer) and bool(value == -1 or value >= 1),
         "a whole number, at least 1 (or -1: num_train_epochs decides)",
     ),
     "gradient_accumulation_steps": _count(1),
