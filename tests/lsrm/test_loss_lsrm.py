@@ -339,11 +339,11 @@ def test_a_step_without_targets_has_a_loss_and_gradients_of_zero(head, count):
 def test_a_label_that_is_no_item_is_named(label, items):
     hidden, weight, targets = states(n=6)
     targets = 2 + targets % 88
-    targets[3] = label
     first, last = items or (0, 101)
+    targets[2], targets[3], targets[4] = first, label, last - 1
     with pytest.raises(ValueError, match=f"a label is {label}, .* tokens from {first} to {last - 1}"):
         next_item_loss(hidden[None], called(weight=weight), targets[None], items=items)
-    targets[3], targets[2], targets[4] = -100, first, last - 1
+    targets[3] = -100
     assert next_item_loss(hidden[None], called(weight=weight), targets[None], items=items).item() > 0
 
 
@@ -354,6 +354,15 @@ def test_either_half_of_what_sampling_needs_is_refused_alone(given):
         next_item_loss(hidden, head, torch.tensor([[1, 2, 3]]), **{given: torch.tensor([4, 5])})
 
 
+def test_a_head_that_is_read_is_over_the_items_only():
+    hidden, weight, targets = states()
+    targets = 2 + targets % 88
+    head = torch.nn.Linear(8, 101, bias=False, dtype=torch.float64)
+    head.weight.data = weight.detach()
+    loss = next_item_loss(hidden[None], head, targets[None], items=(2, 90))
+    torch.testing.assert_close(loss, F.cross_entropy(hidden @ weight[2:90].t(), targets - 2))
+
+
 def test_a_divisor_may_be_a_number_or_a_tensor():
     hidden, weight, targets = states(n=6)
     head = called(weight=weight)
@@ -361,6 +370,7 @@ def test_a_divisor_may_be_a_number_or_a_tensor():
     torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None]), total / 6)
     torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], 9), total / 9)
     torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], torch.tensor(9)), total / 9)
+    torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], torch.tensor(1)), total)
 
 
 def test_autocast_rounds_only_where_something_is_learnt():
@@ -373,3 +383,43 @@ def test_autocast_rounds_only_where_something_is_learnt():
     states_in_bf16 = hidden.detach().bfloat16()
     read = next_item_loss(states_in_bf16[None], head, targets[None])
     assert torch.equal(read, next_item_loss(states_in_bf16.float()[None], head, targets[None]))
+
+
+NONE = -100
+
+
+def test_the_target_of_a_position_is_the_item_after_it():
+    labels = torch.tensor([[5, 6, 7], [8, NONE, 9]])
+    targets, number = loss_lsrm.targets_after(labels, None, None, 4)
+    assert targets.tolist() == [[6, 7, NONE], [NONE, 9, NONE]]
+    assert number == 4
+    shifted = torch.tensor([[6, 7, 8]])
+    for mask in (None, torch.ones(1, 3), torch.ones(1, 1, 3, 3), "none"):
+        targets, number = loss_lsrm.targets_after(None, shifted, mask, None)
+        assert (targets.tolist(), number) == (shifted.tolist(), None)
+    zeros = torch.zeros(1, 1, 3, 3)  # of two items each: it says nothing of padding
+    assert loss_lsrm.targets_after(None, shifted, zeros, None)[0].tolist() == shifted.tolist()
+
+
+@pytest.mark.parametrize("before", [[], [1, 1], [0, 0]])  # a cache, longer or not than what stands in it
+def test_padding_neither_predicts_nor_is_predicted(before):
+    labels = torch.tensor([[3, 4, 5, 6, 7], [5, 6, 7, 3, 4], [5, 6, 7, 8, 9]])
+    mask = torch.tensor([[*before, *row] for row in ([0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 1, 1])])
+    targets, number = loss_lsrm.targets_after(labels, None, mask, None)
+    assert targets.tolist() == [[NONE, NONE, 6, 7, NONE], [6, 7, NONE, NONE, NONE], [6, NONE, NONE, 9, NONE]]
+    assert number is None
+    # With targets given by position there is nothing to say of what they were before they were moved.
+    targets, _ = loss_lsrm.targets_after(None, labels, mask, None)
+    assert targets.tolist() == [[NONE, NONE, 5, 6, 7], [5, 6, 7, NONE, NONE], [5, 6, NONE, 8, 9]]
+
+
+@pytest.mark.parametrize("kind", [int, torch.tensor])
+def test_labels_that_nothing_predicts_are_not_counted(kind):
+    labels, mask = torch.tensor([[3, 4, 5, 6, 7]]), torch.tensor([[0, 0, 1, 1, 1]])
+    assert loss_lsrm.targets_after(labels, None, mask, kind(4))[1] == 2  # 4 labels have a position before them
+    for wrong in (3, 5, 8):
+        with pytest.raises(ValueError, match=r"2 labels of this micro-batch are padding or stand right after padding"):
+            loss_lsrm.targets_after(labels, None, mask, kind(wrong))
+    # Nothing is left out here, so the number may be of many micro-batches.
+    clean = torch.tensor([[NONE, NONE, NONE, 6, 7]])
+    assert loss_lsrm.targets_after(clean, None, mask, kind(17))[1] == 17
