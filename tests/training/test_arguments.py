@@ -39,12 +39,12 @@ def test_wrong_values_are_refused_by_name(tmp_path, wrong, message):
 
 
 def test_a_copy_for_the_disk_has_no_token_and_no_place(tmp_path):
-    arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), hub_token="hf_secret", run_name="mine", seed=7)
+    arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), hub_token="hf_secret", seed=7)
     kept = pickle.dumps(module.without_traces(arguments))
     assert b"hf_secret" not in kept
     assert str(tmp_path).encode() not in kept
     kept = pickle.loads(kept)
-    assert (kept.output_dir, kept.run_name, kept.seed, kept.hub_token) == ("run", "mine", 7, None)
+    assert (kept.output_dir, kept.seed, kept.hub_token) == ("run", 7, None)
     assert (arguments.output_dir, arguments.hub_token) == (str(tmp_path / "run"), "hf_secret")
 
 
