@@ -1,12 +1,13 @@
 # make demo    the main job end to end on real data, a few minutes
 # make test    the whole test suite
 # make check   format, lint, types, tests
+# make mutants faults planted in the code, and how many the tests notice; hours
 # make install .venv with the sr-transformers command, nothing else
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check clean
+.PHONY: install demo test check mutants clean
 
 install: $(VENV)/installed
 
@@ -27,5 +28,8 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+mutants: install
+	$(BIN)/python tests/mutants.py
+
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo runs/mutants

@@ -66,6 +66,12 @@ def test_a_visit_is_answered_in_the_recommenders_precision(recommender):
     assert found != expected
 
 
+@pytest.mark.parametrize("history", ["i1", b"i1", 1, None, iter(["i1"])])
+def test_a_history_is_a_sequence_of_ids(recommender, history):
+    with pytest.raises(TypeError, match="item ids are given as a sequence"):
+        Session(recommender, history)
+
+
 def test_what_cannot_be_answered_is_said(recommender):
     session = Session(recommender, ["never sold"])
     with pytest.raises(ValueError, match=r"no item that the model knows \(\['never sold'\]\); add one first"):

@@ -209,7 +209,7 @@ class Recommender:
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
-        if isinstance(history, str | bytes | int) or not set(map(type, history)) <= {str, int}:  # True is found as 1
+        if not isinstance(history, list | tuple) or not set(map(type, history)) <= {str, int}:  # True is found as 1
             check_ids(history)
         token_of = self._token_of.get
         tokens = list(map(token_of, history))

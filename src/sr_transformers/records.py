@@ -1,33 +1,65 @@
 """What one run did, in numbers: `RunRecord` <-> run.json. Tables, cards and fits read these files and nothing else."""
 
+import contextlib
 import dataclasses
 import json
 import os
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sr_transformers.public import shown_command
+
 RUN_FILE = "run.json"
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that whoever finds it finds all of it, even if the writer is killed."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    """Writes a file so that whoever finds it finds all of it, even if the writer is killed or the disk is full.
+
+    What is no file (/dev/stdout, a pipe) is written to as it is.
+
+    Raises:
+        OSError: if it cannot be written, naming the file; what was there before is still there then.
+    """
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        path.write_text(text, encoding="utf-8")
+        return
+    target = Path(os.path.realpath(path))  # a link stays one
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no JSON, naming the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested without end
+        raise ValueError(f"{path} is no JSON ({error}): it is damaged or was cut off; write it again.") from error
 
 
 def command_line() -> str:
-    """How this program was started, as one would type it."""
+    """How this program was started, as one would type it; secrets and places are hidden (`public.shown_command`)."""
     program, *rest = sys.argv
     name = Path(program).name
     module = sys.modules["__main__"].__spec__  # None for a script
     if name == "__main__.py" and module is not None:
         name = f"python -m {module.parent}"
-    return " ".join([name, *map(shlex.quote, rest)])
+    return f"{name} {shown_command(rest)}".rstrip()
 
 
 def source_commit() -> str | None:
@@ -113,11 +145,13 @@ class RunRecord:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if keys are missing or unknown.
+            ValueError: if it is no JSON, or keys are missing or unknown.
         """
         path = Path(path)
         path = path / RUN_FILE if path.is_dir() else path
-        content = json.loads(path.read_text())
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is no run record: it holds {type(content).__name__}, not keys and values.")
         names = {one.name for one in dataclasses.fields(cls)}
         if set(content) != names:
             raise ValueError(

@@ -35,8 +35,7 @@ class Session:
         self.history: list[ItemId] = []
         self._tokens = np.zeros(0, np.int64)
         self._begin()
-        if len(history):
-            self.add(*history)
+        self._append(history)
 
     def _begin(self) -> None:
         """Makes what stays in this process."""
@@ -55,6 +54,9 @@ class Session:
 
     def add(self, *items: ItemId) -> int:
         """Appends items, oldest first; returns how many of them the model knows."""
+        return self._append(items)
+
+    def _append(self, items: Sequence[ItemId]) -> int:
         known = self.recommender.encode(items)
         with self._lock:
             self.history += items

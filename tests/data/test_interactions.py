@@ -237,9 +237,9 @@ def test_a_unit_is_for_numbers_and_fractions_become_millionths_of_it():
         clean(log_at(["2024-01-01"]), "shop", unit="s")
 
 
-@pytest.mark.parametrize(("option", "what"), [({"min_rating": 9}, "min_rating"), ({"since": 99}, "time_range")])
+@pytest.mark.parametrize(("option", "what"), [({"min_rating": 9}, "min_rating"), ({"since": 99}, "since and until")])
 def test_filters_that_leave_nothing_are_refused(option, what):
-    with pytest.raises(ValueError, match=f"shop: {what} leaves none of the 5 rows"):
+    with pytest.raises(ValueError, match=f"shop: {what} leaves? none of the 5 rows"):
         clean(RATED, "shop", **option)
 
 

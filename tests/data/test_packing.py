@@ -1,4 +1,6 @@
+import math
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -133,6 +135,35 @@ def test_a_plan_depends_on_seed_and_epoch_alone():
     assert len(set(rows)) == 4
     assert len({plan.num_targets for plan in plans.values()}) == 1
     assert rows_of(EpochPlan(lengths, 8, 16, 1, ALL_POSITIONS, 1)) == rows_of(plans[1, 1])
+
+
+@pytest.mark.parametrize("objective", [ALL_POSITIONS, LAST_POSITION])
+@pytest.mark.parametrize("bounds", [[0, 60], [0, 25, 60], [0, 7, 30, 60]])
+def test_an_epoch_goes_through_one_shard_after_the_other_in_an_order_of_its_own(bounds, objective):
+    lengths = np.random.default_rng(2).integers(0, 25, 60)
+    expected = {(h, n): 1 for h, length in enumerate(lengths) for n in range(1, length)}
+    orders = set()
+    for epoch in range(30):
+        plan = EpochPlan(lengths, 8, 16, 0, objective, epoch, np.array(bounds))
+        rows = rows_of(plan)
+        if objective == ALL_POSITIONS:
+            assert targets_of(plan) == expected
+        else:
+            assert Counter((h, start + size) for row in rows for h, start, size in row) == expected
+        assert plan.num_targets == len(expected)
+        assert plan.num_positions == sum(size for row in rows for _, _, size in row)
+        assert plan.fill == pytest.approx(plan.num_positions / (16 * len(rows)))
+        shards = [{int(np.searchsorted(bounds, h, side="right")) - 1 for h, _, _ in row} for row in rows]
+        assert all(len(of_row) == 1 for of_row in shards)
+        order = tuple(shard for (shard,), _ in groupby(shards))
+        assert sorted(order) == list(range(len(bounds) - 1))
+        orders.add(order)
+    assert len(orders) == math.factorial(len(bounds) - 1)
+
+
+def test_one_row_of_one_place_is_full():
+    assert EpochPlan(np.array([2]), 1, 1, 0, ALL_POSITIONS, 0).fill == 1.0
+    assert EpochPlan(np.array([1]), 1, 1, 0, ALL_POSITIONS, 0).fill == 0.0
 
 
 def test_rows_narrower_than_the_window_are_refused():

@@ -1,11 +1,25 @@
+import hashlib
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sr_transformers.data.splits import LEAKS, SPLITS, blocks, leave_one_out, paper, quantile, temporal
+from sr_transformers.data.splits import (
+    LEAKS,
+    LEAVE_ONE_OUT,
+    PAPER,
+    SPLITS,
+    TEMPORAL,
+    Options,
+    blocks,
+    leave_one_out,
+    paper,
+    quantile,
+    temporal,
+)
 
 
 def test_leave_one_out_holds_out_the_last_two_of_users_with_three():
@@ -50,6 +64,7 @@ def test_moments_are_by_default_those_at_which_90_and_95_percent_have_passed():
 
 def test_a_period_in_which_nothing_happens_has_no_targets():
     split = temporal(np.array([3]), np.array([1, 2, 30]), 10, 20)
+    assert split.notes["users_without_training_interactions"] == 0
     assert split.validation.shape == (0, 2)
     assert split.test.tolist() == [[0, 2]]
     assert temporal(np.array([3]), np.array([1, 2, 3]), 10, 20).test.shape == (0, 2)
@@ -178,3 +193,119 @@ def test_blocks_hold_whole_users_and_cover_all_rows(lengths, rows):
         assert stop - start == sum(lengths[first:last])
         assert stop - start <= rows or last == first + 1
     assert [row for _, _, start, stop in found for row in range(start, stop)] == list(range(sum(lengths)))
+
+
+def test_quantiles_of_more_than_one_part_are_those_of_numpy():
+    """The values are looked at 2**22 at a time; here the least and the largest lie in the second part."""
+    values = np.random.default_rng(0).integers(0, 1000, (1 << 22) + 3)
+    values[-3:] = [-(10**12), 5, 10**15]
+    for q in (0.0, 0.37, 1.0):
+        assert quantile(values, q) == np.quantile(values, q, method="higher")
+
+
+def test_quantiles_are_found_where_no_two_values_are_near():
+    values = np.array([-(2**63), -1, 0, 1, 2**16, 2**16 + 1, 2**32, 2**63 - 1])
+    for rank, value in enumerate(values.tolist()):
+        assert quantile(values, rank / 7) == value
+    assert quantile(np.array([7]), 0.95) == 7
+
+
+def test_a_block_has_4_million_rows_unless_a_user_has_more():
+    lengths = np.array([1 << 21, 1 << 21, 1, 5_000_000, 3])
+    assert list(blocks(lengths)) == [
+        (0, 2, 0, 1 << 22),
+        (2, 3, 1 << 22, (1 << 22) + 1),
+        (3, 4, (1 << 22) + 1, (1 << 22) + 5_000_001),
+        (4, 5, (1 << 22) + 5_000_001, (1 << 22) + 5_000_004),
+    ]
+    assert list(blocks(np.zeros(0, np.int64))) == []
+
+
+def test_users_of_a_second_block_are_split_like_those_of_the_first(monkeypatch):
+    monkeypatch.setattr("sr_transformers.data.splits.blocks", lambda lengths: blocks(lengths, rows=4))
+    lengths, times = np.array([3, 2, 4, 1]), np.array([1, 11, 21, 2, 22, 3, 4, 12, 23, 25])
+    split = temporal(lengths, times, 10, 20)
+    assert split.train_length.tolist() == [1, 1, 2, 0]
+    assert split.validation.tolist() == [[0, 1], [2, 2]]
+    assert split.test.tolist() == [[0, 2], [1, 1], [2, 3]]
+
+
+def test_options_belong_to_one_split():
+    with pytest.raises(ValueError, match="split 'random' is not known; choose from leave_one_out, temporal, paper"):
+        Options("random")
+    for name in ("validation_from", "test_from"):
+        for split in (LEAVE_ONE_OUT, PAPER):
+            with pytest.raises(ValueError, match="validation_from and test_from belong to split='temporal'"):
+                Options(split, **{name: 5})
+    for name, value in (("min_trajectory_length", 15), ("unseen_share", 0.2), ("seed", 0)):
+        for split in (LEAVE_ONE_OUT, TEMPORAL):
+            with pytest.raises(ValueError, match="min_trajectory_length, unseen_share and split_seed belong to"):
+                Options(split, **{name: value})
+
+
+def test_a_split_knows_its_parameters_and_what_it_leaks():
+    assert Options().described() == {"split": LEAVE_ONE_OUT, "leaks": LEAKS[LEAVE_ONE_OUT]}
+    assert Options(TEMPORAL).described() == {"split": TEMPORAL, "leaks": LEAKS[TEMPORAL]}
+    assert Options(TEMPORAL, test_from="2020-01-01").described() == {
+        "split": TEMPORAL,
+        "split_parameters": {"test_from": "2020-01-01"},
+        "leaks": LEAKS[TEMPORAL],
+    }
+    assert Options(TEMPORAL, 5, 9).parameters() == {"validation_from": 5, "test_from": 9}
+    assert Options(PAPER).parameters() == {"min_trajectory_length": 15, "unseen_share": 0.2, "seed": 0}
+    assert Options(PAPER, seed=7, min_trajectory_length=20).described() == {
+        "split": PAPER,
+        "split_parameters": {"min_trajectory_length": 20, "unseen_share": 0.2, "seed": 7},
+        "leaks": LEAKS[PAPER],
+    }
+
+
+def assert_same_split(one, other):
+    assert one.notes == other.notes
+    for name in ("train_length", "validation", "test"):
+        assert getattr(one, name).dtype == np.int64
+        assert getattr(one, name).tolist() == getattr(other, name).tolist()
+
+
+def test_options_split_as_they_say():
+    lengths = np.array([20, 3, 17, 1, 30] * 12)
+    times = np.concatenate([np.sort(np.random.default_rng(n).integers(0, 90, n)) for n in lengths]) * 1000
+    users = [f"u{n}" for n in range(60)]
+
+    def split(options, unit="ms", millionths=False):
+        return options.apply(lengths, times, pa.array(users), unit, millionths)
+
+    assert_same_split(split(Options()), leave_one_out(lengths))
+    assert_same_split(split(Options(TEMPORAL)), temporal(lengths, times))
+    assert_same_split(split(Options(TEMPORAL, 30_000, 60_000)), temporal(lengths, times, 30_000, 60_000))
+    assert_same_split(
+        Options(TEMPORAL, 30_000, 60_000).apply(lengths, times, pa.array(users), None),
+        temporal(lengths, times, 30_000, 60_000),
+    )
+    assert_same_split(
+        split(Options(TEMPORAL, "1970-01-01T00:00:30", "1970-01-01T00:01:00")), temporal(lengths, times, 30_000, 60_000)
+    )
+    assert_same_split(
+        split(Options(TEMPORAL, "0.03", "0.06"), "us", millionths=True), temporal(lengths, times, 30_000, 60_000)
+    )
+    with pytest.raises(ValueError, match="test_from 'soon' is neither a number nor ISO 8601"):
+        split(Options(TEMPORAL, 30_000, "soon"))
+    assert_same_split(split(Options(PAPER)), paper(lengths, users, 15, 0.2, 0))
+    assert_same_split(split(Options(PAPER, None, None, 18, 0.4, 3)), paper(lengths, users, 18, 0.4, 3))
+
+
+def test_the_smallest_trajectory_length_and_its_neighbour():
+    """13 interactions at a least length of 12: 10 of the trajectory, test, validation, 1 to train on."""
+    split = paper_split([13, 12] * 40, min_trajectory_length=12)
+    for user, position in split.test.tolist():
+        assert (position, split.train_length[user]) == ((2, 1), (11, 10))[user % 2]
+    assert split.notes["users_with_trajectory"] == sum(user % 2 == 0 for user, _ in split.test.tolist())
+
+
+def test_who_is_unseen_does_not_change_from_release_to_release():
+    """The hash of "seed id" by BLAKE2b, read as a fraction: a log that grows, or is prepared again, keeps its pool."""
+    for seed in (0, 5):
+        split = paper_split([5] * 60, seed=seed)
+        for user, length in enumerate(split.train_length):
+            digest = hashlib.blake2b(f"{seed} u{user}".encode(), digest_size=8).hexdigest()
+            assert (length == 0) == (int(digest, 16) / 16**16 < 0.2)

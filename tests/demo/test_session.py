@@ -111,6 +111,33 @@ def test_bad_titles_are_refused(tmp_path, name, content, error, message):
         read_titles(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.csv", b""),
+        ("quote.csv", b'item_id,title\n1,"a\n2,b\n'),
+        ("latin.csv", "item_id,title\n1,\u00e9t\u00e9\n".encode("latin1")),
+        ("binary.csv", bytes(range(256)) * 40),
+        ("text.parquet", b"item_id,title\n1,a\n"),
+        ("empty.tsv", b""),
+    ],
+)
+def test_titles_that_are_no_table_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}"):
+        read_titles(tmp_path / name)
+
+
+def test_figures_that_are_links_are_refused(tmp_path):
+    (tmp_path / "real.png").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert [caption for _, caption in find_figures(tmp_path)] == ["real"]
+    for name in ("x.png", "y.svg"):
+        (tmp_path / name).symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match=r"x\.png \(and 1 more\) is a link; the page follows none"):
+        find_figures(tmp_path)
+
+
 def test_figures_are_found_below_the_folder(study, tmp_path):
     assert find_figures(study) == [(str(study / "fits" / "law.svg"), "fits/law")]
     with pytest.raises(FileNotFoundError, match="no such folder"):

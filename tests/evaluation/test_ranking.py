@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
+from sr_transformers.evaluation import ranking
 from sr_transformers.evaluation.evaluator import rank_histories
 from sr_transformers.evaluation.metrics import MISSED
 from sr_transformers.evaluation.ranking import log_partition, rank_targets, top_k_items
@@ -132,3 +133,76 @@ def test_ranks_of_many_rows_and_items_are_counted_exactly():
     targets = torch.randint(NUM_SPECIAL, 300_000, (9,))
     expected = (scores[:, NUM_SPECIAL:] >= scores.gather(1, targets[:, None])).sum(1).tolist()
     assert rank_targets(scores, targets, None, 10).ranks.tolist() == expected
+
+
+def test_as_many_users_are_scored_at_a_time_as_memory_allows():
+    assert ranking.rows_of_scores(10) == ranking.rows_of_scores(65_536) == 512
+    assert ranking.rows_of_scores(100_000) == 335  # x 100,000 scores of 4 bytes are 128 MiB
+    assert ranking.rows_of_scores(1 << 24) == 2
+    assert ranking.rows_of_scores(1 << 26) == 1
+
+
+def test_seen_tokens_become_pairs_of_row_and_token():
+    rows, tokens = ranking.pairs_of([np.array([5, 3], np.uint32), np.zeros(0, np.uint32), np.array([9])], "cpu")
+    assert (rows.tolist(), tokens.tolist()) == ([0, 0, 2], [5, 3, 9])
+    assert rows.dtype == tokens.dtype == torch.int64
+    for nobody in ([], [np.zeros(0, np.uint32)]):
+        rows, tokens = ranking.pairs_of(nobody, "cpu")
+        assert (rows.shape, tokens.shape) == ((0,), (0,))
+        assert rows.dtype == tokens.dtype == torch.int64
+    assert all(part.device.type == "meta" for part in ranking.pairs_of([np.array([5])], torch.device("meta")))
+
+
+def test_a_score_of_minus_infinity_is_no_sign_of_divergence():
+    ranking.refuse_diverged(torch.tensor([0.0, -torch.inf]))
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
+            ranking.refuse_diverged(torch.tensor([0.0, bad]))
+
+
+def test_ranks_beyond_16_million_items_are_counted_exactly():
+    """float32 adds ones up to 2^24 only."""
+    vocab_size = (1 << 24) + 7
+    result = rank_targets(torch.zeros(1, vocab_size), torch.tensor([5]), None, 1)
+    assert result.ranks.tolist() == [vocab_size - NUM_SPECIAL]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_ranks_are_those_of_the_type_of_the_scores(dtype):
+    scores = torch.tensor([[9.0, 9.0, 1.0, 1.0 + 1e-9, 1.0 - 1e-9, 3.0]], dtype=torch.float64)
+    result = rank_targets(scores.to(dtype), torch.tensor([2]), None, 4)
+    assert result.ranks.tolist() == [3 if dtype == torch.float64 else 4]  # bf16 cannot tell them apart: ties
+    assert result.top[0, 0] == 5
+
+
+@pytest.mark.parametrize(("rows", "vocab_size"), [(1, 70_000), (3, 600_000), (40, 70_000), (2, 1_100_000)])
+def test_parts_of_the_scores_have_room_in_one_scratch_area(rows, vocab_size):
+    """One row or more at a time, at most 2^20 numbers unless a row has more; every row once, in order."""
+    scores = torch.arange(rows, dtype=torch.float32)[:, None].expand(rows, vocab_size)
+    begun = 0
+    for where, part, scratch in ranking._parts(scores):
+        assert part.shape == scratch.shape
+        assert part[:, 0].tolist() == list(range(rows))[where]
+        assert where.start == begun
+        begun += len(part)
+        assert part.numel() <= max(1 << 20, vocab_size)
+        assert len(part) == min(max((1 << 20) // vocab_size, 1), rows - where.start)
+    assert begun == rows
+
+
+def test_the_log_partition_has_float64s_digits_where_the_best_item_comes_late():
+    """The first 4,096 items are all but impossible beside the last ones, yet float32 still holds the sum."""
+    scores = torch.full((3, 80_000), -30.0)
+    scores[:, -3:] = torch.tensor([[20.0, 21.0, 22.0], [0.0, 0.0, 0.0], [-40.0, -40.0, -40.0]])
+    expected = scores.double().logsumexp(1)
+    assert log_partition(scores).double() == pytest.approx(expected, rel=3e-7)
+    assert log_partition(scores).dtype == torch.float32
+    small = scores[:, -100:].double()
+    assert log_partition(small).tolist() == small.logsumexp(1).tolist()
+
+
+@pytest.mark.parametrize("level", [-198.0, -50.0, 0.0, 50.0, 198.0])
+def test_the_log_partition_is_as_exact_wherever_the_scores_lie(level):
+    """Without the right shift some of these are sums of numbers that float32 holds to a few digits, or not at all."""
+    scores = level + torch.linspace(-1, 1, 160_000).reshape(2, -1)
+    assert log_partition(scores).double() == pytest.approx(scores.double().logsumexp(1), rel=3e-7, abs=3e-6)

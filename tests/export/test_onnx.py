@@ -1,11 +1,15 @@
 import json
 import logging
+import resource
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
+import sr_transformers
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer, encode_items
@@ -152,6 +156,23 @@ def test_quantized_weights_are_smaller_and_near(exported, checkpoint, tmp_path, 
 def test_a_k_that_is_not_there_is_refused(checkpoint, k):
     with pytest.raises(ValueError, match=f"k is {k}; this vocabulary has 60 items"):
         NextItems(Recommender.from_pretrained(checkpoint).model, k)
+
+
+def test_no_path_of_this_machine_is_in_the_graph(exported):
+    written = b"".join(path.read_bytes() for path in exported.parent.iterdir())
+    for place in (str(Path(sr_transformers.__file__).parents[1]), sys.prefix, str(exported.parent.parent)):
+        assert place.encode() not in written
+
+
+def test_a_full_disk_leaves_no_half_folder(checkpoint, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"new: problem writing .* Nothing was left there"):
+            export_onnx(checkpoint, tmp_path / "new", 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_requests_are_refused(checkpoint, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 from loopback_hub import LoopbackHub
@@ -38,6 +39,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    huggingface_hub.close_session()  # its time limit is that of an earlier test
     monkeypatch.setenv("HF_TOKEN", "hf_writer")
     monkeypatch.setattr("time.sleep", lambda _: None)  # between tries
     yield server

@@ -1,8 +1,9 @@
 """A Hub on loopback: enough of the Hub's HTTP API, in memory, for huggingface_hub's real client.
 
 It knows repositories (public and private), commits, branches, tags, LFS, byte ranges and users with tokens, writes down
-every request, and fails on demand: with a status, by dropping the connection, or by dropping it half-way through a
-file. Without Xet, so the client must run with HF_HUB_DISABLE_XET=1.
+every request, and fails on demand: with a status, by dropping the connection, by dropping it half-way through a file,
+by sending the client round in a circle, or by never answering. Without Xet, so the client must run with
+HF_HUB_DISABLE_XET=1.
 """
 
 import base64
@@ -55,13 +56,15 @@ class Repo:
 
 @dataclass
 class Fault:
-    """Fails the next `times` requests that match: with `status`, or `drop`ping the connection after `after` bytes."""
+    """Fails the next `times` requests that match: with `status` (302 leads back to the same address), by not
+    answering (`hang`), or by dropping the connection after `after` bytes."""
 
     method: str
     path: str
     times: int
     status: int | None = None
     after: int | None = None
+    hang: bool = False
 
 
 def is_lfs(path):
@@ -101,6 +104,7 @@ class LoopbackHub:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.lock = threading.Lock()
+        self.closed = threading.Event()
         hub = self
 
         class Handler(_Handler):
@@ -112,12 +116,13 @@ class LoopbackHub:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
-    def fail(self, method, path, times=1, status=None, after=None):
+    def fail(self, method, path, times=1, status=None, after=None, hang=False):
         """The next `times` requests whose path contains the pattern fail; see `Fault`."""
-        self.faults.append(Fault(method, path, times, status, after))
+        self.faults.append(Fault(method, path, times, status, after, hang))
 
     def model(self, name):
         return self.repos["model", name]
@@ -162,6 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
             )
             if fault:
                 fault.times -= 1
+                if fault.hang:
+                    self.server_hub.lock.release()
+                    self.server_hub.closed.wait()
+                    self.server_hub.lock.acquire()
+                if fault.status == 302:
+                    return self._send(302, {}, {"Location": self.path})
                 if fault.status:
                     return self._send(fault.status, {"error": "told to fail"})
                 if fault.after is None:

@@ -98,7 +98,7 @@ def test_weights_of_another_shape(run):
 def test_a_vocabulary_that_does_not_match_the_embedding(run):
     size = len(AutoTokenizer.from_pretrained(run))
     build_tokenizer([f"{item}" for item in range(size)]).save_pretrained(run)
-    with pytest.raises(ValueError, match=f"the vocabulary has {size + 2} tokens, the embedding {size} rows"):
+    with pytest.raises(ValueError, match=f"the vocabulary has {size + 2} tokens, the model {size}"):
         check_run(run)
 
 

@@ -1,5 +1,6 @@
 """Cards say what the records say, in words that the Hub takes."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -174,3 +175,42 @@ def test_the_cards_in_the_repository_are_what_the_records_say():
     assert stored == made, "run python recipes/model_cards.py"
     listed = (ROOT / "model_cards" / "README.md").read_text()
     assert all(name in listed for name in made)
+
+
+def test_markup_of_a_record_is_shown_and_not_carried_out(record):
+    evil = "<img src=x onerror=alert(1)>\n\n[click](javascript:alert(1)) | `x` ![p](http://t/p.png)"
+    held = dataclasses.asdict(record)
+
+    def spoiled(value):
+        if isinstance(value, dict):
+            return {key: spoiled(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [spoiled(one) for one in value]
+        return value + evil if isinstance(value, str) else value
+
+    held = spoiled(held)
+    tasks = {"models": [{"name": evil}], "tasks": {"overall": {"not_run": evil}},
+             "protocol": {**run_protocol(), "split": evil}}  # fmt: skip
+    reports = [{**held["reports"][0], "model": evil}]
+    evidence = Evidence(tasks, reports, [{"law": evil, "params": {"E": 1.0}, "status": evil}])
+    card = model_card(RunRecord(**held), "org/sr-98k", CardOptions(), evidence)
+    text = card.text
+    for raw in ("<img", "](javascript", "![p](", "\n[click]"):
+        assert raw not in text, raw
+    assert text.count("&lt;img src=x onerror=alert(1)&gt;") > 20
+    assert all(line.count("|") == 3 for line in text.splitlines() if line.startswith("| command"))
+    # The metadata is YAML, whose writer quotes: the text comes back as it was, but for empty lines.
+    name = ModelCard(str(card)).data.eval_results[0].dataset_name
+    assert name.split() == held["reports"][0]["protocol"]["data"].split()
+
+
+def run_protocol():
+    """What a task report says of itself."""
+    return {
+        "data": {"name": "log"},
+        "filter_seen": True,
+        "num_items_ranked": 3,
+        "confidence": 0.95,
+        "draws": 2,
+        "seed": 1,
+    }

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from sr_transformers.hub.publish import build, publish, publish_study
 from sr_transformers.hub.upload import HubError
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("attention", "configuration", "dropout", "loss", "modeling", "pipeline")
+PARTS = ("attention", "configuration", "dropout", "identity", "loss", "modeling", "pipeline", "scoring")
 CODE = {f"{part}_lsrm.py" for part in PARTS}
 PLAIN = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md"}
 FIT = {
@@ -95,6 +96,103 @@ def test_a_folder_with_something_in_it_is_left_alone(finished_run, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.txt"]
 
 
+@pytest.fixture
+def copy(finished_run, tmp_path):
+    """A copy of the run that a test may damage."""
+    shutil.copytree(finished_run, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize("limit", [3_000, 30_000])
+def test_a_full_disk_leaves_no_half_folder(finished_run, tmp_path, limit):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(Exception, match=r"(?i)file too large|grow further"):
+            build(finished_run, tmp_path / "out", "org/sr")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    build(finished_run, tmp_path / "out", "org/sr")  # nothing stands in its way
+
+
+def damaged(copy, change):
+    record = json.loads((copy / "run.json").read_text())
+    change(record)
+    (copy / "run.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["reports"][0].pop("protocol"),
+        lambda record: record["reports"][0]["protocol"].pop("split"),
+        lambda record: record["reports"].__setitem__(0, "text"),
+        lambda record: record["data"].pop("counts"),
+        lambda record: record["recipe"].pop("model"),
+        lambda record: record.update(hardware=None),
+    ],
+    ids=["protocol", "split", "report", "counts", "model", "hardware"],
+)
+def test_a_record_that_lacks_something_is_named(copy, tmp_path, change):
+    damaged(copy, change)
+    with pytest.raises(ValueError, match=r"copy/run\.json is not what a run of this version writes"):
+        build(copy, tmp_path / "out", "org/sr")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "tasks.json", "evaluation.json"])
+def test_a_record_that_was_cut_off_is_named(copy, tmp_path, name):
+    text = (copy / "run.json").read_text()
+    (copy / name).write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=rf"copy/{name} is no JSON"):
+        build(copy, tmp_path / "out", "org/sr")
+    assert not (tmp_path / "out").exists()
+
+
+def test_further_records_that_lack_something_are_told_from_the_run(copy, tmp_path):
+    (copy / "tasks.json").write_text('{"tasks": {"overall": {}}}')
+    with pytest.raises(ValueError, match=r"copy/tasks\.json or evaluation\.json is not what"):
+        build(copy, tmp_path / "out", "org/sr")
+
+
+@pytest.mark.parametrize("place", ["figures/x.png", "figures", "tasks.json", "chat_template.jinja", "run.json"])
+def test_no_link_is_followed(copy, tmp_path, place):
+    (tmp_path / "secret").write_text("root:x:0:0")
+    (copy / place).parent.mkdir(exist_ok=True)
+    (copy / place).unlink(missing_ok=True)
+    (copy / place).symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match=rf"copy/{place}: publishing follows no links"):
+        build(copy, tmp_path / "out", "org/sr")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_private_is_never_sent(hub, copy, study, tmp_path, monkeypatch):
+    home = tmp_path / "home" / "zaphod"
+    home.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    damaged(copy, lambda record: record.update(command=f"sr-transformers train --data {home}/log"))
+    with pytest.raises(ValueError, match=r"run\.json would show the path of your home folder"):
+        publish(copy, "org/sr")
+    damaged(copy, lambda record: record.update(command="sr-transformers train --hub_token mysecrettoken"))
+    with pytest.raises(ValueError, match=r"run\.json would show your token of the Hub"):
+        publish(copy, "org/sr", token="mysecrettoken")
+    (study / "study.yaml").write_text(f"data: {home}/log\n")
+    with pytest.raises(ValueError, match=r"study\.yaml would show the path of your home folder"):
+        publish_study(study, "org/study")
+    (study / "study.yaml").unlink()
+    (study / "fits" / "x.json").symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match=r"fits/x\.json: publishing follows no links"):
+        publish_study(study, "org/study")
+    assert not hub.requests
+
+
+def test_a_file_that_may_not_be_read_is_named(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("model.safetensors"))
+    with pytest.raises(PermissionError, match=r"model\.safetensors: permission denied; you may not read it"):
+        build(finished_run, tmp_path / "out", "org/sr")
+
+
 def test_publish_once_twice_and_changed(hub, finished_run):
     url = publish(finished_run, "org/sr")
     repo = hub.model("org/sr")
@@ -165,7 +263,7 @@ def test_the_command(hub, finished_run, study, tmp_path, capsys):
     assert {name: path.read_bytes() for name in digest(tmp_path / "dry") if (path := tmp_path / "dry" / name)} == sent
     assert ("dataset", "org/fits") in hub.repos
     assert main(dry) == 2
-    assert "choose another one" in capsys.readouterr().err
+    assert "choose another output" in capsys.readouterr().err
 
 
 def test_a_dry_run_has_a_folder_of_its_own(finished_run, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments, Recipe, RunRecord
+from sr_transformers.hub.upload import HubError
 from sr_transformers.training.run import train
 
 MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
@@ -41,6 +42,20 @@ def test_by_hand_the_run_is_finished_first(hub, prepared, tmp_path):
     assert [record.steps, record.name, len(record.reports)] == [2, "custom", 4]
     assert "auto_map" not in record.recipe["model"]
     assert trainer.push_to_hub(revision="v1") == url
+
+
+def test_who_may_not_write_hears_of_it_before_the_training(hub, prepared, tmp_path):
+    with pytest.raises(HubError, match="your token may not write to other/sr"):
+        trainer_for(prepared, tmp_path / "one", push_to_hub=True, hub_model_id="other/sr")
+    with pytest.raises(ValueError, match="push_to_hub needs hub_model_id"):
+        trainer_for(prepared, tmp_path / "two", push_to_hub=True)
+
+
+def test_a_hub_that_never_answers_ends_the_training_before_it_begins(hub, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("sr_transformers.hub.upload.TIME_LIMIT", 0.5)
+    hub.fail("POST", "/api/repos/create", times=1000, hang=True)
+    with pytest.raises(HubError, match=r"no answer within 0\.5 seconds"):
+        trainer_for(prepared, tmp_path / "one", push_to_hub=True, hub_model_id="org/sr")
 
 
 def test_it_says_what_is_missing(hub, prepared, tmp_path):

@@ -193,7 +193,9 @@ def published(hub, finished_run):
     tokenizer["model"]["vocab"] = {f"9{name}" if token > 1 else name: token for name, token in vocabulary.items()}
     record = json.loads(files["run.json"])
     record["data"]["counts"]["users"] = 1
-    other = {"tokenizer.json": json.dumps(tokenizer).encode(), "run.json": json.dumps(record).encode()}
+    config = json.loads(files["config.json"]) | {"items_fingerprint": None}
+    other = {"tokenizer.json": tokenizer, "run.json": record, "config.json": config}
+    other = {name: json.dumps(content).encode() for name, content in other.items()}
     repo.commit("main", files | other, "other names")
     return repo
 
@@ -214,10 +216,14 @@ def test_recommend_and_export_take_a_revision(published, capsys, tmp_path):
 
 def test_evaluate_takes_a_revision_for_each_model(published, markov_prepared, capsys):
     arguments = ["evaluate", "--data", str(markov_prepared.path), "--k", "5"]
-    assert main([*arguments, "--model", "org/run", "--revision", published.refs["v1"], "--model", "org/run"]) == 0
-    out = capsys.readouterr().out
-    assert f"org/run@{published.refs['v1']} |" in out
-    assert "| org/run |" in out
+    commit = published.refs["v1"]
+    assert main([*arguments, "--model", "org/run", "--revision", commit, "--model", "org/run", "--revision", "v1"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "| org/run@" in line]
+    assert [row[1].strip() for row in rows] == [f"org/run@{commit}", "org/run@v1"]
+    assert rows[0][2:-1] == rows[1][2:-1]
+    # main names other items, of which the log has none
+    assert main([*arguments, "--model", "org/run", "--revision", "v1", "--model", "org/run"]) == 2
+    assert "sr-transformers evaluate: org/run knows none of the 30 items" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -280,7 +286,7 @@ def test_the_page_shows_the_revisions_that_were_asked_for(published, monkeypatch
     assert "add --compare" in capsys.readouterr().err
     space.write_space("org/run", tmp_path / "space", "org/run", revision="v1", compare_revision="v2")
     assert (
-        "build_app('org/run', compare='org/run', revision='v1', compare_revision='v2')"
+        "build_app('org/run', compare='org/run', revision='v1', compare_revision='v2'"
         in (tmp_path / "space" / "app.py").read_text()
     )
 

@@ -229,3 +229,32 @@ def test_a_download_that_breaks_off_is_resumed(hub, folder):
 def test_a_name_must_be_one(name, message):
     with pytest.raises(ValueError, match=message):
         repo_name(name)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/repos/create"), ("POST", "/commit/")],
+)
+def test_a_hub_that_never_answers_is_given_up(hub, folder, monkeypatch, method, path):
+    monkeypatch.setattr("sr_transformers.hub.upload.TIME_LIMIT", 0.5)
+    hub.fail(method, path, times=1000, hang=True)
+    with pytest.raises(
+        HubError, match=rf"connection to {hub.url} is open, but org/sr got no answer within 0.5 seconds"
+    ):
+        send(folder)
+    assert hub.count(f"{method} .*{path}") == 1
+
+
+def test_the_users_own_time_limit_stays(hub, folder, monkeypatch):
+    monkeypatch.setattr("sr_transformers.hub.upload.TIME_LIMIT", 0.5)
+    huggingface_hub.get_session().timeout = 7.0
+    send(folder)
+    assert huggingface_hub.get_session().timeout.read == 7.0
+
+
+@pytest.mark.parametrize("path", ["/api/repos/create", "/commit/"])
+def test_a_redirect_loop_is_said(hub, folder, path):
+    hub.fail("POST", path, times=1000, status=302)
+    hub.fail("GET", path, times=1000, status=302)  # what a client makes of a POST that is redirected
+    with pytest.raises(HubError, match=rf"{hub.url} sends requests for org/sr round in a circle"):
+        send(folder)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
@@ -69,6 +71,19 @@ def test_the_released_codes_dropout_reaches_the_layers():
         ({"residual_dropout": (0.1, 1.0)}, r"residual_dropout is \(0.1, 1.0\); dropout rates lie in \[0, 1\)"),
         ({"embedding_dropout": -0.1}, "embedding_dropout is -0.1"),
         ({"attention_dropout": [0.1, 0.2, 0.3]}, "one rate or a pair"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_eps is nan; it must be a number, 0 or more"),
+        ({"layer_norm_eps": -1e-9}, "layer_norm_eps is -1e-09"),
+        ({"residual_dropout": (0.1, math.nan)}, "dropout rates lie in"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; it must be at least 1 and at most 4096"),
+        ({"hidden_size": 10**9}, "hidden_size is 1000000000"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000"),
+        ({"max_position_embeddings": 10**8}, "max_position_embeddings is 100000000"),
+        ({"initializer_range": math.nan}, "initializer_range is nan; it must be a number, 0 or more"),
+        ({"initializer_range": -0.02}, "initializer_range is -0.02"),
+        ({"layer_norm_eps": math.inf}, "layer_norm_eps is inf"),
+        ({"hidden_act": "x"}, "hidden_act is 'x'; choose from .*gelu"),
+        ({"pad_token_id": 10**9}, "pad_token_id is 1000000000; only tokens 0 and 1 are special"),
+        ({"unk_token_id": -1}, "unk_token_id is -1"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_values(wrong, message):

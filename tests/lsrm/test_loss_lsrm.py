@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sr_transformers.lsrm import loss_lsrm
 from sr_transformers.lsrm.loss_lsrm import full_softmax_loss, next_item_loss, sampled_softmax_loss
 
 
@@ -173,3 +174,252 @@ def test_half_of_what_sampling_needs_is_refused():
     labels = torch.tensor([[1, 2, 3]])
     with pytest.raises(ValueError, match="needs both negative_ids and negative_log_q"):
         next_item_loss(hidden, head, labels, negative_ids=torch.tensor([4, 5]))
+
+
+def test_chunks_fit_a_buffer_and_blocks_a_cache():
+    cpu, accelerator = torch.device("cpu"), torch.device("cuda")
+    assert [loss_lsrm.chunk_sizes(v, cpu) for v in (0, 10, 65_536, 100_000, 1 << 22)] == [
+        (1024, 2048),
+        (1024, 2048),
+        (1024, 2048),
+        (671, 2048),
+        (32, 2048),
+    ]
+    assert [loss_lsrm.chunk_sizes(v, accelerator)[0] for v in (10, 16_384, 100_000, 1 << 24)] == [8192, 8192, 1342, 32]
+    assert loss_lsrm.chunk_sizes(10, accelerator)[1] == 1 << 18
+
+
+@pytest.mark.parametrize("block", [1, 7, None])
+@pytest.mark.parametrize("items", [(0, 101), (2, 101), (2, 90), (40, 60)])
+def test_rows_that_are_no_item_have_no_part_in_the_softmax(items, block):
+    hidden, weight, targets = states()
+    targets = items[0] + targets % (items[1] - items[0])
+    loss = full_softmax_loss(hidden, weight, targets, 10, block, items)
+    loss.backward()
+    expected, grad_hidden, grad_rows = reference(hidden, weight[items[0] : items[1]], targets - items[0])
+    torch.testing.assert_close(loss.detach(), expected)
+    torch.testing.assert_close(hidden.grad, grad_hidden)
+    torch.testing.assert_close(weight.grad[items[0] : items[1]], grad_rows)
+    assert weight.grad[: items[0]].abs().sum() == weight.grad[items[1] :].abs().sum() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wanted", ["hidden", "weight", "neither", "no_grad"])
+def test_a_loss_is_the_same_whichever_gradient_is_asked_for(wanted, dtype):
+    hidden, weight, targets = states()
+    with torch.no_grad():
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    hidden.requires_grad_(wanted in ("hidden", "no_grad"))
+    weight.requires_grad_(wanted in ("weight", "no_grad"))
+    with torch.set_grad_enabled(wanted != "no_grad"):
+        loss = full_softmax_loss(hidden, weight, targets, 10, 7)
+    expected, grad_hidden, grad_weight = reference(hidden, weight, targets)
+    close = {"rtol": 0.02, "atol": 0.05} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(loss.detach().double(), expected, **close)
+    assert loss.requires_grad == (wanted in ("hidden", "weight"))
+    if loss.requires_grad:
+        loss.backward()
+        leaf, grad = (hidden, grad_hidden) if wanted == "hidden" else (weight, grad_weight)
+        assert leaf.grad.dtype == dtype
+        torch.testing.assert_close(leaf.grad.double(), grad, **close)
+        assert (weight if wanted == "hidden" else hidden).grad is None
+
+
+def test_a_second_derivative_is_refused():
+    hidden, weight, targets = states()
+    (grad,) = torch.autograd.grad(full_softmax_loss(hidden, weight, targets).square(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        grad.sum().backward()
+
+
+def test_targets_that_occur_often_add_up():
+    hidden, weight, _ = states()
+    targets = torch.tensor([5] * 20 + [100] * 10 + [0] * 7)
+    full_softmax_loss(hidden, weight, targets, 8, 9).backward()
+    _, grad_hidden, grad_weight = reference(hidden, weight, targets)
+    torch.testing.assert_close(hidden.grad, grad_hidden)
+    torch.testing.assert_close(weight.grad, grad_weight)
+
+
+def sampled_by_hand(hidden, weight, targets, negatives, log_q):
+    """One target after the other: log(e^target + sum of e^(negative - log(S q))) - target, no negative the target."""
+    total = 0.0
+    for state, target in zip(hidden.detach().double(), targets.tolist(), strict=True):
+        logits = weight.detach().double() @ state
+        others = [
+            math.exp(logits[n] - lq) / len(negatives)
+            for n, lq in zip(negatives.tolist(), log_q.tolist(), strict=True)
+            if n != target
+        ]
+        total += math.log(math.exp(logits[target]) + sum(others)) - float(logits[target])
+    return total
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_sampled_loss_by_hand(dtype):
+    hidden, weight, targets = states(n=6, v=12, d=4, dtype=dtype)
+    negatives = torch.tensor([3, 3, int(targets[0]), 11, int(targets[4])])
+    log_q = torch.log(torch.rand(5, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.05)
+    loss = sampled_softmax_loss(hidden, weight, targets, negatives, log_q)
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    tolerance = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 0.02}[dtype]
+    assert loss.item() == pytest.approx(sampled_by_hand(hidden, weight, targets, negatives, log_q), rel=tolerance)
+
+
+class Called(torch.nn.Linear):
+    """A head of another class than `nn.Linear`, whose weight is not all that counts: it doubles its logits."""
+
+    def forward(self, states):
+        return 2 * super().forward(states)
+
+
+def called(v=101, d=8, weight=None):
+    head = Called(d, v, bias=False, dtype=torch.float64)
+    if weight is not None:
+        head.weight.data = weight.detach().clone()
+    return head
+
+
+@pytest.mark.parametrize("items", [None, (2, 101), (2, 90)])
+@pytest.mark.parametrize("n", [37, 2500])
+def test_a_head_that_is_called_has_the_cross_entropy_of_its_logits(n, items):
+    """2,500 targets are three chunks of at most 1,024."""
+    hidden, weight, targets = states(n=n)
+    first, last = items or (0, 101)
+    targets = first + targets % (last - first)
+    head = called(weight=weight)
+    loss = next_item_loss(hidden[None], head, targets[None], items=items)
+    loss.backward()
+    expected, grad_hidden, grad_rows = reference(hidden, 2 * weight[first:last], targets - first)
+    torch.testing.assert_close(loss.detach(), expected / n)
+    torch.testing.assert_close(hidden.grad, grad_hidden / n)
+    torch.testing.assert_close(head.weight.grad[first:last], 2 * grad_rows / n)
+    assert head.weight.grad[:first].abs().sum() == head.weight.grad[last:].abs().sum() == 0
+
+
+def test_no_more_logits_of_a_called_head_exist_than_a_chunk_has():
+    heights = []
+    hidden, weight, targets = states(n=2500)
+    head = called(weight=weight)
+    head.register_forward_hook(lambda module, inputs, output: heights.append(len(output)))
+    next_item_loss(hidden[None], head, targets[None]).backward()
+    assert heights[:3] == [1024, 1024, 452]
+    assert sorted(heights[3:]) == [452, 1024, 1024]  # backward computes them again
+
+
+def test_a_called_head_is_sampled_like_one_that_is_read():
+    hidden, weight, targets = states(n=9, v=20, d=4)
+    negatives, log_q = torch.tensor([3, 7, 7, 19]), torch.tensor([0.2, 0.1, 0.1, 0.3]).double().log()
+    head = called(20, 4, weight)
+    loss = next_item_loss(hidden[None], head, targets[None], negative_ids=negatives, negative_log_q=log_q)
+    loss.backward()
+    assert loss.item() == pytest.approx(sampled_by_hand(hidden, 2 * weight, targets, negatives, log_q) / 9)
+    read = torch.nn.Linear(4, 20, bias=False, dtype=torch.float64)
+    read.weight.data = 2 * weight.detach()
+    states_again = hidden.detach().clone().requires_grad_()
+    same = next_item_loss(states_again[None], read, targets[None], negative_ids=negatives, negative_log_q=log_q)
+    same.backward()
+    torch.testing.assert_close(loss, same)
+    torch.testing.assert_close(hidden.grad, states_again.grad)
+    torch.testing.assert_close(head.weight.grad, 2 * read.weight.grad)
+
+
+@pytest.mark.parametrize("head", [called(), torch.nn.Linear(8, 101, bias=False, dtype=torch.float64)])
+@pytest.mark.parametrize("count", [None, 0, 6, torch.tensor(0), torch.tensor(6)])
+def test_a_step_without_targets_has_a_loss_and_gradients_of_zero(head, count):
+    head.weight.grad = None
+    hidden = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
+    loss = next_item_loss(hidden, head, torch.full((2, 3), -100), count)
+    loss.backward()
+    assert loss.item() == 0
+    assert head.weight.grad.abs().sum() == hidden.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize(("label", "items"), [(101, None), (-1, None), (1, (2, 90)), (90, (2, 90)), (-7, (2, 90))])
+def test_a_label_that_is_no_item_is_named(label, items):
+    hidden, weight, targets = states(n=6)
+    targets = 2 + targets % 88
+    first, last = items or (0, 101)
+    targets[2], targets[3], targets[4] = first, label, last - 1
+    with pytest.raises(ValueError, match=f"a label is {label}, .* tokens from {first} to {last - 1}"):
+        next_item_loss(hidden[None], called(weight=weight), targets[None], items=items)
+    targets[3] = -100
+    assert next_item_loss(hidden[None], called(weight=weight), targets[None], items=items).item() > 0
+
+
+@pytest.mark.parametrize("given", ["negative_ids", "negative_log_q"])
+def test_either_half_of_what_sampling_needs_is_refused_alone(given):
+    head, hidden = torch.nn.Linear(4, 9, bias=False), torch.randn(1, 3, 4)
+    with pytest.raises(ValueError, match="only one of them was given"):
+        next_item_loss(hidden, head, torch.tensor([[1, 2, 3]]), **{given: torch.tensor([4, 5])})
+
+
+def test_a_head_that_is_read_is_over_the_items_only():
+    hidden, weight, targets = states()
+    targets = 2 + targets % 88
+    head = torch.nn.Linear(8, 101, bias=False, dtype=torch.float64)
+    head.weight.data = weight.detach()
+    loss = next_item_loss(hidden[None], head, targets[None], items=(2, 90))
+    torch.testing.assert_close(loss, F.cross_entropy(hidden @ weight[2:90].t(), targets - 2))
+
+
+def test_a_divisor_may_be_a_number_or_a_tensor():
+    hidden, weight, targets = states(n=6)
+    head = called(weight=weight)
+    total = next_item_loss(hidden[None], head, targets[None], 1)
+    torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None]), total / 6)
+    torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], 9), total / 9)
+    torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], torch.tensor(9)), total / 9)
+    torch.testing.assert_close(next_item_loss(hidden[None], head, targets[None], torch.tensor(1)), total)
+
+
+def test_autocast_rounds_only_where_something_is_learnt():
+    hidden, weight, targets = states(dtype=torch.float32)
+    head = torch.nn.Linear(8, 101, bias=False)
+    head.weight.data = weight.detach()
+    exact = next_item_loss(hidden[None], head, targets[None])
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert torch.equal(next_item_loss(hidden[None], head, targets[None]), exact)
+    states_in_bf16 = hidden.detach().bfloat16()
+    read = next_item_loss(states_in_bf16[None], head, targets[None])
+    assert torch.equal(read, next_item_loss(states_in_bf16.float()[None], head, targets[None]))
+
+
+NONE = -100
+
+
+def test_the_target_of_a_position_is_the_item_after_it():
+    labels = torch.tensor([[5, 6, 7], [8, NONE, 9]])
+    targets, number = loss_lsrm.targets_after(labels, None, None, 4)
+    assert targets.tolist() == [[6, 7, NONE], [NONE, 9, NONE]]
+    assert number == 4
+    shifted = torch.tensor([[6, 7, 8]])
+    for mask in (None, torch.ones(1, 3), torch.ones(1, 1, 3, 3), "none"):
+        targets, number = loss_lsrm.targets_after(None, shifted, mask, None)
+        assert (targets.tolist(), number) == (shifted.tolist(), None)
+    zeros = torch.zeros(1, 1, 3, 3)  # of two items each: it says nothing of padding
+    assert loss_lsrm.targets_after(None, shifted, zeros, None)[0].tolist() == shifted.tolist()
+
+
+@pytest.mark.parametrize("before", [[], [1, 1], [0, 0]])  # a cache, longer or not than what stands in it
+def test_padding_neither_predicts_nor_is_predicted(before):
+    labels = torch.tensor([[3, 4, 5, 6, 7], [5, 6, 7, 3, 4], [5, 6, 7, 8, 9]])
+    mask = torch.tensor([[*before, *row] for row in ([0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 1, 1])])
+    targets, number = loss_lsrm.targets_after(labels, None, mask, None)
+    assert targets.tolist() == [[NONE, NONE, 6, 7, NONE], [6, 7, NONE, NONE, NONE], [6, NONE, NONE, 9, NONE]]
+    assert number is None
+    # With targets given by position there is nothing to say of what they were before they were moved.
+    targets, _ = loss_lsrm.targets_after(None, labels, mask, None)
+    assert targets.tolist() == [[NONE, NONE, 5, 6, 7], [5, 6, 7, NONE, NONE], [5, 6, NONE, 8, 9]]
+
+
+@pytest.mark.parametrize("kind", [int, torch.tensor])
+def test_labels_that_nothing_predicts_are_not_counted(kind):
+    labels, mask = torch.tensor([[3, 4, 5, 6, 7]]), torch.tensor([[0, 0, 1, 1, 1]])
+    assert loss_lsrm.targets_after(labels, None, mask, kind(4))[1] == 2  # 4 labels have a position before them
+    for wrong in (3, 5, 8):
+        with pytest.raises(ValueError, match=r"2 labels of this micro-batch are padding or stand right after padding"):
+            loss_lsrm.targets_after(labels, None, mask, kind(wrong))
+    # Nothing is left out here, so the number may be of many micro-batches.
+    clean = torch.tensor([[NONE, NONE, NONE, 6, 7]])
+    assert loss_lsrm.targets_after(clean, None, mask, kind(17))[1] == 17

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import os
 import re
 
 import pytest
@@ -226,6 +227,41 @@ def test_padding_on_either_side_moves_nothing(side, attn):
     padded, mask = torch.cat(parts, 1), torch.cat([p.ne(0).long() for p in parts], 1)
     logits = model(padded, attention_mask=mask).logits[mask.bool()]
     torch.testing.assert_close(logits, model(ids).logits[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("labelled", ["by collators", "everywhere"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_loss_and_gradient_do_not_depend_on_the_side_of_padding(side, labelled):
+    """Histories of 2 and 9 items: 9 targets, each as if its history stood alone."""
+    histories = [items(2), items(9, seed=2)]
+    alone, padded = tiny().double(), tiny().double()
+    losses = [alone(ids[None], labels=ids[None]).loss * (len(ids) - 1) for ids in histories]
+    (sum(losses) / 9).backward()
+    ids, mask = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)
+    for row, history in enumerate(histories):
+        place = slice(9 - len(history), 9) if side == "left" else slice(0, len(history))
+        ids[row, place], mask[row, place] = history, 1
+    labels = ids.masked_fill(mask == 0, -100) if labelled == "by collators" else ids
+    loss = padded(ids, attention_mask=mask, labels=labels).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(sum(losses).item() / 9, abs=1e-12)
+    for one, two in zip(alone.parameters(), padded.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-9, atol=1e-12)
+    shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    if labelled == "by collators":
+        assert padded(ids, attention_mask=mask, shift_labels=shifted).loss.item() == pytest.approx(loss.item())
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_configuration(tmp_path):
+    for name, umask in (("ours", 0o077), ("the group's", 0o002), ("everybody's", 0o022)):
+        before = os.umask(umask)
+        try:
+            tiny().save_pretrained(tmp_path / name, max_shard_size="10KB")
+        finally:
+            os.umask(before)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / name).glob("*.safetensors")}
+        assert len(modes) > 1
+        assert set(modes.values()) == {0o666 & ~umask}
 
 
 def test_a_sequence_beyond_the_window_is_refused():

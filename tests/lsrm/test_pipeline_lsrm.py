@@ -111,6 +111,11 @@ def test_a_single_id_is_no_history(pipe, history):
         pipe(history)
 
 
+def test_a_dict_without_a_history_is_refused(pipe):
+    with pytest.raises(ValueError, match=r"a dict needs the key 'history' with the item ids; this one has \['x'\]"):
+        pipe([{"x": ["i1"]}])
+
+
 def test_bad_options_are_refused(pipe):
     with pytest.raises(ValueError, match="top_k is 0"):
         pipe(["tea"], top_k=0)

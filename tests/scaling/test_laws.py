@@ -92,6 +92,107 @@ def test_nothing_overflows():
     assert shares.sum() == pytest.approx(1)
 
 
+def test_each_point_has_a_scale_of_its_own():
+    value, shares = log_sum_exp(np.array([[2000.0, -2000.0], [1999.0, -2001.0]]))
+    assert value == pytest.approx([2000 + np.log1p(np.exp(-1)), -2000 + np.log1p(np.exp(-1))])
+    assert shares[0] == pytest.approx([1 / (1 + np.exp(-1))] * 2)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, list])
+@pytest.mark.parametrize("name", LAWS)
+def test_columns_of_any_kind_are_computed_in_float64(name, kind):
+    rounded = {key: np.round(values / 4096) * 4096 + 4096 for key, values in COLUMNS.items()}  # float32 holds these
+    given = {key: values.tolist() if kind is list else values.astype(kind) for key, values in rounded.items()}
+    found = LAWS[name].predict(PARAMS[name], given)
+    assert found.dtype == np.float64
+    assert found == pytest.approx(LAWS[name].predict(PARAMS[name], rounded), rel=1e-13)
+
+
+def fed_by_the_data(share):
+    """The repeated law's loss where N is this multiple of what U = D can feed, and the loss of N itself."""
+    p = PARAMS["repeated"]
+    feed = (p["alpha"] * p["A"] * 1e6 ** p["beta"] / (p["beta"] * p["B"])) ** (1 / p["alpha"])
+    columns = {"N": np.array([share * feed]), "D": np.array([1e6]), "unique": np.array([1e6])}
+    data = p["E"] + p["B"] / 1e6 ** p["beta"]
+    worth = share if share <= 1 else 1 + p["R_N"] * (1 - np.exp(-(share - 1) / p["R_N"]))
+    found = LAWS["repeated"].predict(p, columns)[0]
+    assert found == pytest.approx(data + p["A"] / (worth * feed) ** p["alpha"], rel=1e-12)
+    return found, data + p["A"] / (share * feed) ** p["alpha"]
+
+
+def test_parameters_just_beyond_what_the_data_can_feed_lose_a_little():
+    for share in (0.5, 0.99):
+        repeated, plain = fed_by_the_data(share)
+        assert repeated == pytest.approx(plain, rel=1e-12)
+    losses = [fed_by_the_data(share)[0] for share in (1.1, 1.5, 2.5, 20.0)]
+    assert losses == sorted(losses, reverse=True)
+    for share in (1.1, 1.5, 2.5, 20.0):
+        repeated, plain = fed_by_the_data(share)
+        assert repeated > plain
+
+
+def test_a_wild_place_has_a_loss_and_a_slope():
+    """Where an optimizer without bounds may look: repeats worth nothing or everything, parameters far beyond U_N."""
+    bound = LAWS["repeated"].bind(COLUMNS)
+    theta = bound.encode(PARAMS["repeated"])
+    for place, value in ((5, 1000.0), (5, -1000.0), (6, 1000.0), (6, -1000.0), (1, -3000.0), (3, -1.0), (4, -1.0)):
+        wild = theta.copy()
+        wild[place] = value
+        assert all(np.isfinite(part).all() for part in bound.log_loss(wild)), (place, value)
+    p = PARAMS["repeated"]
+    for log_r, effective in ((-1000.0, COLUMNS["unique"]), (1000.0, COLUMNS["D"])):
+        wild = theta.copy()
+        wild[5] = log_r
+        size = np.exp(bound.log_loss(theta)[0]) - p["B"] / effective_data(p["R_D"]) ** p["beta"]
+        expected = size + p["B"] / effective ** p["beta"]
+        assert np.exp(bound.log_loss(wild)[0]) == pytest.approx(expected, rel=1e-6)
+
+
+def effective_data(r_d):
+    u = COLUMNS["unique"]
+    return u + u * r_d * (1 - np.exp(-(COLUMNS["D"] / u - 1) / r_d))
+
+
+def test_a_law_is_a_number_up_to_far_places_only():
+    bound = LAWS["n"].bind(COLUMNS)
+    assert np.isnan(bound.bend(np.array([1.0, 0.3, 0.3]))[0]).all()  # the power is all of the loss: log 0
+    assert np.isfinite(bound.bend(np.array([1.0, 0.299, 0.3]))[0]).all()
+    assert np.isfinite(bound.bend(np.array([50.0, -1.0, 0.0]))[0]).all()
+    for far in (50.5, -50.5):
+        assert np.isnan(bound.bend(np.array([far, -1.0, 0.0]))[0]).all()
+    assert np.isnan(bound.bend(np.array([1.0, -50.5, 0.0]))[0]).all()
+
+
+def test_a_floor_of_nothing_is_far_below_any_loss():
+    bound = LAWS["n"].bind(COLUMNS)
+    theta = bound.encode({**PARAMS["n"], "E": 0.0})
+    assert theta[0] == pytest.approx(np.log(1e-300))
+    assert LAWS["n"].predict({**PARAMS["n"], "E": 0.0}, COLUMNS) == pytest.approx(
+        LAWS["power"].predict({name: PARAMS["n"][name] for name in ("A", "alpha")}, COLUMNS)
+    )
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_every_parameter_is_of_one_kind(name):
+    kinds = {
+        **dict.fromkeys(("E", "M_inf"), "floor"),
+        **dict.fromkeys(("A", "B"), "coefficient"),
+        **dict.fromkeys(("alpha", "beta"), "exponent"),
+        **dict.fromkeys(("R_D", "R_N"), "repeats"),
+    }
+    assert {one: LAWS[name].kind_of(one) for one in LAWS[name].names} == {one: kinds[one] for one in LAWS[name].names}
+
+
+def test_limits_are_those_of_the_kinds():
+    limits = LAWS["repeated"].bind(COLUMNS).limits(np.log([2.0, 8.0, 4.0]))
+    floor, size, data, *rest = limits
+    assert floor == pytest.approx((np.log(2) - 16, np.log(8)))
+    assert size == data == pytest.approx((np.log(2) - 16, np.log(8) + 3))
+    assert rest == [(0.001, 5.0)] * 2 + [(np.log(0.05), np.log(1e4))] * 2
+    assert LAWS["power"].bind(COLUMNS).limits(np.log([2.0, 8.0])) == [size, (0.001, 5.0)]
+    assert LAWS["joint"].bind(COLUMNS).limits(np.log([2.0, 8.0])) == limits[:5]
+
+
 def test_an_unknown_law_is_named():
     with pytest.raises(ValueError, match="law 'cubic' is not known; choose from n, d, joint"):
         law_named("cubic")

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sr_transformers.scaling import uncertainty
 from sr_transformers.scaling.fitting import fit
 from sr_transformers.scaling.laws import LAWS
 from sr_transformers.scaling.points import points_from
@@ -65,6 +66,40 @@ def test_one_seed_gives_the_same_intervals(refits):
     points = noisy(np.random.default_rng(0))
     again = bootstrap(fit("n", points, starts=4), points, draws=100)
     assert again.intervals() == refits.intervals()
+
+
+def test_every_refit_weighs_every_run_and_no_two_weigh_alike():
+    """Four sizes, one run each: counts of drawing with replacement come in 35 kinds, of which some lose an end; of
+    exponential weights all differ."""
+    n = np.logspace(4, 7, 4)
+    loss = 9 * n**-0.05 * np.exp([0.01, -0.012, 0.004, -0.002])
+    points = points_from({"N": n, "loss": loss})
+    one = bootstrap(fit("power", points, starts=2), points, draws=150, delta=1.0)
+    assert len(np.unique(np.round(one.params["alpha"], 9))) == 150
+    # The Bayesian bootstrap of least squares, from weights of this test's own: uniform on the simplex.
+    weights = np.random.default_rng(123).dirichlet(np.ones(4), 4000)
+    slopes = [-np.polyfit(np.log(n), np.log(loss), 1, w=np.sqrt(weight))[0] for weight in weights]
+    found = np.quantile(one.params["alpha"], [0.1, 0.5, 0.9])
+    expected = np.quantile(slopes, [0.1, 0.5, 0.9])
+    assert found == pytest.approx(expected, abs=0.15 * (expected[2] - expected[0]))
+
+
+def test_the_weights_of_a_refit_add_up_to_the_number_of_runs(monkeypatch):
+    seen = []
+
+    def noted(bound, log_loss, weights, start, delta):
+        seen.append(weights.copy())
+        return start, 1.0, True
+
+    points = noisy(np.random.default_rng(0))
+    fitted = fit("n", points, starts=0)
+    monkeypatch.setattr(uncertainty, "minimum", noted)
+    bootstrap(fitted, points, draws=400)
+    weights = np.array(seen)
+    assert weights.sum(1) == pytest.approx(len(points))
+    assert (weights > 0).all()
+    assert weights.std() == pytest.approx(1, rel=0.1)  # exponential: as wide as its mean
+    assert np.median(weights) == pytest.approx(np.log(2), rel=0.1)
 
 
 @pytest.mark.parametrize(

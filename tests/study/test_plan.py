@@ -93,6 +93,22 @@ def test_a_study_goes_to_yaml_and_back(tmp_path):
     assert load(tmp_path, dump(study.source)).runs == study.runs
 
 
+def test_its_yaml_names_no_place_of_this_machine(tmp_path):
+    content = {**load(tmp_path).source, "data": "/home/zaphod/ml-1m", "recipe": "/home/zaphod/r.yaml"}
+    assert "zaphod" not in dump(content)
+    assert "data: ml-1m\n" in dump(content)
+    assert "data: prepared/ml-1m\n" in dump({**content, "data": "prepared/ml-1m"})
+
+
+@pytest.mark.parametrize("where", ["settings:", "no-dropout:"])
+def test_a_token_does_not_belong_into_a_study(tmp_path, where):
+    content = load(tmp_path).source
+    target = content if where == "settings:" else content["blocks"]["main"]
+    target["settings"] = {**(target.get("settings") or {}), "hub_token": "hf_x"}
+    with pytest.raises(ValueError, match="hub_token does not belong into a study"):
+        load(tmp_path, dump(content))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

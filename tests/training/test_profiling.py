@@ -159,3 +159,4 @@ def test_the_command_writes_a_profile(markov_prepared, tmp_path):
     for part in PARTS:
         assert part in text
     assert "waiting for input" in text
+    assert str(tmp_path) not in (tmp_path / "profile" / TRACE).read_text()

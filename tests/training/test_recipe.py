@@ -38,14 +38,31 @@ def test_the_command_line_wins(write):
         ("model:\n  hidden_size: wide\n", r"one.yaml: model.hidden_size is 'wide' \(str\); it must be"),
         ("training:\n  learning_rate: fast\n", "training.learning_rate is 'fast'"),
         ("training:\n  seed: true\n", "training.seed is True"),
-        ("training:\n  output_dir: here\n", "unknown key 'output_dir'"),
-        ("model:\n  vocab_size: 3\n", "unknown key 'vocab_size'"),
+        ("training:\n  output_dir: here\n", "one.yaml: output_dir is no key of a recipe: .*--output"),
+        ("model:\n  vocab_size: 3\n", "one.yaml: vocab_size is no key of a recipe: the prepared log"),
+        ("training:\n  warmup_steps: [1]\n", r"warmup_steps is \[1\] \(list\); it must be a number\."),
+        ("training:\n  row_width: yes\n", r"row_width is 'yes' \(str\); it must be a whole number or null\."),
+        ("- model\n", r"one.yaml: a recipe is a mapping of the sections model and training .* not \['model'\]"),
+        ("7\n", r"one.yaml: a recipe is a mapping .* not 7\."),
+        ("1: {}\n", r"one.yaml: unknown section \['1'\]"),
+        ("null: {}\n", r"one.yaml: unknown section \['null'\]"),
+        ("model: []\n", r"one.yaml: section model must hold keys and values, not \[\]"),
+        (
+            "training:\n  seed: 1\n  seed: 2\n",
+            "one.yaml, line 3, column 3: seed stands twice, the first time in line 2",
+        ),
         ("model: 3\n", "section model must hold keys and values, not 3"),
     ],
 )
 def test_mistakes_are_errors_that_name_file_key_and_nearest(write, text, message):
     with pytest.raises(ValueError, match=message):
         Recipe.load(write(text))
+
+
+def test_a_refused_value_is_not_shown_whole(write):
+    with pytest.raises(ValueError, match=r"hidden_size is \[0, 1, 2, 3, 4, \.\.\.\] \(list\); it must be") as refusal:
+        Recipe.load(write(f"model:\n  hidden_size: {list(range(50_000))}\n"))
+    assert len(str(refusal.value)) < 300
 
 
 def test_mistakes_on_the_command_line_are_errors_too(write):
@@ -74,7 +91,20 @@ def test_a_missing_recipe_is_named(tmp_path):
         ("7", 7),
         ("loss", "loss"),
         ("-1E5", -1e5),
+        ("no", "no"),  # a value of eval_strategy
     ],
 )
 def test_command_line_values_are_read_like_yaml(text, value):
-    assert parse_value(text) == value
+    assert parse_value(text, "--key") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1", r"--seed '\[1': this is no YAML: while parsing a flow sequence"),
+        ("!!python/name:os.system", r"--seed '!!python/name:os.system': the tag !!python/name:os.system is not read"),
+    ],
+)
+def test_a_value_of_the_command_line_that_is_no_yaml_is_named_with_its_option(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_value(text, "--seed")

@@ -1,11 +1,18 @@
 import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sr_transformers import Recipe, RunRecord, train
-from sr_transformers.training.trainer import COMPLETE
+from sr_transformers.data.prepare import prepare
+from sr_transformers.locking import LOCK
+from sr_transformers.training.checkpoints import COMPLETE
 
 
 def recipe(**training):
@@ -114,3 +121,84 @@ def test_a_folder_of_something_else_is_left_alone(markov_prepared, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not empty and holds no run of ours"):
         train(recipe(), markov_prepared, tmp_path)
+
+
+def test_a_second_process_is_refused_and_the_first_goes_on(markov_prepared, tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from test_run import recipe
+        from transformers import TrainerCallback
+        from sr_transformers import train
+
+        class Wait(TrainerCallback):
+            def on_train_begin(self, *args, **kwargs):
+                print("training", flush=True)
+                sys.stdin.readline()
+
+        train(recipe(num_train_epochs=1), sys.argv[2], sys.argv[3], callbacks=[Wait()], with_baselines=False)
+        """
+    )
+    output = tmp_path / "run"
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(markov_prepared.path), str(output)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert "training\n" in iter(first.stdout.readline, "")
+        before = {path: path.read_bytes() for path in output.iterdir()}
+        with pytest.raises(
+            BlockingIOError, match=rf"run is in use: process {first.pid} .* choose another output folder"
+        ):
+            train(recipe(num_train_epochs=1), markov_prepared, output)
+        assert {path: path.read_bytes() for path in output.iterdir()} == before
+        first.communicate("go on\n")
+    assert first.returncode == 0
+    assert RunRecord.load(output).epochs == 1
+    assert not (output / LOCK).exists()
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"lr_scheduler_type": "cosine_with_min_lr"},  # found by transformers when training begins: the rate is missing
+        {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"sesame": 1}},
+        {"optim": "sgd", "optim_args": "momentum=open"},
+        {"report_to": "sesame"},
+        {"row_width": 3},
+    ],
+    ids=lambda late: list(late)[-1],
+)
+def test_a_value_that_is_refused_late_leaves_nothing_and_blocks_nothing(markov_prepared, tmp_path, late):
+    with pytest.raises((ValueError, TypeError)):
+        train(recipe(**late), markov_prepared, tmp_path / "deep" / "run")
+    assert list(tmp_path.iterdir()) == []
+    record = train(recipe(num_train_epochs=1), markov_prepared, tmp_path / "deep" / "run", with_baselines=False)
+    assert record.epochs == 1
+
+
+def test_settings_without_a_whole_checkpoint_block_nothing(markov_prepared, tmp_path):
+    """A killed run leaves them; it has saved nothing that could be gone on from."""
+    output = tmp_path / "run"
+    (output / "checkpoint-3").mkdir(parents=True)  # was being written
+    (output / "settings.json").write_text("{}")
+    record = train(recipe(num_train_epochs=1), markov_prepared, output, with_baselines=False)
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["training"]["num_train_epochs"] == record.epochs == 1
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_who_may_read_what_a_run_writes_is_for_the_umask_to_say(markov_prepared, readable_log, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        train(recipe(num_train_epochs=1), markov_prepared, tmp_path / "run", with_baselines=False)
+        prepare(readable_log, tmp_path / "data")
+    finally:
+        os.umask(before)
+    for path in [*tmp_path.rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_as_many_negatives_as_items_are_refused(markov_prepared, tmp_path):
+    with pytest.raises(ValueError, match="num_negatives is 30, but the log has 30 items: use 0"):
+        train(recipe(num_negatives=30), markov_prepared, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -11,7 +11,8 @@ from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.training.trainer import COMPLETE, TargetDataset, _layout, last_complete_checkpoint
+from sr_transformers.training.checkpoints import last_complete_checkpoint
+from sr_transformers.training.trainer import TargetDataset, _layout
 
 
 def make(data, folder, *callbacks, dropout=0.1, **arguments):
@@ -202,6 +203,31 @@ def test_old_checkpoints_go_and_the_best_stays(markov_prepared, tmp_path):
     }
 
 
+def test_a_checkpoint_names_no_place_and_no_token(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path / "run", **PLATEAU, hub_token="hf_dummySECRETtoken01234")
+    trainer.train()
+    trainer.save_model()
+    assert trainer.args.hub_token == "hf_dummySECRETtoken01234"
+    assert trainer.args.output_dir == str(tmp_path / "run")
+    for path in (tmp_path / "run").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"hf_dummySECRETtoken01234" not in content, path
+            assert str(tmp_path).encode() not in content, path
+
+
+def test_a_run_that_was_moved_ends_with_its_best_weights(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path / "run", **PLATEAU)
+    trainer.train()
+    best = trainer.model.state_dict()
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "run" / "checkpoint-9")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    again = make(markov_prepared, tmp_path / "moved", **PLATEAU)
+    again.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "moved"))
+    assert again.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-9")
+    assert all(torch.equal(best[name], one) for name, one in again.model.state_dict().items())
+
+
 @pytest.mark.parametrize("last_only", [True, False])
 def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypatch, last_only):
     """Neither where the model's own short way to scores is taken nor where the whole forward pass is."""
@@ -297,11 +323,9 @@ def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):
         LSRMTrainer(trainer.model, trainer.args, prepared)
 
 
-def test_only_whole_checkpoints_are_resumed_from(tmp_path):
-    assert last_complete_checkpoint(tmp_path) is None
-    for step, whole in ((5, True), (10, True), (100, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if whole:
-            (folder / COMPLETE).touch()
-    assert last_complete_checkpoint(tmp_path).endswith("checkpoint-10")
+@pytest.mark.parametrize("name", ["pad_token_id", "unk_token_id"])
+def test_a_special_token_of_the_model_that_is_an_item_of_the_log_is_refused(markov_prepared, tmp_path, name):
+    trainer = make(markov_prepared, tmp_path)
+    setattr(trainer.model.config, name, 7)
+    with pytest.raises(ValueError, match=f"the model's {name} is 7, an item of the log, in which this token is"):
+        LSRMTrainer(trainer.model, trainer.args, markov_prepared)

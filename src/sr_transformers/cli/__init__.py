@@ -13,6 +13,7 @@ from sr_transformers.cli import (
     demo,
     evaluate,
     export,
+    failures,
     finetune,
     plan,
     prepare,
@@ -28,17 +29,24 @@ COMMANDS = (prepare, data, plan, train, evaluate, tasks, scaling, finetune, reco
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; errors that the user can mend are one line on stderr and exit code 2."""
+    """Runs a command; returns the exit code, and whatever ended the command is one line on stderr (`failures`)."""
     parser = build_parser()
     options, rest = parser.parse_known_args(argv)
     if rest and not getattr(options, "takes_overrides", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    try:
-        options.run(options, rest)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"sr-transformers {options.command}: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    return 0
+    for name, value in vars(options).items():
+        if value == "":
+            parser.error(f"{name.replace('_', '-')} is empty; give a value or leave it out")
+    with failures.CtrlC(f"sr-transformers {options.command}: interrupted; {failures.go_on(options)}") as ctrl_c:
+        try:
+            options.run(options, rest)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            ctrl_c.pressed = True
+        except Exception as error:
+            if not ctrl_c.pressed:  # else it is what a library made of Ctrl-C
+                return failures.tell(error, options)
+        return ctrl_c.say() if ctrl_c.pressed else 0
 
 
 def build_parser() -> argparse.ArgumentParser:

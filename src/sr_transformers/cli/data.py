@@ -21,7 +21,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     two.add_argument("folder", help="the prepared folder; it stays as it is")
     two.add_argument("source", help="the new rows, as for `prepare`")
     two.add_argument("--output", required=True, help="folder to make")
-    two.set_defaults(run=_append)
+    two.set_defaults(run=_append, go_on="{output} was not made; the same command begins anew.")
     three = actions.add_parser("verify", help="compare the files of a prepared folder with the digests in its manifest")
     three.add_argument("folder", help="the prepared folder")
     three.set_defaults(run=_verify)
@@ -31,11 +31,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _describe(options: argparse.Namespace, rest: list[str]) -> None:
-    import json
-    from pathlib import Path
-
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.describe import as_text, describe, draw
 
+    check_place(options.json)
     given = {
         "user_id": options.user_column,
         "item_id": options.item_column,
@@ -45,9 +44,8 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
     columns = {ours: theirs for ours, theirs in given.items() if theirs}
     with plain_warnings(options.command):
         report = describe(options.source, columns, options.time_unit, options.names, options.separator)
+    write_document(options.json, report, ensure_ascii=False)
     print(as_text(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.figure:
         draw(report, options.figure)
 

@@ -15,11 +15,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     one.add_argument("--port", type=int, default=7860)
     one.add_argument("--space", metavar="FOLDER", help="start nothing: write the demo as a Hugging Face Space here")
-    one.set_defaults(run=_demo)
+    one.set_defaults(run=_demo, go_on="the page is closed; the same command opens it again.")
 
 
 def _demo(options: argparse.Namespace, rest: list[str]) -> None:
-    from sr_transformers.demo.app import build_app
+    from sr_transformers.demo.app import build_app, serve
     from sr_transformers.demo.space import write_space
 
     revisions = {"revision": options.revision, "compare_revision": options.compare_revision}
@@ -28,6 +28,29 @@ def _demo(options: argparse.Namespace, rest: list[str]) -> None:
     if options.space:
         print(write_space(options.model, options.space, options.compare, options.titles, options.study, **revisions))
         return
+    _check_address(options.host, options.port)
     app = build_app(options.model, options.compare, options.titles, options.study, **revisions)
-    allowed = [options.study] if options.study else []
-    app.launch(server_name=options.host, server_port=options.port, allowed_paths=allowed)
+    serve(app, options.study, server_name=options.host, server_port=options.port)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Makes sure, before the model is loaded, that a page can be served there.
+
+    Raises:
+        ValueError: for a port that is none.
+        OSError: for a host that is not this machine, or a port that is taken or not allowed.
+    """
+    import socket
+
+    if not 1 <= port <= 65535:
+        raise ValueError(f"--port {port}: ports are numbers from 1 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"--host {host} --port {port}: {why}; the host must be an address of this machine, the port free."
+        ) from error

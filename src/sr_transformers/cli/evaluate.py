@@ -1,10 +1,9 @@
 """`sr-transformers evaluate`: checkpoints and baselines by full ranking."""
 
 import argparse
-import json
-from pathlib import Path
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+from sr_transformers.cli.values import at_least
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
-    one.add_argument("--k", type=int, nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
+    one.add_argument("--k", type=at_least(1), nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip
@@ -27,20 +26,24 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.evaluator import evaluate, seen_choice, table
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.translation import open_scorer
+    from sr_transformers.public import shown_names
 
+    check_place(options.json)
     data = PreparedData(options.data).verified()
     checkpoints = [Checkpoint(name, revision=revision_of(options, place)) for place, name in enumerate(options.model)]
     scorers: list = [open_scorer(one, data, options.bf16, options.compile) for one in checkpoints]
+    for scorer, name in zip(scorers, shown_names([one.name for one in checkpoints]), strict=True):
+        scorer.name = name
     choice = {"auto": None, "remove": True, "keep": False}[options.seen]
     filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
     scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
+    write_document(options.json, reports)
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]
     print(table(reports, metrics))
-    if options.json:
-        Path(options.json).write_text(json.dumps(reports, indent=2) + "\n")

@@ -2,6 +2,8 @@
 
 import argparse
 
+from sr_transformers.cli.values import at_least
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -9,7 +11,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--model", required=True, help="folder or Hub id")
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--output", required=True, help="folder to make")
-    one.add_argument("-k", type=int, default=100, help="items that the graph returns")
+    one.add_argument("-k", type=at_least(1), default=100, help="items that the graph returns")
     one.add_argument("--weights", default="float32", choices=("float32", "int8", "int4"))
     one.set_defaults(run=_export)
 

@@ -2,6 +2,9 @@
 
 import argparse
 
+from sr_transformers.cli.train import GO_ON
+from sr_transformers.cli.values import at_least
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -19,9 +22,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--init", default="nearest", choices=("nearest", "mean", "random"), help="rows of new items")
     one.add_argument("--old-items", default="drop", choices=("drop", "keep"), help="items that the log lacks")
     one.add_argument("--freeze", default="nothing", choices=("nothing", "body", "table"), help="what does not learn")
-    one.add_argument("--lora", type=int, default=0, metavar="RANK", help="low-rank adapters instead of all matrices")
+    one.add_argument(
+        "--lora", type=at_least(0), default=0, metavar="RANK", help="low-rank adapters instead of all matrices"
+    )
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
-    one.set_defaults(run=_finetune, takes_overrides=True)
+    one.set_defaults(run=_finetune, takes_overrides=True, go_on=GO_ON)
 
 
 def _finetune(options: argparse.Namespace, rest: list[str]) -> None:

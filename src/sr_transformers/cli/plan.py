@@ -1,20 +1,20 @@
 """`sr-transformers plan`: memory, FLOPs, time and parallelism of a training run, on paper."""
 
 import argparse
-import json
-from pathlib import Path
+
+from sr_transformers.cli.values import at_least
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
     one = commands.add_parser("plan", help="memory, FLOPs and time of a training run before it is started")
     one.add_argument("--size", required=True, help="98k, 786k, 1.5m, 9m, 75m or 800m")
-    one.add_argument("--items", type=int, required=True, metavar="V", help="items of the vocabulary")
+    one.add_argument("--items", type=at_least(1), required=True, metavar="V", help="items of the vocabulary")
     one.add_argument("--gpus", metavar="NxGPU", help="for example 8xA100-80GB; without it: a CPU, and no time")
-    one.add_argument("--window", type=int, default=50, help="items that the model reads")
-    one.add_argument("--row-width", type=int, help="places in a row; the window if left out")
-    one.add_argument("--rows", type=int, default=64, help="rows per device and micro-batch")
-    one.add_argument("--targets", type=int, help="targets of one epoch: interactions less users")
+    one.add_argument("--window", type=at_least(1), default=50, help="items that the model reads")
+    one.add_argument("--row-width", type=at_least(1), help="places in a row; the window if left out")
+    one.add_argument("--rows", type=at_least(1), default=64, help="rows per device and micro-batch")
+    one.add_argument("--targets", type=at_least(1), help="targets of one epoch: interactions less users")
     one.add_argument("--epochs", type=float, default=1.0)
     one.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 where the GPU has it, else fp32")
     one.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
@@ -27,15 +27,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
     from sr_transformers.planning.gpus import parse_gpus
     from sr_transformers.planning.memory import Work
     from sr_transformers.planning.plan import make_plan
     from sr_transformers.planning.text import show
 
+    check_place(options.json)
     number, gpu = parse_gpus(options.gpus) if options.gpus else (1, None)
-    if options.items < 1 or options.window < 1:
-        raise ValueError(f"--items {options.items} --window {options.window}: both must be at least 1.")
     width = options.row_width or options.window
     if width < options.window:
         raise ValueError(f"--row-width {width} cannot hold windows of {options.window}; it must be at least as wide.")
@@ -54,6 +54,5 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
         accumulating=options.accumulating,
     )
     plan = make_plan(config, work, gpu, number, options.utilisation, options.targets, options.epochs)
+    write_document(options.json, plan)
     print(show(plan))
-    if options.json:
-        Path(options.json).write_text(json.dumps(plan, indent=2) + "\n")

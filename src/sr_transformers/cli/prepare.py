@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from sr_transformers.cli.values import at_least
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -20,7 +22,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     for column in ("user", "item", "timestamp", "domain", "rating"):
         one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
     one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal", "paper"))
-    one.add_argument("--min-interactions", type=int, default=1, metavar="K", help="keep the K-core of users and items")
+    one.add_argument(
+        "--min-interactions", type=at_least(1), default=1, metavar="K", help="keep the K-core of users and items"
+    )
     one.add_argument("--min-rating", type=float, metavar="R", help="leave out rows of a lower rating")
     one.add_argument("--since", metavar="T", help="leave out rows before this moment, a number or ISO 8601")
     one.add_argument("--until", metavar="T", help="leave out rows from this moment on")
@@ -35,12 +39,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")
     one.add_argument("--validation-from", metavar="T", help="first moment of validation (temporal)")
     one.add_argument("--test-from", metavar="T", help="first moment of test (temporal)")
-    one.add_argument("--min-trajectory-length", type=int, metavar="N", help="longer histories hold out 10 more (paper)")
+    one.add_argument(
+        "--min-trajectory-length", type=at_least(1), metavar="N", help="longer histories hold out 10 more (paper)"
+    )
     one.add_argument("--unseen-share", type=float, metavar="F", help="fraction of users kept from training (paper)")
-    one.add_argument("--split-seed", type=int, metavar="S", help="draws the unseen users (paper)")
-    one.add_argument("--shards", type=int, default=1, metavar="N", help="files that share the histories")
+    one.add_argument("--split-seed", type=at_least(0), metavar="S", help="draws the unseen users (paper)")
+    one.add_argument("--shards", type=at_least(1), default=1, metavar="N", help="files that share the histories")
     one.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"))
-    one.set_defaults(run=_prepare)
+    one.set_defaults(run=_prepare, go_on="{output} was not made; the same command begins anew.")
 
 
 def _prepare(options: argparse.Namespace, rest: list[str]) -> None:

@@ -20,7 +20,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--dataset", metavar="ID", help="id of the training data on the Hub")
     one.add_argument("--base-model", metavar="ID", help="id of the model that this one was fine-tuned from")
     one.add_argument("--max-shard-size", default="5GB", help="larger models are cut into several files")
-    one.set_defaults(run=_publish)
+    one.set_defaults(
+        run=_publish, go_on="what is on the Hub already stays there; the same command sends what is missing."
+    )
 
 
 def _publish(options: argparse.Namespace, rest: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 
+from sr_transformers.cli.values import at_least
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -9,7 +11,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--model", required=True, help="folder or Hub id")
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--history", nargs="+", required=True, metavar="ITEM", help="item ids, oldest first")
-    one.add_argument("-k", type=int, default=10)
+    one.add_argument("-k", type=at_least(1), default=10)
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
                      help="items of the history itself; auto does as the model's evaluation did")  # fmt: skip
     one.add_argument("--candidates", nargs="+", metavar="ITEM", help="recommend only from these")
@@ -18,9 +20,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.messages import shown
     from sr_transformers.recommender import Recommender
 
     recommender = Recommender.from_pretrained(options.model, revision=options.revision)
+    if options.fallback == "error" and not len(recommender.encode(options.history)):
+        raise ValueError(
+            f"--history: the model knows no item of {shown(options.history)}; give ids as they were in the log, or "
+            "--fallback popularity for the most popular items."
+        )
     exclude_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
     found = recommender.recommend(options.history, options.k, exclude_seen, options.candidates, options.fallback)
     for place, one in enumerate(found, 1):

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sr_transformers.cli.values import at_least
+
 if TYPE_CHECKING:
     from sr_transformers.scaling.constraints import Constraints
     from sr_transformers.scaling.points import Points
@@ -24,12 +26,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     fit = parts.add_parser("fit", help="fit a law to a table of points or to run records")
     _add_points(fit)
     fit.add_argument("--law", choices=LAWS, default="joint")
-    fit.add_argument("--starts", type=_count, default=24, metavar="K", help="random starting points")
-    fit.add_argument("--bootstrap", type=int, default=200, metavar="K", help="refits for the intervals; 0: none")
+    fit.add_argument("--starts", type=at_least(1), default=24, metavar="K", help="random starting points")
+    fit.add_argument(
+        "--bootstrap", type=at_least(0), default=200, metavar="K", help="refits for the intervals; 0: none"
+    )
     fit.add_argument("--compare", nargs="*", choices=LAWS, metavar="LAW", help="other forms to compare with")
     fit.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help="parameters taken as given")
     fit.add_argument("--tie", nargs="+", default=[], metavar="NAME=NAME", help="parameters that are equal: alpha=beta")
-    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--seed", type=at_least(0), default=0)
     fit.add_argument("--json", metavar="FILE", help="write the fit here")
     fit.set_defaults(run=_fit)
 
@@ -37,14 +41,16 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.add_argument("--fit", metavar="FILE", help="a fit as JSON, in place of points")
     _add_points(predict, nargs="*")
     predict.add_argument("--law", choices=LAWS, default="n")
-    predict.add_argument("--hold-out", type=int, default=2, metavar="K", help="largest sizes that the fit must not see")
-    predict.add_argument("--bootstrap", type=int, default=200, metavar="K")
+    predict.add_argument(
+        "--hold-out", type=at_least(1), default=2, metavar="K", help="largest sizes that the fit must not see"
+    )
+    predict.add_argument("--bootstrap", type=at_least(0), default=200, metavar="K")
     predict.add_argument("--n", type=float, nargs="+", metavar="N", help="with --fit: sizes to predict")
     predict.add_argument("--d", type=float, metavar="D", help="with --fit: interactions")
     predict.add_argument("--unique", type=float, metavar="U", help="with --fit of law repeated: distinct interactions")
     predict.add_argument("--flops", type=float, nargs="+", metavar="C", help="with --fit: compute-optimal N and D")
-    predict.add_argument("--vocab-size", type=int, default=0, metavar="V", help="count the head's FLOPs too")
-    predict.add_argument("--seed", type=int, default=0)
+    predict.add_argument("--vocab-size", type=at_least(0), default=0, metavar="V", help="count the head's FLOPs too")
+    predict.add_argument("--seed", type=at_least(0), default=0)
     predict.add_argument("--json", metavar="FILE")
     predict.set_defaults(run=_predict)
 
@@ -55,23 +61,23 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     run.add_argument("--budget", type=_minutes, metavar="TIME", help="60, 60m or 2h: the runs worth most in that time")
     run.add_argument("--dry-run", action="store_true", help="estimate only")
     run.add_argument(
-        "--jobs", type=_count, default=1, metavar="K", help="runs side by side, each on its share of cores"
+        "--jobs", type=at_least(1), default=1, metavar="K", help="runs side by side, each on its share of cores"
     )
     run.add_argument("--keep-weights", action="store_true", help="keep the model of every run")
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, go_on="the same command goes on with the run that {output} lacks.")
 
     sample = parts.add_parser("sample", help="sample a log from a trained checkpoint: its loss is the log's floor")
     sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
     sample.add_argument("--data", required=True, help="the prepared log that it was trained on")
-    sample.add_argument("--interactions", type=_count, required=True, metavar="K", help="how many to sample")
+    sample.add_argument("--interactions", type=at_least(1), required=True, metavar="K", help="how many to sample")
     sample.add_argument("--output", required=True, help="folder to write log.parquet to")
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--seed", type=at_least(0), default=0)
     sample.set_defaults(run=_sample)
 
     report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
     report.add_argument("study", help="folder of a study")
     report.add_argument("--output", required=True, help="folder to write")
-    report.add_argument("--bootstrap", type=int, default=200, metavar="K")
+    report.add_argument("--bootstrap", type=at_least(0), default=200, metavar="K")
     report.set_defaults(run=_report)
 
     advise = parts.add_parser("advise", help="what larger models would bring on your log, from a small study of it")
@@ -84,14 +90,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
     advise.add_argument("--price", type=float, default=2.0, help="of an hour")
     advise.add_argument("--json", metavar="FILE", help="write the numbers here")
-    advise.set_defaults(run=_advise)
-
-
-def _count(value: str) -> int:
-    """A whole number from 1 on."""
-    if not value.isdigit() or int(value) < 1:
-        raise argparse.ArgumentTypeError(f"{value!r} is no whole number from 1 on.")
-    return int(value)
+    advise.set_defaults(run=_advise, go_on="the same command goes on with the runs that are not done yet.")
 
 
 def _minutes(value: str) -> float:
@@ -121,7 +120,9 @@ def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
         parser.add_argument(f"--{flag}-column", metavar="NAME", help=f"the table's column of {what}")
     parser.add_argument("--where", nargs="+", default=[], metavar="NAME=VALUE", help="rows of the table to read")
     parser.add_argument("--metric", default="ndcg@10", help="metric of run records for --law saturating")
-    parser.add_argument("--drop-largest-losses", type=int, default=0, metavar="K", help="leave out the K worst points")
+    parser.add_argument(
+        "--drop-largest-losses", type=at_least(0), default=0, metavar="K", help="leave out the K worst points"
+    )
 
 
 def _read(options: argparse.Namespace) -> "Points":
@@ -147,6 +148,9 @@ def _read(options: argparse.Namespace) -> "Points":
 
 
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+
+    check_place(options.json)
     points = _read(options)
     from sr_transformers.scaling.comparison import compare
     from sr_transformers.scaling.documents import describe_fit, fit_text
@@ -158,9 +162,8 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     refits = bootstrap(fitted, points, options.bootstrap, options.seed)
     comparison = compare(points, [options.law, *options.compare], seed=options.seed) if options.compare else None
     document = describe_fit(fitted, points, refits, comparison)
+    write_document(options.json, document)
     print(fit_text(document))
-    if options.json:
-        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
@@ -181,7 +184,10 @@ def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
 
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    check_place(options.json)
     if options.fit:
         answers = _from_fit(options)
     else:
@@ -200,9 +206,8 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
                 "rows": held.rows,
             }
         )
+    write_document(options.json, answers)
     print(json.dumps(answers, indent=2))
-    if options.json:
-        Path(options.json).write_text(json.dumps(answers, indent=2) + "\n")
 
 
 def _from_fit(options: argparse.Namespace) -> dict:
@@ -277,16 +282,17 @@ def _report(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _advise(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.scaling.documents import plain
     from sr_transformers.study.advise import Hardware, advise
 
+    check_place(options.json)
     _quiet()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
     answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
+    write_document(options.json, plain(numbers))
     print(answer)
-    if options.json:
-        Path(options.json).write_text(json.dumps(plain(numbers), indent=2) + "\n")
 
 
 def _quiet() -> None:

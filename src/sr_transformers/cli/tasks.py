@@ -1,10 +1,9 @@
 """`sr-transformers tasks`: the five challenging tasks and three more, for one or several checkpoints."""
 
 import argparse
-import json
-from pathlib import Path
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
+from sr_transformers.cli.values import at_least
 
 _TASKS = (
     "overall",
@@ -34,23 +33,30 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip
-    one.add_argument("--window", type=int, metavar="N", help="items a model reads; default: all that it can")
-    one.add_argument("--k", type=int, nargs="+", help="cut-offs of HR and NDCG")
-    one.add_argument("--tail-groups", type=int, metavar="N")
-    one.add_argument("--cold-item-edges", type=int, nargs="+", metavar="N", help="upper ends of training counts")
-    one.add_argument("--cold-user-lengths", type=int, nargs="+", metavar="N", help="history lengths, longest first")
-    one.add_argument("--domain-history", type=int, metavar="N", help="recent items in which the domain is looked for")
+    one.add_argument("--window", type=at_least(1), metavar="N", help="items a model reads; default: all that it can")
+    one.add_argument("--k", type=at_least(1), nargs="+", help="cut-offs of HR and NDCG")
+    one.add_argument("--tail-groups", type=at_least(1), metavar="N")
+    one.add_argument(
+        "--cold-item-edges", type=at_least(1), nargs="+", metavar="N", help="upper ends of training counts"
+    )
+    one.add_argument(
+        "--cold-user-lengths", type=at_least(1), nargs="+", metavar="N", help="history lengths, longest first"
+    )
+    one.add_argument(
+        "--domain-history", type=at_least(1), metavar="N", help="recent items in which the domain is looked for"
+    )
     one.add_argument("--perturbation-rate", type=float, metavar="P")
-    one.add_argument("--horizon", type=int, metavar="N", help="items of the trajectory")
-    one.add_argument("--month", type=int, metavar="T", help="a month in the log's unit of time")
-    one.add_argument("--seed", type=int, metavar="S", help="of perturbations and of the bootstrap")
-    one.add_argument("--draws", type=int, metavar="N", help="of the bootstrap")
+    one.add_argument("--horizon", type=at_least(1), metavar="N", help="items of the trajectory")
+    one.add_argument("--month", type=at_least(1), metavar="T", help="a month in the log's unit of time")
+    one.add_argument("--seed", type=at_least(0), metavar="S", help="of perturbations and of the bootstrap")
+    one.add_argument("--draws", type=at_least(1), metavar="N", help="of the bootstrap")
     one.add_argument("--json", metavar="FILE", help="write the report here")
     one.add_argument("--figures", metavar="FOLDER", help="draw a figure per task here (PNG and SVG)")
     one.set_defaults(run=_tasks)
 
 
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.tasks.checkpoints import model_contestant
@@ -58,10 +64,10 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.tasks.report import markdown
     from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks, with_seen_choice
     from sr_transformers.evaluation.tasks.task import TaskOptions
+    from sr_transformers.public import shown_names
 
+    check_place(options.json)
     data = PreparedData(options.data).verified()
-    if options.json and not Path(options.json).absolute().parent.is_dir():
-        raise FileNotFoundError(f"--json {options.json}: there is no such folder; make it first.")
     given = {
         "ks": options.k and tuple(options.k),
         "tail_groups": options.tail_groups,
@@ -76,18 +82,21 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
         "filter_seen": {"auto": None, "remove": True, "keep": False}[options.seen],
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
-    contestants = []
+    named, opened = [], []
     for place, text in enumerate(options.model):
         name, _, paths = text.rpartition("=")
-        opened = [Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")]
-        shown = name or ",".join(one.name for one in opened)
-        contestants.append(model_contestant(shown, opened, data, options.window))
+        named.append(name)
+        opened.append([Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")])
+    shown = shown_names([",".join(one.name for one in seeds) for seeds in opened])
+    contestants = [
+        model_contestant(name or other, seeds, data, options.window)
+        for name, other, seeds in zip(named, shown, opened, strict=True)
+    ]
     settings = with_seen_choice(settings, contestants, data)
     if not options.no_baselines:
         contestants += baseline_contestants(data, settings)
     report = run_tasks(contestants, data, options.task, settings, progress=True)
+    write_document(options.json, report, indent=None, separators=(",", ":"))
     print(markdown(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, separators=(",", ":")) + "\n")
     if options.figures:
         draw(report, options.figures)

@@ -2,6 +2,8 @@
 
 import argparse
 
+GO_ON = "the same command goes on from the last whole checkpoint in {output}, or anew if there is none."
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
@@ -12,7 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
     one.add_argument("--profile", metavar="FOLDER", help="profile a few steps: a table of where time goes, and a trace")
-    one.set_defaults(run=_train, takes_overrides=True)
+    one.set_defaults(run=_train, takes_overrides=True, go_on=GO_ON)
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
@@ -36,14 +38,18 @@ def overrides(rest: list[str]) -> dict[str, object]:
     """Values of recipe keys from the words `--key value` and `--key=value`.
 
     Raises:
-        ValueError: if they do not come in pairs.
+        ValueError: if they do not come in pairs, or if a key is given twice.
     """
     from sr_transformers.training.recipe import parse_value
 
     words = [part for word in rest for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ValueError(f"options of the recipe come as --key value; cannot read {' '.join(rest)!r}.")
+    names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"--{twice} is given twice; keep one.")
     return {
-        key.removeprefix("--").replace("-", "_"): parse_value(value)
+        key.removeprefix("--").replace("-", "_"): parse_value(value, key)
         for key, value in zip(words[::2], words[1::2], strict=True)
     }

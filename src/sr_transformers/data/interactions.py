@@ -139,7 +139,8 @@ def make_sound(
     def left_out_by(option: str, table: str, before: int, asked: bool) -> int:
         after = engine.rows(f"SELECT count(*) FROM {table}")[0][0] if asked else before
         if not after:
-            raise ValueError(f"{name}: {option} leaves none of the {before} rows.")
+            asked_for = "since and until leave" if option == "time_range" else f"{option} leaves"
+            raise ValueError(f"{name}: {asked_for} none of the {before} rows.")
         if asked:
             counts[f"rows_left_out_by_{option}"] = before - after
         return after

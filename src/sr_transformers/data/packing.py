@@ -33,7 +33,6 @@ def cut_windows(lengths: np.ndarray, width: int, rng: np.random.Generator) -> tu
     # A phase p > 0 puts one window of p pairs before the full ones.
     head = (phase > 0).astype(np.int64)
     count = head + -(-(pairs - phase) // width)
-    count[pairs == 0] = 0
     history = np.repeat(np.arange(len(pairs)), count)
     first = np.cumsum(count) - count
     nth = np.arange(len(history)) - np.repeat(first, count)

@@ -46,7 +46,7 @@ def staged(output: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX)  # dies with the process
             os.rename(lock.name, staging / _LOCK)  # nobody sees it unlocked
             yield staging
-            os.chmod(staging, 0o755)
+            os.chmod(staging, _usual_mode(staging))
             try:
                 os.rename(staging, output)  # onto an empty folder, too, and onto nothing else
             except OSError as error:
@@ -60,6 +60,15 @@ def staged(output: Path) -> Iterator[Path]:
             what = "no file may grow further in" if error.errno == errno.EFBIG else "the disk is full at"
             raise OSError(error.errno, f"{what} {output.parent}; nothing was left there") from error
         raise
+
+
+def _usual_mode(folder: Path) -> int:
+    """What a new folder may be used for under the umask, which can only be read by changing it for all threads."""
+    sample = folder / ".mode"
+    sample.mkdir()
+    mode = sample.stat().st_mode & 0o777
+    sample.rmdir()
+    return mode
 
 
 def _remove_abandoned(output: Path) -> None:

@@ -21,6 +21,10 @@ _ISO = (
     "([Tt ]((?:[01][0-9]|2[0-3]):?[0-5][0-9])(:?[0-5][0-9])?(?:([.,][0-9]{1,6})[0-9]*)?"
     "( ?(?:[Zz]|UTC|GMT|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?))?)?$"
 )
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_PLAIN = (
+    f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK}:[0-5][0-9]([.][0-9]{{1,6}})?(Z|[+-]{_CLOCK})?)?$"  # most logs'
+)
 _ZONE = "([+-])([0-9]{2}):?([0-9]{2})?$"
 _FINER = "[.,][0-9]{6}[0-9]*[1-9]"  # than microseconds
 _LONGEST = len("2024-01-01T00:00:00.123456")  # ISO text without such digits, zone aside
@@ -149,7 +153,22 @@ def _iso(text: str) -> str:
     local = f"unix_micros(try_cast(concat({day}, ' ', {time}, {fraction}) AS TIMESTAMP))"
     sign = f"CASE WHEN {part(6)} LIKE '%-%' THEN -1 ELSE 1 END"
     offset = f"{sign} * ({zone(2)} * 60 + {zone(3)}) * 60000000"
-    return f"CASE WHEN regexp_like({text}, '{_ISO}') THEN {local} - {offset} END"
+    return (
+        f"CASE WHEN regexp_like({text}, '{_PLAIN}') THEN {_plain_iso(text)} "
+        f"WHEN regexp_like({text}, '{_ISO}') THEN {local} - {offset} END"
+    )
+
+
+def _plain_iso(text: str) -> str:
+    # What both engines read as it stands, but for the zone: expressions of `_iso` take five times as long.
+    def last(start: int, size: int) -> str:
+        return f"substring({text}, length({text}) - {start - 1}, {size})"
+
+    has_offset = f"length({text}) >= 25 AND {last(6, 1)} IN ('+', '-')"
+    local = f"CASE WHEN {has_offset} THEN substring({text}, 1, length({text}) - 6) ELSE replace({text}, 'Z', '') END"
+    minutes = f"try_cast({last(5, 2)} AS BIGINT) * 60 + try_cast({last(2, 2)} AS BIGINT)"
+    offset = f"CASE WHEN {has_offset} THEN (CASE {last(6, 1)} WHEN '-' THEN -1 ELSE 1 END) * ({minutes}) ELSE 0 END"
+    return f"unix_micros(try_cast({local} AS TIMESTAMP)) - ({offset}) * 60000000"
 
 
 def warn_of_doubtful(engine: Engine, times: Times, low: int, high: int, before: int | None = None) -> None:

@@ -1,13 +1,17 @@
 """The demo's page: a history in, the next items out, trajectories, two checkpoints side by side, figures of a study.
 
-Gradio is imported where the page is built; nothing else of this library needs it. No usage statistics are sent.
+Gradio is imported where the page is built; nothing else of this library needs it. No usage statistics are sent. The
+page serves no file but the figures and takes none; ids and titles are shown as text, whatever they hold.
 """
 
 from pathlib import Path
 from typing import Any
 
-from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles
+from sr_transformers.demo.session import DemoSession, Row, agreement, find_figures, parse_history, read_titles
+from sr_transformers.public import harmless_cell, plain
 
+SHOWN_UNKNOWN = 5  # ids that a message names
+_UPLOADS = "1kb"  # the least that gradio can be told: the page has nothing to upload
 HELP = (
     "A history is item ids, one a line, oldest first. Choose items from the list (the {choices} are there) or type any "
     "id. Probabilities are the model's over all items, seen or not."
@@ -82,6 +86,18 @@ def build_app(
     return app
 
 
+def serve(app: Any, study: str | Path | None = None, **options: Any) -> Any:
+    """Launches a page so that of all files here only the figures are served, and none is taken.
+
+    Args:
+        app: what `build_app` returned.
+        study: the folder of figures that it was built with.
+        options: further ones of `gradio.Blocks.launch`.
+    """
+    figures = [str(Path(path).absolute()) for path, _ in find_figures(study)] if study else []
+    return app.launch(allowed_paths=figures, max_file_size=_UPLOADS, **options)
+
+
 def _tables(gradio: Any, sessions: list[DemoSession], columns: list[str], name: str) -> list[Any]:
     """A table per model, side by side."""
     with gradio.Row():
@@ -102,7 +118,7 @@ def _answer(sessions: list[DemoSession], text: str, ask: Any, compare: bool) -> 
     try:
         items = parse_history(text)
     except ValueError as error:
-        return [str(error), *([] for _ in sessions)]
+        return [plain(error), *([] for _ in sessions)]
     notes = []
     for one in sessions:
         unknown = one.unknown(items)
@@ -112,10 +128,22 @@ def _answer(sessions: list[DemoSession], text: str, ask: Any, compare: bool) -> 
                 if one.recommender.popular is None
                 else "it shows the most popular items."
             )
-            notes.append(f"{one.name} knows no item of this history; {instead}")
+            notes.append(f"{plain(one.name)} knows no item of this history; {instead}")
         elif unknown:
-            notes.append(f"{one.name} does not know {', '.join(unknown)}: skipped.")
+            notes.append(f"{plain(one.name)} does not know {_some(unknown)}: skipped.")
     tables = [ask(one, items) for one in sessions]
     if compare and len(tables) == 2:
         notes.append(agreement(*tables))
-    return ["\n\n".join(notes), *tables]
+    return ["\n\n".join(notes), *map(_harmless, tables)]
+
+
+def _some(items: list[str]) -> str:
+    """The first few of items, and how many there are."""
+    different = list(dict.fromkeys(items))
+    rest = len(different) - SHOWN_UNKNOWN
+    return ", ".join(map(plain, different[:SHOWN_UNKNOWN])) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _harmless(table: list[Row]) -> list[list[object]]:
+    """A table that can be copied into a spreadsheet."""
+    return [[harmless_cell(cell) for cell in row] for row in table]

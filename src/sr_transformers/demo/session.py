@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, encode_items
+from sr_transformers.public import last_part
 from sr_transformers.recommender import ItemId, Recommender
 
 FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".webp")
@@ -21,7 +22,8 @@ def read_titles(path: str | Path) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for another suffix, a missing column, or an item that is listed twice.
+        ValueError: for another suffix, a file that is not what its suffix says, a missing column, or an item that is
+            listed twice.
     """
     path = Path(path)
     if not path.is_file():
@@ -29,10 +31,16 @@ def read_titles(path: str | Path) -> dict[str, str]:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):
         raise ValueError(f"{path}: titles are read from .csv, .tsv or .parquet; convert it or rename it.")
-    if suffix == ".parquet":
-        frame = pl.read_parquet(path)
-    else:
-        frame = pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
+    try:
+        if suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            frame = pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"{path} cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}. Write it in UTF-8 with the columns "
+            "item_id and title."
+        ) from error
     missing = {"item_id", "title"} - set(frame.columns)
     if missing:
         raise ValueError(f"{path}: column {', '.join(sorted(missing))} is missing; there are {frame.columns}.")
@@ -48,12 +56,16 @@ def find_figures(folder: str | Path) -> list[tuple[str, str]]:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if it holds no figure.
+        ValueError: if it holds no figure, or one that is a link: what it leads to is nobody's figure.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of figures.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FIGURE_SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FIGURE_SUFFIXES and not path.is_dir())
+    links = [path for path in found if path.is_symlink()]
+    if links:
+        more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
+        raise ValueError(f"{links[0]}{more} is a link; the page follows none: put the figure itself there.")
     if not found:
         raise ValueError(f"{folder} holds no figure ({', '.join(FIGURE_SUFFIXES)}).")
     return [(str(path), path.relative_to(folder).with_suffix("").as_posix()) for path in found]
@@ -78,7 +90,7 @@ class DemoSession:
         cls, name_or_path: str | Path, titles: dict[str, str] | None = None, revision: str | None = None
     ) -> "DemoSession":
         """Loads a folder or a Hub id, there a branch, tag or commit."""
-        name = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else str(name_or_path)
+        name = last_part(name_or_path)
         recommender = Recommender.from_pretrained(name_or_path, revision=revision)
         return cls(f"{name}@{revision}" if revision else name, recommender, titles or {})
 

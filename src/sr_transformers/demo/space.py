@@ -1,29 +1,37 @@
 """Writes the demo as a Hugging Face Space: a folder with app.py, requirements.txt and a README with its metadata.
 
-Uploading the folder is the caller's matter (`huggingface_hub.upload_folder(repo_type="space", ...)`).
+A model of the Hub is named, one in a folder here is copied into the Space. No name becomes code: app.py holds texts as
+Python literals, and nothing else of them. Uploading the folder is the caller's matter
+(`huggingface_hub.upload_folder(repo_type="space", ...)`).
 """
 
 import importlib.metadata
+import re
 import shutil
 from pathlib import Path
 
 from huggingface_hub import metadata_save
 
 from sr_transformers import __version__
+from sr_transformers.data.staging import check_output, staged
 from sr_transformers.demo.session import find_figures, read_titles
+from sr_transformers.hub.upload import repo_name
+from sr_transformers.public import last_part, plain
+from sr_transformers.recommender import Recommender
 
-_APP = '''"""Shows what {model} recommends; written by sr-transformers {version}."""
+_APP = '''"""Shows what a model recommends; written by sr-transformers {version}."""
 
-from sr_transformers.demo.app import build_app
+from sr_transformers.demo.app import build_app, serve
 
-app = build_app({arguments})
+STUDY = {study!r}
+app = build_app({arguments}, study=STUDY)
 
 if __name__ == "__main__":
-    app.launch()
+    serve(app, STUDY)
 '''
 _README = """# What comes next?
 
-A history of item ids in, the next items out: [{model}](https://huggingface.co/{model}){beside}.
+A history of item ids in, the next items out: {models}.
 """
 
 
@@ -38,12 +46,12 @@ def write_space(
     revision: str | None = None,
     compare_revision: str | None = None,
 ) -> Path:
-    """Writes the folder.
+    """Writes the folder: all of it or, if something is wrong, nothing.
 
     Args:
-        model: Hub id of the checkpoint that the Space loads.
+        model: Hub id of the checkpoint that the Space loads, or a folder, whose model and vocabulary are copied.
         output: folder to make; it must not exist or be empty.
-        compare: Hub id of a second one.
+        compare: a second one.
         titles: file of titles, copied into the folder.
         study: folder of figures, which are copied.
         package: requirement that installs this library there, for example a git URL.
@@ -55,44 +63,59 @@ def write_space(
 
     Raises:
         FileExistsError: if `output` has something in it.
-        FileNotFoundError, ValueError: as `session.read_titles` and `session.find_figures`.
+        FileNotFoundError, ValueError: as `session.read_titles`, `session.find_figures` and `Recommender`, or for a
+            model that is neither a folder nor a name on the Hub.
     """
     output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise FileExistsError(f"{output} exists and is not an empty folder; choose another output or remove it.")
+    check_output(output)
     if titles:
         read_titles(titles)  # refuse now what the Space would refuse later
     figures = find_figures(study) if study else []
-    output.mkdir(parents=True, exist_ok=True)
-    arguments = [repr(model)]
-    if compare:
-        arguments.append(f"compare={compare!r}")
-    if titles:
-        name = f"titles{Path(titles).suffix.lower()}"
-        shutil.copyfile(titles, output / name)
-        arguments.append(f"titles={name!r}")
-    if figures:
+    models = [one for one in (model, compare) if one is not None]
+    named = [one for one in models if not Path(one).is_dir()]
+    for one in named:
+        repo_name(one)
+    with staged(output) as folder:
+        arguments = []
+        for index, one in enumerate(models):
+            place = one if one in named else _copy_model(one, folder, index)
+            arguments.append(f"compare={place!r}" if index else repr(place))
+        if titles:
+            name = f"titles{Path(titles).suffix.lower()}"
+            shutil.copyfile(titles, folder / name)
+            arguments.append(f"titles={name!r}")
         for path, caption in figures:
-            copy = output / "study" / f"{caption}{Path(path).suffix}"
+            copy = folder / "study" / f"{caption}{Path(path).suffix}"
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        arguments.append("study='study'")
-    for name, of in (("revision", revision), ("compare_revision", compare_revision)):
-        if of:
-            arguments.append(f"{name}={of!r}")
-    app = _APP.format(model=model, version=__version__, arguments=", ".join(arguments))
-    (output / "app.py").write_text(app)
-    (output / "requirements.txt").write_text(f"{package}\n")
-    beside = f" beside [{compare}](https://huggingface.co/{compare})" if compare else ""
-    (output / "README.md").write_text(_README.format(model=model, beside=beside))
-    metadata = {
-        "title": f"Next items: {model.split('/')[-1]}",
-        "sdk": "gradio",
-        "sdk_version": importlib.metadata.version("gradio"),
-        "app_file": "app.py",
-        "license": license,
-        "models": [one for one in (model, compare) if one],
-        "tags": ["sr_transformers", "recommendation"],
-    }
-    metadata_save(output / "README.md", metadata)
+        for name, of in (("revision", revision), ("compare_revision", compare_revision)):
+            if of:
+                arguments.append(f"{name}={of!r}")
+        app = _APP.format(version=__version__, arguments=", ".join(arguments), study="study" if figures else None)
+        (folder / "app.py").write_text(app, encoding="utf-8")
+        (folder / "requirements.txt").write_text(f"{package}\n", encoding="utf-8")
+        shown = [f"[{one}](https://huggingface.co/{one})" if one in named else plain(last_part(one)) for one in models]
+        (folder / "README.md").write_text(_README.format(models=" beside ".join(shown)), encoding="utf-8")
+        metadata = {
+            "title": f"Next items: {last_part(model).split('/')[-1]}",
+            "sdk": "gradio",
+            "sdk_version": importlib.metadata.version("gradio"),
+            "app_file": "app.py",
+            "license": license,
+            **({"models": named} if named else {}),
+            "tags": ["sr_transformers", "recommendation"],
+        }
+        metadata_save(folder / "README.md", metadata)
     return output
+
+
+def _copy_model(model: str, folder: Path, index: int) -> str:
+    """Writes the model and vocabulary of a folder into the Space; their place there."""
+    name = last_part(model)
+    place = f"models/{name}" if re.fullmatch(r"[\w.-]+", name) else f"models/{index + 1}"
+    if (folder / place).exists():  # two folders of one name
+        place = f"models/{index + 1}"
+    found = Recommender.from_pretrained(model)
+    found.model.save_pretrained(folder / place)
+    found.tokenizer.save_pretrained(folder / place)
+    return place

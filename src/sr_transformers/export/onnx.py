@@ -8,8 +8,14 @@ Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantiz
 bits (the table once, although it serves twice), what is multiplied with them quantized at run time. "int4" is ONNX
 Runtime's blockwise quantizer: 4 bits with a scale per 32 weights, computed in float; the head gets a table of its own.
 
-It refuses a k that the vocabulary does not have, and a folder that has something in it.
+It refuses a k that the vocabulary does not have, and a folder that has something in it. A folder is whole or not there.
+ONNX Runtime's telemetry is off (ORT_DISABLE_TELEMETRY) unless the environment says otherwise.
 """
+
+import os
+
+# ONNX Runtime, which transformers imports, would tell its makers of its use and keep a number of this machine at home.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import copy
 import importlib.util
@@ -22,6 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
+from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
@@ -105,6 +112,7 @@ def export_onnx(
 
     Raises:
         FileExistsError: if `output` has something in it.
+        OSError: if it cannot be written; nothing is left then.
         ValueError: for unknown weights, if the packages of the extra `onnx` are missing, if the vocabulary is not the
             model's, or as `NextItems`.
     """
@@ -113,7 +121,8 @@ def export_onnx(
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"ONNX export needs {', '.join(missing)}: pip install 'sr-transformers[onnx]'.")
-    output = new_folder(output)
+    output = Path(output)
+    check_output(output)  # before the work
     checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
     model, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu").eval(), checkpoint.tokenizer()
     check_same_items(model.config, tokenizer_fingerprint(tokenizer), f"the vocabulary of {checkpoint.name}")
@@ -134,12 +143,20 @@ def export_onnx(
         model = _untied(model)
     # Its hints ask for a PreTrainedModel; any module will do.
     exported = OnnxExporter().export(NextItems(model, k), sample, config)  # type: ignore[arg-type]
+    component = exported.components["model"]
     if weights == "int4":
-        component = exported.components["model"]
         component.program = _in_four_bits(component.program)
-    exported.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    _set_default(output / "model.onnx", "exclude_seen", getattr(model.config, "filter_seen", None) is not False)
+    _forget_sources(component.program)
+    with staged(output) as staging:
+        try:
+            exported.save_pretrained(staging)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # numpy writes the weights and does not say why it could not.
+            raise OSError(f"{output}: {error}; is the disk full? Nothing was left there.") from error
+        tokenizer.save_pretrained(staging)
+        _set_default(staging / "model.onnx", "exclude_seen", getattr(model.config, "filter_seen", None) is not False)
     return output / "model.onnx"
 
 
@@ -177,13 +194,10 @@ def _in_four_bits(program: Any) -> Any:
     return onnx_ir.from_proto(quantizer.model.model)
 
 
-def new_folder(path: str | Path) -> Path:
-    """The folder, which does not exist or is empty.
+def _forget_sources(program: Any) -> None:
+    """Takes the paths of the source files on this machine out of an ONNX graph, in place."""
+    import onnx_ir
 
-    Raises:
-        FileExistsError: if it has something in it.
-    """
-    path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileExistsError(f"{path} exists and is not an empty folder; choose another output or remove it.")
-    return path
+    for graph in (program.graph, *program.functions.values()):
+        for node in onnx_ir.traversal.RecursiveGraphIterator(graph):
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)

@@ -24,6 +24,7 @@ from sr_transformers.finetuning.adapters import adapt
 from sr_transformers.finetuning.vocabulary import one_type, with_vocabulary
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.identity_lsrm import tokenizer_fingerprint
+from sr_transformers.public import last_part
 from sr_transformers.records import RunRecord
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
@@ -91,7 +92,7 @@ def finetune(
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         table.requires_grad_(freeze != "table")
     origin = {
-        "model": checkpoint.source,
+        "model": last_part(checkpoint.source),
         "commit": checkpoint.commit,
         "weights_sha256": weights_sha256(base),
         "init": init,

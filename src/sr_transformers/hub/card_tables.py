@@ -156,7 +156,7 @@ def provenance_rows(record: RunRecord) -> Rows:
     """Where the model comes from."""
     source, origin = record.data["source"], record.recipe.get("origin")
     rows = [
-        ("command", f"`{record.command}`"),
+        ("command", f"<code>{record.command}</code>"),
         ("commit", f"`{record.commit}`" if record.commit else "not recorded"),
         ("started", record.started),
         ("source file", source["name"] + (f", sha256 `{source['sha256']}`" if "sha256" in source else "")),

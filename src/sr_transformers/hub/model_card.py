@@ -1,9 +1,10 @@
 """Model cards, written from records: metadata for the Hub and text for readers.
 
 Nothing is typed by hand and nothing is computed anew: what no record holds does not appear. The same records give the
-same card, byte for byte.
+same card, byte for byte. Texts of records stand in it as they are: HTML or Markdown in them is shown, not carried out.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sr_transformers.evaluation.tasks import report as task_report
 from sr_transformers.hub import card_tables as tables
-from sr_transformers.records import RunRecord
+from sr_transformers.public import plain
+from sr_transformers.records import RunRecord, read_json
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 TAGS = ["sr_transformers", "recommendation", "sequential-recommendation"]
@@ -76,8 +78,8 @@ class Evidence:
         """What a folder with the repository's layout holds."""
         tasks, evaluation = folder / "tasks.json", folder / "evaluation.json"
         return cls(
-            json.loads(tasks.read_text()) if tasks.exists() else None,
-            json.loads(evaluation.read_text()) if evaluation.exists() else [],
+            read_json(tasks) if tasks.exists() else None,
+            read_json(evaluation) if evaluation.exists() else [],
             find_fits(folder / "scaling"),
             _figures(folder),
         )
@@ -93,7 +95,7 @@ def find_fits(folder: Path) -> list[dict[str, Any]]:
     """The fitted laws in the JSON files of a folder: objects with a law, its parameters and a status."""
     found = []
     for path in sorted(folder.rglob("*.json")):
-        content = json.loads(path.read_text())
+        content = read_json(path)
         for one in content if isinstance(content, list) else [content]:
             if isinstance(one, dict) and {"law", "params", "status"} <= set(one):
                 found.append(one)
@@ -110,12 +112,14 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         evidence: further records.
     """
     name = repo_id.split("/")[-1]
+    metadata = card_data(record, name, options, evidence)  # YAML, whose writer quotes what needs it
+    record, evidence = _as_text(record), _as_text(evidence)
     report, counts, model = record.reports[0], record.data["counts"], record.recipe["model"]
-    fits = evidence.fits + (find_fits(Path(options.study)) if options.study else [])
+    fits = evidence.fits + (_as_text(find_fits(Path(options.study))) if options.study else [])
     source = record.data["source"]["name"]
     core = record.data["min_interactions"]
     card = ModelCard.from_template(
-        card_data(record, name, options, evidence),
+        metadata,
         template_path=str(TEMPLATE),
         name=name,
         repo_id=repo_id,
@@ -145,6 +149,20 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         license_line=_license_line(options),
     )
     return ModelCard(re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n")
+
+
+def _as_text(value: Any) -> Any:
+    """Records whose texts, names of keys too, can stand in Markdown."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(one) for one in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {one.name: _as_text(getattr(value, one.name)) for one in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
 
 
 def card_data(record: RunRecord, name: str, options: CardOptions, evidence: Evidence) -> ModelCardData:

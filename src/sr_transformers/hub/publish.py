@@ -9,17 +9,17 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, ModelCard
 
-from sr_transformers.hub.check import FinishedRun, check_run
+from sr_transformers.data.staging import check_output, staged
+from sr_transformers.hub.check import EXTRAS, FinishedRun, check_run, whole
 from sr_transformers.hub.model_card import CardOptions, Evidence, model_card
+from sr_transformers.hub.outgoing import refuse_links, refuse_private
 from sr_transformers.hub.upload import repo_name, upload
 from sr_transformers.records import RUN_FILE
 
 SHARD_SIZE = "5GB"
 CARD = "README.md"
-# Files of a run beside its model that are published if they are there, and where they lie in the repository.
-EXTRAS = ("tasks.json", "evaluation.json", "figures", "scaling")
 # What an earlier publish of ours may have left and the new one does not have.
 OURS = ("*.safetensors", "*.safetensors.index.json", "*_lsrm.py", *EXTRAS[:2], *(f"{name}/*" for name in EXTRAS[2:]))
 
@@ -30,8 +30,9 @@ def build(
     repo_id: str,
     options: CardOptions | None = None,
     max_shard_size: str = SHARD_SIZE,
+    token: str | None = None,
 ) -> Path:
-    """Writes the exact folder that `publish` uploads.
+    """Writes the exact folder that `publish` uploads: all of it or, if something is wrong, nothing.
 
     Args:
         run: output folder of a finished run.
@@ -39,23 +40,33 @@ def build(
         repo_id: name on the Hub, "org/name"; the card mentions it.
         options: of the card.
         max_shard_size: a model larger than this is cut into several safetensors files.
+        token: a secret that no file may hold, beside those of the environment.
 
     Raises:
         FileExistsError: if `folder` has something in it.
-        FileNotFoundError, ValueError: if the run cannot be published (`check_run`), or the name is none.
+        FileNotFoundError, ValueError: if the run cannot be published (`check_run`), the name is none, or a file holds
+            a token or the path of the home folder.
+        OSError: if the folder cannot be written, for example because the disk is full.
     """
     folder, name = Path(folder), repo_name(repo_id)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not an empty folder; choose another one or remove it.")
+    check_output(folder)
     finished = check_run(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    finished.model.save_pretrained(folder, max_shard_size=max_shard_size)
-    finished.tokenizer.save_pretrained(folder)
-    shutil.copyfile(finished.folder / RUN_FILE, folder / RUN_FILE)
-    _copy_extras(finished, folder)
-    card = model_card(finished.record, name, options or CardOptions(), Evidence.of(folder))
-    (folder / CARD).write_text(str(card), encoding="utf-8")
+    with staged(folder) as staging:
+        finished.model.save_pretrained(staging, max_shard_size=max_shard_size)
+        finished.tokenizer.save_pretrained(staging)
+        shutil.copyfile(finished.folder / RUN_FILE, staging / RUN_FILE)
+        _copy_extras(finished, staging)
+        (staging / CARD).write_text(str(_card(finished, name, options or CardOptions())), encoding="utf-8")
+        refuse_private(staging, token)
     return folder
+
+
+def _card(finished: FinishedRun, name: str, options: CardOptions) -> ModelCard:
+    """The card, written without the further records first: so an error is known to be of run.json or of the others."""
+    for file, evidence in ((RUN_FILE, Evidence()), (" or ".join(EXTRAS[:2]), Evidence.of(finished.folder))):
+        with whole(finished.folder / file):
+            card = model_card(finished.record, name, options, evidence)
+    return card
 
 
 def _copy_extras(finished: FinishedRun, folder: Path) -> None:
@@ -99,12 +110,12 @@ def publish(
     options, study = options or CardOptions(), None
     if scaling is not None:
         study = repo_name(scaling_repo or f"{repo_name(repo_id).split('/')[0]}/{Path(scaling).resolve().name}")
-        _check_study(Path(scaling))
+        _check_study(Path(scaling), token)
         options = replace(options, study_repo=study, study=str(scaling))
     if dry_run is not None:
-        return str(build(run, dry_run, repo_id, options, max_shard_size))
+        return str(build(run, dry_run, repo_id, options, max_shard_size, token))
     with tempfile.TemporaryDirectory(prefix="sr-publish-") as temporary:
-        folder = build(run, Path(temporary) / "model", repo_id, options, max_shard_size)
+        folder = build(run, Path(temporary) / "model", repo_id, options, max_shard_size, token)
         if scaling is not None and study is not None:
             publish_study(scaling, study, private, branch, token)
         return upload(folder, repo_id, "model", private, branch, OURS, token)
@@ -117,13 +128,14 @@ def publish_study(
 
     Raises:
         FileNotFoundError: if there is no such folder, or no README.md in it.
-        ValueError: if the README.md has no metadata, without which the Hub shows no data set.
+        ValueError: if the README.md has no metadata, without which the Hub shows no data set; if something in the
+            folder is a link, or holds a token or the path of the home folder.
     """
-    _check_study(Path(study))
+    _check_study(Path(study), token)
     return upload(Path(study), repo_name(repo_id), "dataset", private, branch, (), token)
 
 
-def _check_study(study: Path) -> None:
+def _check_study(study: Path, token: str | None) -> None:
     if not (study / CARD).is_file():
         raise FileNotFoundError(
             f"{study / CARD}: no such file; write the study's report (sr-transformers scaling report {study} --output "
@@ -131,3 +143,5 @@ def _check_study(study: Path) -> None:
         )
     if not DatasetCard.load(study / CARD).data.to_dict():
         raise ValueError(f"{study / CARD} has no metadata block; the study is not finished.")
+    refuse_links(study, sorted(path.name for path in study.iterdir()))
+    refuse_private(study, token)

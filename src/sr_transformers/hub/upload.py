@@ -1,11 +1,12 @@
-"""Putting a folder on the Hub. Transfers are huggingface_hub's; here are the steps around them and plain errors."""
+"""Putting a folder on the Hub. Transfers are huggingface_hub's; here are the steps around them, the time that a request
+may take (huggingface_hub would wait for ever), and plain errors."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_session
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -18,6 +19,7 @@ from huggingface_hub.utils import validate_repo_id
 
 TRIES = 3  # of a whole upload; each continues the one before, and huggingface_hub repeats single requests itself
 PAUSE = 2.0  # seconds before the second try, doubled before the third
+TIME_LIMIT = 60.0  # seconds without a byte from the Hub, after which a request is given up
 
 
 class HubError(OSError):
@@ -66,13 +68,31 @@ def upload(
             the rate, fails, or cannot be reached.
     """
     api = HfApi(token=token)
+    return _asked(lambda: _upload(api, folder, repo_id, kind, private, branch, stale), repo_id, api.endpoint)
+
+
+def make_repo(repo_id: str, private: bool, token: str | None = None) -> None:
+    """Makes a repository for a model unless it is there, so that who may not write to it hears of it at once.
+
+    Raises:
+        HubError: as `upload`.
+    """
+    api = HfApi(token=token)
+    _asked(lambda: str(api.create_repo(repo_id, private=private or None, exist_ok=True)), repo_id, api.endpoint)
+
+
+def _asked(ask: Callable[[], str], repo_id: str, endpoint: str) -> str:
+    """What the Hub says, asked `TRIES` times; an error that is the Hub's or the network's in plain words."""
     for attempt in range(1, TRIES + 1):
         try:
-            return _upload(api, folder, repo_id, kind, private, branch, stale)
+            session = get_session()  # shared, and made anew after a failed connection
+            if session.timeout == httpx2.Timeout(None):
+                session.timeout = httpx2.Timeout(TIME_LIMIT)
+            return ask()
         except Exception as error:
             cause = _cause(error)
             if not _passing(cause) or attempt == TRIES:
-                explained = _explain(cause, repo_id, api.endpoint)
+                explained = _explain(cause, repo_id, endpoint)
                 if explained is None:
                     raise
                 raise HubError(explained) from error
@@ -111,6 +131,8 @@ def _status(error: BaseException) -> int | None:
 def _passing(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
     status = _status(error)
+    if isinstance(error, httpx2.TimeoutException):  # asking again would take as long
+        return False
     return isinstance(error, httpx2.TransportError) or status == 429 or (status is not None and status >= 500)
 
 
@@ -134,8 +156,18 @@ def _explain(error: BaseException, repo_id: str, endpoint: str) -> str | None:
         return f"{endpoint} limits the rate of requests. {again}"
     if status is not None and status >= 500:
         return f"{endpoint} answers with an error of its own ({status}). {again}"
-    if isinstance(error, httpx2.TransportError):
+    if isinstance(error, httpx2.TooManyRedirects):
+        return f"{endpoint} sends requests for {repo_id} round in a circle: {error} Check HF_ENDPOINT and your proxy."
+    if isinstance(error, httpx2.TimeoutException):
+        return f"the connection to {endpoint} is open, but {repo_id} got no answer within {_limit(error)}. {again}"
+    if isinstance(error, httpx2.RequestError):
         return f"the connection to {endpoint} failed: {error or type(error).__name__}. {again}"
     if status is not None or isinstance(error, ValueError):
         return f"{endpoint} refuses {repo_id}: {error}"
     return None
+
+
+def _limit(error: httpx2.TimeoutException) -> str:
+    """The time that the request was given."""
+    seconds = error.request.extensions.get("timeout", {}).get("read")
+    return f"{seconds or TIME_LIMIT:g} seconds"

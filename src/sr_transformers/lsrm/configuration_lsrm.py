@@ -5,10 +5,12 @@ Source: "Scaling Law of Large Sequential Recommendation Models", arXiv 2311.1135
 below. Keys carry transformers' own names. This file travels to the Hub beside the weights: it imports nothing of ours.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 if TYPE_CHECKING:  # never imported here: transformers copies the files that it finds named so
     from .pipeline_lsrm import NextItemPipeline  # noqa: F401
@@ -59,14 +61,15 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
     return [round(bottom + (top - bottom) * layer / steps, 12) for layer in range(num_layers)]
 
 
-_COUNTS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-)
+# Counts lie in [1, these]: beyond them a value is a mistake or an attack, and to build such a model takes for ever.
+_LARGEST = {
+    "vocab_size": 2**31 - 1,
+    "hidden_size": 1 << 17,
+    "num_hidden_layers": 1 << 12,
+    "num_attention_heads": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "max_position_embeddings": 1 << 20,
+}
 
 
 @strict
@@ -102,9 +105,9 @@ class LSRMConfig(PreTrainedConfig):
             ranking; what recommends or evaluates does the same unless told otherwise. None: it was not evaluated.
 
     Raises:
-        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1, more items than
-            the table has rows for, a special token that is an item, or a dropout rate, `layer_norm_eps` or
-            `initializer_range` outside [0, 1).
+        StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1 or absurdly large,
+            more items than the table has rows for, a special token that is an item, a dropout rate, `layer_norm_eps`
+            or `initializer_range` out of range, or an unknown activation.
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -161,12 +164,12 @@ class LSRMConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Checks widths and rates; part of `@strict`, so it runs on construction and before saving."""
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name, largest in _LARGEST.items():
+            if not 1 <= getattr(self, name) <= largest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1 and at most {largest}.")
         for name in ("layer_norm_eps", "initializer_range"):
-            if not 0 <= getattr(self, name) < 1:  # NaN is in no range
-                raise ValueError(f"{name} is {getattr(self, name)}; it lies in [0, 1).")
+            if not 0 <= getattr(self, name) < math.inf:  # NaN is in no range
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a number, 0 or more.")
         if self.num_items is not None and not 1 <= self.num_items <= self.vocab_size - NUM_SPECIAL:
             raise ValueError(
                 f"num_items is {self.num_items}; a table of {self.vocab_size} rows holds {NUM_SPECIAL} special tokens "
@@ -188,6 +191,8 @@ class LSRMConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value}; give one rate or a pair (bottom, top).")
             if any(not 0 <= rate < 1 for rate in rates):
                 raise ValueError(f"{name} is {value}; dropout rates lie in [0, 1).")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; choose from {', '.join(sorted(ACT2FN))}.")
 
     def layer_dropout(self, name: str) -> list[float]:
         """Rates of `"attention_dropout"` or `"residual_dropout"`, one per layer from the bottom up."""

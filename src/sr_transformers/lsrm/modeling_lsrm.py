@@ -11,6 +11,7 @@ This file travels to the Hub beside the weights: it imports torch, transformers 
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ from .attention_lsrm import (
 )
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
-from .loss_lsrm import next_item_loss
+from .loss_lsrm import next_item_loss, targets_after
 from .scoring_lsrm import item_range, score_items
 
 
@@ -160,7 +161,8 @@ class LSRMPreTrainedModel(PreTrainedModel):
         """Saves as transformers does, and makes the folder complete for a reader without this package.
 
         The folder gets the code (configuration, model, loss, pipeline), and config.json names the classes for
-        `AutoConfig`, `AutoModel`, `AutoModelForCausalLM` and `pipeline("next-item")`, whichever class is saved.
+        `AutoConfig`, `AutoModel`, `AutoModelForCausalLM` and `pipeline("next-item")`, whichever class is saved. Who may
+        read config.json may read the weights: safetensors writes them for their owner alone.
         """
         self.config.auto_map = dict(AUTO_MAP)
         self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
@@ -168,6 +170,10 @@ class LSRMPreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             del self.config.custom_pipelines
+        for weights in Path(save_directory).glob("*.safetensors"):
+            mode = (weights.parent / "config.json").stat().st_mode & 0o777
+            if weights.stat().st_mode & 0o777 != mode:
+                weights.chmod(mode)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
@@ -185,8 +191,7 @@ class LSRMPreTrainedModel(PreTrainedModel):
         last = before if new_num_tokens is None else new_num_tokens
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         self.config.num_items = None if last == self.config.vocab_size else last - NUM_SPECIAL
-        if last != before:
-            self.config.items_fingerprint = None
+        self.config.items_fingerprint = self.config.items_fingerprint if last == before else None
         generation = getattr(self, "generation_config", None)
         if generation is not None and generation.suppress_tokens:  # what was no item may be one now
             generation.suppress_tokens = [token for token in generation.suppress_tokens if token < NUM_SPECIAL]
@@ -337,10 +342,12 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
 
         Args: as `LSRMModel.forward`, and
             labels: `(B, T)` int64, the item *at* each position (transformers' convention: shifted inside), -100 for
-                no target. What is no item (padding, unknown) needs -100 too.
+                no target. Padding, as the mask has it, neither predicts nor is predicted, on whichever side it stands;
+                what else is no item (the unknown token) needs -100.
             logits_to_keep: only the last so many positions get logits (0: all), or a tensor of positions.
             shift_labels: `(B, T)` int64, the item *after* each position, -100 for no target; used instead of `labels`.
-            num_items_in_batch: number of targets to divide the summed loss by; None: those of this call.
+            num_items_in_batch: number of targets to divide the summed loss by; None: those of this call. transformers'
+                Trainer counts labels without looking at the mask: see `loss_lsrm.targets_after`.
             negative_ids: `(S,)` int64 and negative_log_q: `(S,)`: sampled instead of full softmax (see
                 `loss_lsrm.sampled_softmax_loss`).
             skip_logits: leave `logits` None; by default so in training when a loss is asked for, because the logits
@@ -360,15 +367,14 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        if labels is not None and shift_labels is None:
-            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
         loss = None
-        if shift_labels is not None:
+        if labels is not None or shift_labels is not None:
+            targets, count = targets_after(labels, shift_labels, attention_mask, num_items_in_batch)
             loss = next_item_loss(
                 hidden_states,
                 self.lm_head,
-                shift_labels,
-                num_items_in_batch,
+                targets,
+                count,
                 negative_ids,
                 negative_log_q,
                 item_range(self.config),

@@ -7,7 +7,7 @@ vocabulary knows no item: there is nothing to predict from.
 """
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from transformers import Pipeline
@@ -56,9 +56,9 @@ def check_ids(items: Iterable[object]) -> None:
 
     Raises:
         ValueError: naming the first such value.
-        TypeError: for a single id, which would be read letter by letter.
+        TypeError: for a single id, which would be read letter by letter, and for what can be read only once.
     """
-    if isinstance(items, str | bytes | int):
+    if isinstance(items, str | bytes) or not isinstance(items, Collection):
         raise TypeError(f"item ids are given as a sequence, got {items!r}; write [{items!r}].")
     for place, item in enumerate(items):
         if isinstance(item, str) and not item:
@@ -90,8 +90,8 @@ class NextItemPipeline(Pipeline):
 
     Raises:
         ValueError: for a history or candidates of which the vocabulary knows none, an id that is neither text nor an
-            integer, `top_k` < 1, a tokenizer that pads on the right (the last position must be the last item), or one
-            of other items than the model's, or of another number of them.
+            integer, a dict without history, `top_k` < 1, a tokenizer that pads on the right (the last position must be
+            the last item), or one of other items than the model's, or of another number of them.
         TypeError: for a history that is a single id instead of a list of ids.
     """
 
@@ -146,6 +146,8 @@ class NextItemPipeline(Pipeline):
     def preprocess(self, inputs, exclude_seen=None, exclude=()):
         if exclude_seen is None:
             exclude_seen = getattr(self.model.config, "filter_seen", None) is not False
+        if isinstance(inputs, dict) and "history" not in inputs:
+            raise ValueError(f"a dict needs the key 'history' with the item ids; this one has {list(inputs)}.")
         history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
         if not _is_history(history):
             raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")

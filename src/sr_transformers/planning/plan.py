@@ -12,6 +12,7 @@ precision); DDP's include the buckets into which gradients are copied. Time leav
 has to carry it.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -127,8 +128,8 @@ def make_plan(
         raise ValueError(f"utilisation is {utilisation}; it is a fraction of the peak, above 0 and at most 1.")
     if targets is not None and targets < 1:
         raise ValueError(f"targets is {targets}; give the targets of an epoch, at least 1.")
-    if epochs <= 0:
-        raise ValueError(f"epochs is {epochs}; it must be above 0.")
+    if not 0 < epochs < math.inf:
+        raise ValueError(f"epochs is {epochs}; it must be a number above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
     counts, flops = parameter_counts(config), flops_per_target(config, work)

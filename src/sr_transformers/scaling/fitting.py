@@ -207,9 +207,11 @@ def _judge(
     scaled = jacobian / np.linalg.norm(jacobian, axis=0)
     condition = float(np.linalg.cond(scaled))
     if condition > _CONDITION:
+        together = f"{' and '.join(law.variables)} move together, or " if len(law.variables) > 1 else ""
+        exponents = f"{' and '.join(names[first + k : first + 2 * k])} {'are' if k > 1 else 'is'} too small"
         return DEGENERATE, (
-            f"the parameters cannot be told apart (condition {condition:.1e}): {' and '.join(law.variables)} move "
-            f"together, or {' and '.join(names[first + k : first + 2 * k])} too small for these points to bend."
+            f"the parameters cannot be told apart (condition {condition:.1e}): {together}{exponents} for these points "
+            "to bend."
         )
     if not settled:
         return NOT_CONVERGED, "the gradient does not vanish at the best point found; try more starts."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.laws import UNIQUE, D, Law, N
 from sr_transformers.scaling.points import LOSS, METRIC, Points, points_from
 
@@ -31,7 +31,7 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
     dropped: Counter[str] = Counter()
     for path in map(Path, paths):
         if (path / PLAN_FILE).is_file():
-            plans = json.loads((path / PLAN_FILE).read_text())["runs"]
+            plans = read_json(path / PLAN_FILE)["runs"]
             plans = {name: plan for name, plan in plans.items() if (path / "runs" / name / RUN_FILE).is_file()}
             reasons = leave_out(plans, law)
             dropped.update(reasons.values())

@@ -136,7 +136,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     if unsound:
         source = None
     largest = max(run.record.num_non_embedding_parameters for run in found.runs)
-    epochs = max(run.plan["epochs"] for run in found.runs)
+    epochs = found.epochs if found.epochs is not None else max(run.plan["epochs"] for run in found.runs)
     rows = []
     for name, (layers, width, _) in LSRM_SIZES.items():
         n = 12.0 * layers * width**2

@@ -4,7 +4,6 @@ The law's points are the finished runs that the plan marks so (`scaling.records_
 answered from the runs that are there is missing, with the reason in `notes`.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from sr_transformers.data.fractions import USERS
-from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.comparison import compare
 from sr_transformers.scaling.documents import describe_fit, plain
 from sr_transformers.scaling.fitting import Fit, fit
@@ -98,7 +97,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
         raise FileNotFoundError(
             f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
         )
-    plans = json.loads(plan_file.read_text())["runs"]
+    plans = read_json(plan_file)["runs"]
     found = [
         StudyRun(name, plan, RunRecord.load(folder / "runs" / name))
         for name, plan in plans.items()
@@ -112,7 +111,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     """Fits, predicts and compares what the finished runs of a study allow."""
     runs = load_runs(folder)
-    plan = json.loads((Path(folder) / PLAN_FILE).read_text())
+    plan = read_json(Path(folder) / PLAN_FILE)
     plans = {run.name: run.plan for run in runs}
     chosen = {
         law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]

@@ -22,6 +22,7 @@ letters, digits, dots, dashes and underscores only.
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,8 +33,10 @@ import yaml
 
 from sr_transformers.data.fractions import FRACTIONS, USERS
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.public import last_part
 from sr_transformers.study.soundness import CONVERGED_WITHIN
-from sr_transformers.training.recipe import Recipe, parse_value
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.yaml_reader import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
@@ -160,10 +163,7 @@ class Study:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such study; recipes/studies/ holds examples.")
-        try:
-            content = parse_value(path.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path}: a study is a YAML of keys and values.")
         return cls.build(content, path)
@@ -181,8 +181,9 @@ class Study:
             if not isinstance(content.get(key) or {}, dict):
                 raise ValueError(f"{where}: {key} must hold names and values, not {content[key]!r}.")
         recipe = Recipe.load(path.parent / content["recipe"]) if content.get("recipe") else Recipe("defaults")
+        _check_no_token(content.get("settings") or {}, where)
         for key, value in (content.get("settings") or {}).items():
-            recipe.set(key, value)
+            recipe.set(key, value, where)
         sizes = {str(name): _size(str(name), shape, where) for name, shape in (content["sizes"] or {}).items()}
         runs: dict[str, PlannedRun] = {}
         for block, spec in (content["blocks"] or {}).items():
@@ -220,8 +221,18 @@ class Study:
 
 
 def dump(content: dict[str, Any]) -> str:
-    """A study as YAML text."""
-    return yaml.safe_dump(content, sort_keys=False)
+    """A study as YAML text, for its folder and what is published of it: absolute paths are their last part."""
+    places = {key: last_part(content[key]) for key in ("data", "recipe") if os.path.isabs(str(content.get(key)))}
+    return yaml.safe_dump({**content, **places}, sort_keys=False)
+
+
+def _check_no_token(settings: dict[str, Any], where: str) -> None:
+    """A study's file is copied into its folder and published with it."""
+    for key in settings:
+        if str(key).endswith("_token"):
+            raise ValueError(
+                f"{where}: {key} does not belong into a study; log in with `hf auth login`, or set HF_TOKEN."
+            )
 
 
 def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
@@ -236,9 +247,10 @@ def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where:
     settings = spec.get("settings") or {}
     if not isinstance(settings, dict):
         raise ValueError(f"{where}: settings must hold keys and values, not {settings!r}.")
+    _check_no_token(settings, where)
     probe = Recipe(recipe.name, dict(recipe.model), dict(recipe.training))
     for key, value in settings.items():
-        probe.set(key, value)
+        probe.set(key, value, where)
     own = isinstance(spec["epochs"], dict)
     epochs_of = _epochs(spec["epochs"], list(map(str, spec["sizes"])), where)
     if not all(_is_whole(seed) and seed >= 0 for seed in spec["seeds"]):

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_transformers.public import plain
 from sr_transformers.records import write_whole
 from sr_transformers.scaling import figures
 from sr_transformers.scaling.laws import UNIQUE, D, N
@@ -60,9 +61,9 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Ana
 def markdown(found: Analysis, name: str, labels: list[str]) -> str:
     """The report, figures linked."""
     document = found.document
-    lines = [f"# Scaling study on {name}", "", _what(found), ""]
-    lines += [f"- {sentence}" for sentence in sentences(document)]
-    lines += [f"- Not answered: {note}" for note in found.notes]
+    lines = [f"# Scaling study on {plain(name)}", "", plain(_what(found)), ""]
+    lines += [f"- {plain(sentence)}" for sentence in sentences(document)]
+    lines += [f"- Not answered: {plain(note)}" for note in found.notes]
     for label in labels:
         lines += ["", f"![{label}](figures/{label}.png)"]
     for title, table in _tables_of(found):
@@ -243,7 +244,7 @@ def _card(name: str) -> str:
         "---\n"
         "library_name: sr_transformers\n"
         "license: apache-2.0\n"
-        f"pretty_name: Scaling study on {name}\n"
+        f"pretty_name: {json.dumps(f'Scaling study on {name}')}\n"
         "tags: [recommendation, sequential-recommendation, scaling-laws]\n"
         "configs:\n- config_name: runs\n  data_files: runs.parquet\n"
         "---\n\n"
@@ -269,7 +270,7 @@ def _cell(value: Any) -> str:
 def _markdown_table(rows: list[dict[str, Any]]) -> str:
     head = list(rows[0])
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(_cell(row[key]) for key in head)} |" for row in rows)])
+    return "\n".join([*lines, *(f"| {' | '.join(plain(_cell(row[key])) for key in head)} |" for row in rows)])
 
 
 def _html(found: Analysis, name: str, drawn: list[tuple[str, Path]]) -> str:

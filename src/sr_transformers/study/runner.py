@@ -23,7 +23,7 @@ from accelerate.utils import broadcast_object_list
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.locking import only_one
-from sr_transformers.records import RUN_FILE, RunRecord, write_whole
+from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
 from sr_transformers.scaling.records_table import PLAN_FILE
 from sr_transformers.study.budget import choose
 from sr_transformers.study.cost import Cost, Speed, calibrate, estimate
@@ -231,7 +231,7 @@ def _open(study: Study, output: Path) -> None:
 
 def _load_plan(output: Path) -> dict[str, Any]:
     path = output / PLAN_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _save_plan(output: Path, plan: dict[str, Any]) -> None:

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from huggingface_hub.utils import disable_progress_bars
+from transformers.utils import logging
 
 from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.study.plan import PlannedRun, Study
+from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.run import train
-from sr_transformers.training.trainer import last_complete_checkpoint
 
 
 @dataclass
@@ -114,9 +116,6 @@ def _train_here(run: PlannedRun, study: Study, data: Path, folder: Path, keep_we
 
 
 def _begin_worker(threads: int) -> None:
-    from huggingface_hub.utils import disable_progress_bars
-    from transformers.utils import logging
-
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # said already, or too late: only the speed depends on it
         torch.set_num_interop_threads(1)

@@ -1,14 +1,18 @@
 """Training arguments: transformers' own, and what sequential recommendation adds."""
 
+import copy
+import os
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
 
-from sr_transformers.data.batches import FLAT, ROWS
-from sr_transformers.data.packing import ALL_POSITIONS, OBJECTIVES
+from sr_transformers.data.packing import ALL_POSITIONS
+from sr_transformers.public import last_part
+from sr_transformers.training.checks import check_arguments
 
-PRECISIONS = ("auto", "bf16", "fp32")
+EVALUATION_KS = (1, 5, 10, 50)  # cut-offs of validation
+VALIDATION_METRICS = ("loss", "mrr", *(f"{name}@{k}" for name in ("hr", "ndcg", "coverage") for k in EVALUATION_KS))
 
 
 @dataclass
@@ -19,7 +23,8 @@ class LSRMTrainingArguments(TrainingArguments):
     transformers belong to Adam; SGD has its own.
 
     Raises:
-        ValueError: for a value that is not one of those listed, or a combination that cannot work.
+        ValueError: for an argument of transformers that this library does not honour, a value that is not one of those
+            listed or outside its range (see `training.checks`), or a combination that cannot work.
     """
 
     objective: str = field(
@@ -74,37 +79,40 @@ class LSRMTrainingArguments(TrainingArguments):
     hub_strategy: str = field(default="end", metadata={"help": "What push_to_hub sends: end, the finished run."})
 
     def __post_init__(self):
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective is {self.objective!r}; choose from {', '.join(OBJECTIVES)}.")
-        if self.layout not in ("auto", ROWS, FLAT):
-            raise ValueError(f"layout is {self.layout!r}; choose auto, {ROWS} or {FLAT}.")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}.")
-        if self.num_negatives < 0:
-            raise ValueError(f"num_negatives is {self.num_negatives}; use 0 for the full softmax.")
-        if self.label_smoothing_factor:
-            raise ValueError(
-                "label_smoothing_factor is not supported: the loss never holds the logits it would smooth."
-            )
+        check_arguments(self)
         if self.precision == "fp32" and self.bf16:
             raise ValueError("precision fp32 contradicts bf16; give one of the two.")
-        if self.hub_strategy != "end":
+        if self.fp16 and not torch.accelerator.is_available():
+            raise ValueError("fp16 needs a GPU; use precision bf16 or fp32.")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("push_to_hub needs hub_model_id: the name ORG/NAME of the repository.")
+        metric = str(self.metric_for_best_model).removeprefix("eval_")
+        if metric not in VALIDATION_METRICS:
             raise ValueError(
-                f"hub_strategy is {self.hub_strategy!r}, but checkpoints have no metrics to publish; use 'end'."
+                f"metric_for_best_model is {self.metric_for_best_model!r}; validation measures "
+                f"{', '.join(VALIDATION_METRICS)}."
             )
-        if self.patience < 1:
+        if self.greater_is_better not in (None, metric != "loss"):
             raise ValueError(
-                f"patience is {self.patience}; a phase ends after at least 1 evaluation without improvement."
-            )
-        if self.save_total_limit is not None and self.save_total_limit < 2:
-            raise ValueError(
-                "save_total_limit must be at least 2: a run that dies while saving resumes from the one before."
+                f"greater_is_better is {self.greater_is_better}, but {metric} is better the "
+                f"{'smaller' if metric == 'loss' else 'greater'} it is; leave it out."
             )
         # Without this transformers neither takes bf16 on a CPU nor sees the other processes of a CPU launch.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()
+
+
+def without_traces(arguments: LSRMTrainingArguments) -> LSRMTrainingArguments:
+    """A copy for the disk, without tokens; paths of this machine are their last part."""
+    kept = copy.copy(arguments)
+    for name, value in vars(arguments).items():
+        if name.endswith("_token"):
+            setattr(kept, name, None)
+        elif isinstance(value, str) and os.path.isabs(value):
+            setattr(kept, name, last_part(value))
+    return kept
 
 
 def bf16_is_fast() -> bool:

@@ -21,6 +21,7 @@ from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.evaluator import evaluate, report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.lsrm.scoring_lsrm import item_range
+from sr_transformers.public import last_part
 from sr_transformers.records import RunRecord, command_line, source_commit
 from sr_transformers.training.arguments import LSRMTrainingArguments
 
@@ -147,12 +148,11 @@ def count_parameters(model: PreTrainedModel) -> dict[str, int]:
 def _plain(arguments: Any) -> dict[str, Any]:
     """Arguments without what names this machine or this moment."""
     skipped = {"output_dir", "logging_dir", "local_rank", "deepspeed_plugin", "hub_token", "push_to_hub_token"}
+    values = {one.name: getattr(arguments, one.name) for one in dataclasses.fields(arguments) if one.init}
     return {
-        one.name: getattr(arguments, one.name)
-        for one in dataclasses.fields(arguments)
-        if one.init
-        and one.name not in skipped
-        and isinstance(getattr(arguments, one.name), str | int | float | bool | list | dict | None)
+        name: last_part(value) if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in values.items()
+        if name not in skipped and isinstance(value, str | int | float | bool | list | dict | None)
     }
 
 

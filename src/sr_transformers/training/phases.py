@@ -23,6 +23,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
         best: best validation value so far, None before the first.
         stale: evaluations since then.
         switched_at: global step of the switch, None before it.
+        best_checkpoint: name of the checkpoint that holds the weights that validated best, as of the last one saved.
         active: whether training is going on; evaluations outside it are not looked at.
         wants_switch: set at the end of the Adam phase; the trainer switches and calls `switched`.
     """
@@ -35,6 +36,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
     def _start(self) -> None:
         self.phase = ADAM
         self.best: float | None = None
+        self.best_checkpoint: str | None = None
         self.stale = 0
         self.switched_at: int | None = None
         self.wants_switch = False
@@ -47,7 +49,8 @@ class TrainingPhases(TrainerCallback, ExportableState):
             "patience": self.patience,
             "switch": self.switch,
         }
-        attributes = {"phase": self.phase, "best": self.best, "stale": self.stale, "switched_at": self.switched_at}
+        stored = ("phase", "best", "stale", "switched_at", "best_checkpoint")
+        attributes = {name: getattr(self, name) for name in stored}
         return {"args": arguments, "attributes": attributes}
 
     def restore(self, state: TrainerState) -> None:

@@ -147,7 +147,9 @@ class StepProfiler(TrainerCallback):
         if self._profiled > 0:
             self.milliseconds = attribute(self._profiler.events())
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._profiler.export_chrome_trace(str(self.folder / TRACE))
+            trace = self.folder / TRACE
+            self._profiler.export_chrome_trace(str(trace))
+            write_whole(trace, trace.read_text(encoding="utf-8").replace(str(trace), TRACE))  # it notes its own place
         self._profiler = None
 
     def _begin_step(self, name: str) -> None:

@@ -8,31 +8,26 @@ Unknown or misspelt keys are errors that name the nearest key, and values must h
 
 import dataclasses
 import difflib
-import re
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.messages import one_line, shown
 from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.yaml_reader import parse_yaml, read_yaml
 
 SECTIONS = ("model", "training")
 # Set by the program: where to write, and what the data fix.
-_NOT_IN_RECIPES = {"output_dir", "vocab_size", "num_items"}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; here it is a number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+_NOT_IN_RECIPES = {
+    "output_dir": "the folder is the command's --output, or the second argument of train()",
+    "vocab_size": "the prepared log has the items",
+    "num_items": "the prepared log has the items",
+}
 
 
 def _model_fields() -> dict[str, Any]:
@@ -74,13 +69,19 @@ class Recipe:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such recipe; recipes/ holds one per scale, for example lsrm/98k.yaml.")
-        content = yaml.load(path.read_text(), Loader=_Loader) or {}
+        content = read_yaml(path)
+        content = {} if content is None else content
+        if not isinstance(content, dict):
+            raise ValueError(
+                f"{path}: a recipe is a mapping of the sections {' and '.join(SECTIONS)} to keys and values, not "
+                f"{shown(content)}."
+            )
         unknown = set(content) - set(SECTIONS)
         if unknown:
-            raise ValueError(f"{path}: unknown section {sorted(unknown)}; a recipe has {', '.join(SECTIONS)}.")
+            raise ValueError(f"{path}: unknown section {shown(sorted(unknown))}; a recipe has {', '.join(SECTIONS)}.")
         for section in SECTIONS:
-            if not isinstance(content.get(section) or {}, dict):
-                raise ValueError(f"{path}: section {section} must hold keys and values, not {content[section]!r}.")
+            if not isinstance(content.get(section, {}), dict | None):
+                raise ValueError(f"{path}: section {section} must hold keys and values, not {shown(content[section])}.")
         recipe = cls(path.stem, dict(content.get("model") or {}), dict(content.get("training") or {}))
         for section in SECTIONS:
             for key, value in getattr(recipe, section).items():
@@ -89,14 +90,14 @@ class Recipe:
             recipe.set(key, value)
         return recipe
 
-    def set(self, key: str, value: Any) -> None:
-        """Sets a key of either section."""
+    def set(self, key: str, value: Any, where: str = "command line") -> None:
+        """Sets a key of either section; `where` it was written, for messages."""
         for section in SECTIONS:
             if key in _fields(section):
-                _check(key, value, section, "command line")
+                _check(key, value, section, where)
                 getattr(self, section)[key] = value
                 return
-        raise ValueError(f"command line: unknown key {key!r}{_nearest(key, [*_fields('model'), *_fields('training')])}")
+        raise ValueError(f"{where}: {_unknown(key, [*_fields('model'), *_fields('training')])}")
 
     def config(self, vocab_size: int) -> LSRMConfig:
         """The model's configuration for a vocabulary.
@@ -107,30 +108,57 @@ class Recipe:
         try:
             return LSRMConfig(vocab_size=vocab_size, **self.model)
         except StrictDataclassError as error:
-            reason = " ".join(str(error).split())  # the library's messages run over several lines
-            raise ValueError(f"recipe {self.name}: {reason}") from error
+            raise ValueError(f"recipe {self.name}: {one_line(str(error))}") from error
 
     def arguments(self, output_dir: str | Path, **more: Any) -> LSRMTrainingArguments:
         """The training arguments, writing to a folder."""
         return LSRMTrainingArguments(output_dir=str(output_dir), **{**self.training, **more})
 
 
-def parse_value(text: str) -> Any:
-    """A command line's value as a recipe would read it: `0.1` a number, `[0.2, 0.1]` a list, `true` a truth value."""
-    return yaml.load(text, Loader=_Loader)
+def parse_value(text: str, where: str) -> Any:
+    """A command line's value as a recipe would read it: `0.1` a number, `[0.2, 0.1]` a list, `true` a truth value.
+
+    Raises:
+        ValueError: if it is no YAML; the message begins with `where`, the option's name.
+    """
+    return parse_yaml(text, f"{where} {shown(text)}")
 
 
-def _nearest(key: str, names: list[str]) -> str:
+def _unknown(key: str, names: list[str], where: str = "") -> str:
+    if key in _NOT_IN_RECIPES:
+        return f"{key} is no key of a recipe: {_NOT_IN_RECIPES[key]}."
     close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown key {shown(key)}{where}{hint}"
 
 
 def _check(key: str, value: Any, section: str, where: str) -> None:
     fields = _fields(section)
     if key not in fields:
-        raise ValueError(f"{where}: unknown key {key!r} in {section}{_nearest(key, list(fields))}")
+        raise ValueError(f"{where}: {_unknown(key, list(fields), f' in {section}')}")
     if not _has_type(value, fields[key]):
-        raise ValueError(f"{where}: {section}.{key} is {value!r} ({type(value).__name__}); it must be {fields[key]}.")
+        kind = type(value).__name__
+        raise ValueError(f"{where}: {section}.{key} is {shown(value)} ({kind}); it must be {_words(fields[key])}.")
+
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    tuple: "a list",
+    dict: "keys and values",
+    type(None): "null",
+}
+
+
+def _words(hint: Any) -> str:
+    """A type hint as people say it."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_words, typing.get_args(hint))))
+    return _WORDS.get(origin or hint, str(hint))
 
 
 def _has_type(value: Any, hint: Any) -> bool:

@@ -1,8 +1,10 @@
 """One training run from a recipe and a prepared log to a finished folder: weights, vocabulary, run.json."""
 
+import contextlib
 import datetime
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,15 @@ import accelerate
 from transformers import PreTrainedModel, set_seed
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.locking import LOCK, only_one
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
 from sr_transformers.training.binding import bind
+from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.finish import finish, run_settings
+from sr_transformers.training.preflight import check_memory, check_test
 from sr_transformers.training.recipe import Recipe
-from sr_transformers.training.trainer import LSRMTrainer, last_complete_checkpoint
+from sr_transformers.training.trainer import LSRMTrainer
 
 SETTINGS = "settings.json"
 
@@ -49,35 +54,41 @@ def train(
     With `push_to_hub` and `hub_model_id` in the recipe the finished run is published (`LSRMTrainer.push_to_hub`).
 
     Raises:
-        ValueError: if a file of the data is not what was made (`PreparedData.verified`); if only one of `model` and
-            `origin` is given: weights of unknown origin cannot be resumed; if the model's items are not the log's, or
-            the log's vocabulary is not the one its histories were written with.
+        ValueError: if a file of the data or of the checkpoint to go on from is not what was written, if the log has no
+            targets to validate or test on, if the machine lacks the memory for the model, if only one of `model` and
+            `origin` is given (weights of unknown origin cannot be resumed), or if the model's items are not the log's.
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
+        BlockingIOError: if another process is training into the folder.
     """
     data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
     if (model is None) != (origin is None):
         raise ValueError("model and origin belong together: give both to start from given weights, or neither.")
-    set_seed(arguments.seed)
-    if model is None:
-        extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model = LSRMForCausalLM._from_config(recipe.config(data.vocab_size), **extra)
-    elif attn_implementation:
-        model.set_attn_implementation(attn_implementation)
-    bind(model, data, arguments.filter_seen)
-    settings = run_settings(model, arguments, data, origin)
-    with arguments.main_process_first(local=False):
-        checkpoint = _check_output(output_dir, settings, arguments.process_index)
-    trainer = LSRMTrainer(model, arguments, data, callbacks)
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - start
-    record = finish(trainer, recipe.name, settings, started, seconds, with_baselines)
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
-    return record
+    check_test(data)
+    with only_one(output_dir) if arguments.process_index == 0 else contextlib.nullcontext():
+        set_seed(arguments.seed)
+        if model is None:
+            config = recipe.config(data.vocab_size)
+            check_memory(config)
+            extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+            model = LSRMForCausalLM._from_config(config, **extra)
+        elif attn_implementation:
+            model.set_attn_implementation(attn_implementation)
+        bind(model, data, arguments.filter_seen)
+        settings = run_settings(model, arguments, data, origin)
+        with arguments.main_process_first(local=False):
+            checkpoint = _check_output(output_dir, settings)
+        trainer = LSRMTrainer(model, arguments, data, callbacks)
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        start = time.perf_counter()
+        with _settings_kept(output_dir, settings) if arguments.process_index == 0 else contextlib.nullcontext():
+            trainer.train(resume_from_checkpoint=checkpoint)
+        seconds = time.perf_counter() - start
+        record = finish(trainer, recipe.name, settings, started, seconds, with_baselines)
+        if arguments.push_to_hub:
+            trainer.push_to_hub()
+        return record
 
 
 def leave_processes() -> None:
@@ -91,22 +102,36 @@ def leave_processes() -> None:
     state.destroy_process_group()
 
 
-def _check_output(output_dir: Path, settings: dict[str, Any], rank: int) -> str | None:
+def _text(settings: dict[str, Any]) -> str:
+    return json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def _check_output(output_dir: Path, settings: dict[str, Any]) -> str | None:
     """The checkpoint to go on from, after making sure that this folder is ours to write to."""
     if (output_dir / RUN_FILE).exists():
         raise FileExistsError(f"{output_dir} holds a finished run ({RUN_FILE}); choose another output folder.")
     stored = output_dir / SETTINGS
     checkpoint = last_complete_checkpoint(output_dir)
-    text = json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n"
     if stored.exists():
-        if stored.read_text() != text:
+        # Without a whole checkpoint there is nothing to go on from, and nothing to lose.
+        if checkpoint is not None and stored.read_text() != _text(settings):
             raise FileExistsError(
                 f"{output_dir} holds a run with other settings (compare {stored}); choose another output folder, or "
                 "start with the same recipe and data to go on with it."
             )
     elif output_dir.exists() and any(not path.name.startswith(".") for path in output_dir.iterdir()):
         raise FileExistsError(f"{output_dir} is not empty and holds no run of ours; choose another output folder.")
-    elif rank == 0:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_whole(stored, text)
     return checkpoint
+
+
+@contextlib.contextmanager
+def _settings_kept(output_dir: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """Leaves the settings beside the run; a run that failed before it had saved anything leaves nothing."""
+    stored = output_dir / SETTINGS
+    write_whole(stored, _text(settings))
+    try:
+        yield
+    except BaseException:
+        if not any(path != stored and path.name != LOCK for path in output_dir.iterdir()):
+            stored.unlink()
+        raise

@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 from transformers.optimization import get_scheduler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from sr_transformers.data.batches import (
     FLAT,
@@ -24,21 +25,28 @@ from sr_transformers.data.batches import (
 )
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import LAST_POSITION
-from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.evaluation.evaluator import add_users
 from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
+from sr_transformers.hub.upload import make_repo
 from sr_transformers.records import RUN_FILE
-from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.arguments import EVALUATION_KS, LSRMTrainingArguments, without_traces
 from sr_transformers.training.binding import bind
+from sr_transformers.training.checkpoints import (
+    COMPLETE,
+    best_beside,
+    checkpoints,
+    last_complete_checkpoint,
+    mark_complete,
+    verify_checkpoint,
+)
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import SGD, TrainingPhases
+from sr_transformers.training.preflight import check_validation
 from sr_transformers.training.progress import TrainingProgress
-
-COMPLETE = "COMPLETE"  # a checkpoint without this file was being written when its run died
-EVALUATION_KS = (1, 5, 10, 50)
 
 
 class TargetDataset(Dataset):
@@ -81,6 +89,17 @@ class LSRMTrainer(Trainer):
         self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
     ):
         bind(model, data.verified(), args.filter_seen)
+        for name, fixed in (("pad_token_id", PAD_ID), ("unk_token_id", UNK_ID)):
+            if getattr(model.config, name, None) not in (None, fixed):
+                raise ValueError(
+                    f"the model's {name} is {getattr(model.config, name)}, an item of the log, in which this token is "
+                    f"{fixed}; leave {name} out."
+                )
+        if args.num_negatives >= data.vocab_size - NUM_SPECIAL:
+            raise ValueError(
+                f"num_negatives is {args.num_negatives}, but the log has {data.vocab_size - NUM_SPECIAL} items: use 0, "
+                "the full softmax, which is exact and costs less."
+            )
         self.prepared = data
         self.settings = run_settings(model, args, data)
         self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -92,7 +111,7 @@ class LSRMTrainer(Trainer):
         negatives = None
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
-        width = args.row_width or self.window
+        width = self.window if args.row_width is None else args.row_width
         collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives)
         self.sampler = EpochBatchSampler(
             data.train_lengths,
@@ -135,6 +154,8 @@ class LSRMTrainer(Trainer):
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self.args.seed),
         )
@@ -142,6 +163,37 @@ class LSRMTrainer(Trainer):
     def targets(self, split: str) -> TargetDataset:
         """The held-out targets of "validation" or "test"."""
         return TargetDataset(self.prepared, split)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains, after a look at all that would make it fail or go wrong at its end.
+
+        Args:
+            resume_from_checkpoint: a folder; or True: the newest whole one of `args.output_dir`.
+            args, kwargs: as transformers has them.
+
+        Raises:
+            FileNotFoundError: if there is no such checkpoint.
+            ValueError: if there is nothing to validate on though the arguments ask for validation, or if files of the
+                checkpoint are missing or were changed.
+        """
+        if self.args.eval_strategy != "no":
+            check_validation(self.prepared)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise FileNotFoundError(f"{self.args.output_dir} has no complete checkpoint to go on from.")
+        if resume_from_checkpoint:
+            verify_checkpoint(resume_from_checkpoint)
+            self._best_checkpoint = best_beside(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+
+    def _init_training_state(
+        self, max_steps: int, updates: int, epochs: int, checkpoint: str | None, trial: Any
+    ) -> Any:
+        result = super()._init_training_state(max_steps, updates, epochs, checkpoint, trial)
+        if checkpoint is not None:
+            self.state.best_model_checkpoint = self._best_checkpoint
+        return result
 
     # Optimizer phases
 
@@ -267,7 +319,29 @@ class LSRMTrainer(Trainer):
             token=token or self.args.hub_token,
         )
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Makes the repository before the training, so that who may not write there hears of it now.
+
+        Raises:
+            ValueError: if `hub_model_id` is not set.
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        if self.args.hub_model_id is None:
+            raise ValueError("push_to_hub needs hub_model_id; give the arguments the name org/name.")
+        if self.is_world_process_zero():
+            private = self.args.hub_private_repo if private is None else private
+            make_repo(self.args.hub_model_id, bool(private), token or self.args.hub_token)
+
     # Checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # super() pickles the arguments, and what is pickled has no token and names no place.
+        arguments = self.args
+        self.args = without_traces(arguments)
+        try:
+            super()._save(output_dir or arguments.output_dir, state_dict)
+        finally:
+            self.args = arguments
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Old checkpoints go only when the new one is whole, so super() must not remove any.
@@ -279,14 +353,25 @@ class LSRMTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
             output = Path(self._get_output_dir(trial))
-            (output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / COMPLETE).touch()
+            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self._save_state(checkpoint)
+            mark_complete(checkpoint)
             self._rotate(output, limit)
+
+    def _save_state(self, checkpoint: Path) -> None:
+        """Writes trainer_state.json again: the checkpoint that validated best by its name, for a run may move."""
+        best = self.state.best_model_checkpoint
+        self.phases.best_checkpoint = None if best is None else Path(best).name
+        callbacks: Any = self.state.stateful_callbacks  # by class name, once there is a checkpoint
+        callbacks[type(self.phases).__name__] = self.phases.state()
+        self.state.best_model_checkpoint = None
+        self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))
+        self.state.best_model_checkpoint = best
 
     def _rotate(self, output: Path, limit: int | None) -> None:
         """Removes all checkpoints but the newest `limit` and the best."""
         best = self.state.best_model_checkpoint
-        newest = sorted(output.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step, reverse=True)
-        for folder in newest[limit:] if limit else []:
+        for folder in checkpoints(output)[limit:] if limit else []:
             if best is None or folder.name != Path(best).name:
                 (folder / COMPLETE).unlink(missing_ok=True)  # first: half a checkpoint must not look whole
                 shutil.rmtree(folder)
@@ -305,13 +390,3 @@ def _layout(args: LSRMTrainingArguments, model: PreTrainedModel) -> str:
     if args.layout == "auto":
         return FLAT if flash or flex else ROWS
     return args.layout
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
-
-
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint that was written whole, or None."""
-    found = [folder for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (folder / COMPLETE).exists()]
-    return str(max(found, key=_step)) if found else None

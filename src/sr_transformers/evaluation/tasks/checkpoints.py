@@ -14,6 +14,7 @@ from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 from sr_transformers.evaluation.tasks.runner import Contestant
 from sr_transformers.evaluation.weights import read_json
+from sr_transformers.public import shown_names
 from sr_transformers.records import RUN_FILE
 
 
@@ -46,7 +47,7 @@ def model_contestant(
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{name}: its checkpoints are of different sizes ({sizes}); give each size a name of its own.")
     facts = {
-        "checkpoints": list(sizes),
+        "checkpoints": shown_names(list(sizes)),
         "training": trained,
         "num_non_embedding_parameters": next(iter(sizes.values())),
     }

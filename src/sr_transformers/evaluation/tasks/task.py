@@ -63,6 +63,8 @@ class TaskOptions:
         for name, value in whole.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0.")
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"ks are {list(self.ks)}; give cut-offs of at least 1.")
         if not 0 <= self.perturbation_rate <= 1:

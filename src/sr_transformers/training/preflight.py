@@ -1,0 +1,82 @@
+"""What is looked at before the first step, because it would make a run fail, or go wrong in silence, at its end."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.vocabulary import UNK_ID
+from sr_transformers.evaluation.evaluator import target_tokens
+from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+
+_BLOCK = 1 << 12  # targets looked at a time
+# Bytes per parameter that no training does without: float32 weights and their gradients.
+_LEAST = 8
+
+
+def check_validation(data: PreparedData) -> None:
+    """Refuses to begin a run whose validation could not tell better weights from worse ones.
+
+    Raises:
+        ValueError: if the log has no validation targets, or if all of them lie outside the vocabulary.
+    """
+    total = data.num_targets("validation")
+    for start in range(0, total, _BLOCK):
+        if (target_tokens(data, data.targets("validation", start, start + _BLOCK)) != UNK_ID).any():
+            return
+    what = f"all {total:,} validation targets lie outside the item vocabulary" if total else "no validation targets"
+    raise ValueError(
+        f"{data.path}: {what}, so nothing would say which weights are best. Prepare the log with another split (for a "
+        "temporal one: another moment), or train without validation: --eval_strategy no --save_strategy no "
+        "--load_best_model_at_end false."
+    )
+
+
+def check_test(data: PreparedData) -> None:
+    """Refuses to begin a run that could not be evaluated once it has trained.
+
+    Raises:
+        ValueError: if the log has no test targets.
+    """
+    if not data.num_targets("test"):
+        raise ValueError(
+            f"{data.path} has no test targets, so the trained model could not be evaluated; prepare the log with "
+            "another split (for a temporal one: an earlier moment)."
+        )
+
+
+def check_memory(config: LSRMConfig) -> None:
+    """Refuses a model before it is built if its weights and gradients alone are more than this machine has free.
+
+    Raises:
+        ValueError: with the bytes needed and free, and the largest parts of the model.
+    """
+    tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    positions = config.max_position_embeddings * config.hidden_size
+    needed = _LEAST * (config.num_non_embedding_parameters + tables + positions)
+    free = free_memory()
+    if needed > free:
+        raise ValueError(
+            f"a model of {config.num_hidden_layers:,} layers x {config.hidden_size:,} over {config.vocab_size:,} "
+            f"tokens needs at least {needed / 2**30:,.1f} GiB of memory for weights and gradients; this machine has "
+            f"{free / 2**30:,.1f} GiB free: choose fewer num_hidden_layers, a smaller hidden_size, or fewer items. "
+            "`sr-transformers plan` says what fits where."
+        )
+
+
+def free_memory() -> int:
+    """Bytes that a new model may take: free memory of the machine within the limits of its container, or of the GPU if
+    that has more (a model is built before it is moved).
+    """
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    if torch.cuda.is_available():
+        free = max(free, torch.cuda.mem_get_info()[0])
+    return free

@@ -1,0 +1,158 @@
+import copy
+import dataclasses
+import math
+import typing
+
+import pytest
+from transformers import TrainingArguments
+from transformers.training_args import OptimizerNames
+
+from sr_transformers import LSRMTrainingArguments
+from sr_transformers.training.checks import CHOICES, HONOURED, RANGES, REFUSED
+
+THEIRS = {one.name: one for one in dataclasses.fields(TrainingArguments) if one.init}
+ALL = {one.name: one for one in dataclasses.fields(LSRMTrainingArguments) if one.init}
+OURS = set(ALL) - set(THEIRS)
+# A value that is not the default, where it does not follow from the type.
+OTHER = {
+    "hub_strategy": "every_save",
+    "include_for_metrics": ["inputs"],
+    "liger_kernel_config": {"rope": True},
+    "label_names": ["labels"],
+    "accelerator_config": {"split_batches": True},
+    "parallelism_config": object(),
+    "train_sampling_strategy": "group_by_length",
+    "length_column_name": "size",
+    "label_smoothing_factor": 0.1,
+    "neftune_noise_alpha": 5.0,
+    "dataloader_multiprocessing_context": "spawn",
+    "resume_from_checkpoint": "nope",
+}
+
+
+def arguments(tmp_path, **values):
+    return LSRMTrainingArguments(**{"output_dir": str(tmp_path), "precision": "fp32", **values})
+
+
+def another(field):
+    if field.name in OTHER:
+        return OTHER[field.name]
+    if isinstance(field.default, bool):
+        return not field.default
+    assert field.default is None or isinstance(field.default, int), field.name
+    return 7
+
+
+def is_number(hint):
+    return bool({int, float} & {hint, *typing.get_args(hint)})
+
+
+def test_every_argument_of_transformers_is_honoured_or_refused():
+    """Fails for an argument that a new version of transformers brings: read what it does, then list it."""
+    assert set(THEIRS) == HONOURED | set(REFUSED)
+    assert not HONOURED & set(REFUSED)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_honoured_is_refused_by_name(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"^{name} is .*, which is not supported: .{{15,}}\.$"):
+        arguments(tmp_path, **{name: another(ALL[name])})
+
+
+def test_every_number_has_a_range():
+    numbers = {name for name, field in ALL.items() if is_number(field.type) and name not in REFUSED}
+    assert numbers == set(RANGES)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -3, "3", True])
+@pytest.mark.parametrize("name", RANGES)
+def test_no_number_is_nan_infinite_negative_or_no_number(tmp_path, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} is {value!r}; it must be a"):
+        arguments(tmp_path, **{name: value})
+
+
+ZERO_MEANS_SOMETHING = {
+    "seed", "data_seed", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "max_grad_norm", "eval_delay",
+    "dataloader_num_workers", "num_negatives", "negative_power", "sgd_momentum",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_zero_is_refused_where_it_means_nothing(tmp_path, name):
+    if name in ZERO_MEANS_SOMETHING:
+        assert getattr(arguments(tmp_path, **{name: 0}), name) == 0
+        return
+    with pytest.raises(ValueError, match=rf"^{name} is 0; it must be a"):
+        arguments(tmp_path, **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("adam_beta1", 1.0),
+        ("sgd_momentum", 1),
+        ("negative_power", 1.01),
+        ("seed", 2**32),
+        ("per_device_train_batch_size", 8.0),
+        ("max_steps", 2.5),
+        ("logging_steps", 2.5),
+        ("dataloader_num_workers", 10**6),
+        ("save_total_limit", 1),
+    ],
+)
+def test_the_other_end_of_ranges(tmp_path, name, value):
+    with pytest.raises(ValueError, match=rf"^{name} is {value!r}; it must be a"):
+        arguments(tmp_path, **{name: value})
+
+
+def test_none_is_left_to_those_that_have_it(tmp_path):
+    assert arguments(tmp_path, save_total_limit=None).save_total_limit is None
+    with pytest.raises(ValueError, match=r"^learning_rate is None; it must be a number above 0\."):
+        arguments(tmp_path, learning_rate=None)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_are_listed(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"^{name} is 'sesame'; choose from "):
+        arguments(tmp_path, **{name: "sesame"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"run_name": "x"},
+        {"project": "x"},
+        {"trackio_space_id": "x"},
+        {"trackio_bucket_id": "x", "report_to": "tensorboard"},
+        {"trackio_static_space_id": "x"},
+        {"lr_scheduler_kwargs": {"sesame": 1}},
+        {"optim_args": "momentum=0.9"},
+        {"optim_target_modules": "all-linear", "optim": "sgd"},
+        {"activation_checkpointing_kwargs": {"every_n_layers": 2}},
+        {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+        {"fsdp_config": {"min_num_params": 3}},
+        {"dataloader_persistent_workers": True},
+        {"dataloader_prefetch_factor": 4},
+        {"do_eval": True, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False},
+        {"hub_revision": "v1"},
+        {"hub_private_repo": True},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_what_refines_something_that_is_off_is_refused(tmp_path, values):
+    with pytest.raises(ValueError, match=rf"^{next(iter(values))} is .*, but nothing reads it: it needs "):
+        arguments(tmp_path, **values)
+
+
+def test_refinements_of_what_is_on_are_taken(tmp_path):
+    assert arguments(tmp_path, optim="sgd", optim_args="momentum=0.9").optim == OptimizerNames.SGD
+    assert arguments(tmp_path, dataloader_num_workers=1, dataloader_prefetch_factor=4).dataloader_prefetch_factor == 4
+    assert arguments(tmp_path, hub_model_id="org/name", hub_revision="v1").hub_revision == "v1"
+
+
+def test_copies_of_arguments_are_taken(tmp_path):
+    """What transformers made of the defaults is no choice of the user's."""
+    first = arguments(tmp_path, seed=3)
+    values = {name: copy.copy(getattr(first, name)) for name in ALL}
+    assert LSRMTrainingArguments(**values).seed == 3
+    assert dataclasses.replace(first, seed=4).seed == 4

@@ -1,0 +1,91 @@
+import polars as pl
+import pytest
+import torch
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments, Recipe, train
+from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.data.prepare import prepare
+from sr_transformers.training import preflight
+from sr_transformers.training.preflight import check_memory, check_test, check_validation, free_memory
+
+MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
+WITHOUT = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "max_steps": 2}
+
+
+def log(last, before="i0"):
+    """Eight users with i0 to i3, then what they do before the last and at last."""
+    rows = [(f"u{user}", f"i{n}", n) for user in range(8) for n in range(4)]
+    rows += [(f"u{user}", before, 8) for user in range(8)] + [(f"u{user}", last, 9) for user in range(8)]
+    return pl.DataFrame(rows, schema=[USER, ITEM, TIMESTAMP], orient="row")
+
+
+@pytest.fixture
+def all_unknown(tmp_path):
+    return prepare(log("i1", before="new"), tmp_path / "unknown")
+
+
+class NoTargets:
+    path = "quiet"
+
+    def num_targets(self, split):
+        return 0
+
+
+def recipe(**training):
+    return Recipe("tiny", MODEL, {"disable_tqdm": True, "precision": "fp32", **training})
+
+
+def test_validation_on_unknown_items_alone_is_refused_before_anything_is_written(all_unknown, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"all 8 validation targets lie outside the item vocabulary.*--eval_strategy no"
+    ):
+        train(recipe(), all_unknown, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    record = train(recipe(**WITHOUT), all_unknown, tmp_path / "run")
+    assert record.steps == 2
+
+
+def test_the_trainer_looks_too(all_unknown, tmp_path):
+    arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), disable_tqdm=True)
+    trainer = LSRMTrainer(
+        LSRMForCausalLM(LSRMConfig(vocab_size=all_unknown.vocab_size, **MODEL)), arguments, all_unknown
+    )
+    with pytest.raises(ValueError, match="all 8 validation targets lie outside"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_some_known_targets_are_enough(prepared):
+    check_validation(prepared)
+    check_test(prepared)
+
+
+def test_no_targets_at_all_are_refused():
+    with pytest.raises(ValueError, match="quiet: no validation targets, so nothing would say which weights are best"):
+        check_validation(NoTargets())
+    with pytest.raises(ValueError, match="quiet has no test targets, so the trained model could not be evaluated"):
+        check_test(NoTargets())
+
+
+def test_a_model_beyond_the_machines_memory_is_refused_before_it_is_built(prepared, tmp_path):
+    huge = Recipe("huge", {**MODEL, "hidden_size": 1 << 17, "num_hidden_layers": 4096})
+    with pytest.raises(ValueError, match=r"4,096 layers x 131,072 .* needs at least .* GiB .* GiB free"):
+        train(huge, prepared, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_weights_and_gradients(monkeypatch):
+    config = LSRMConfig(vocab_size=100, **MODEL)
+    numbers = 12 * 16**2 + 100 * 16 + 8 * 16  # blocks, items, positions
+    monkeypatch.setattr(preflight, "free_memory", lambda: 8 * numbers)
+    check_memory(config)
+    monkeypatch.setattr(preflight, "free_memory", lambda: 8 * numbers - 1)
+    with pytest.raises(ValueError, match="1 layers x 16 over 100 tokens"):
+        check_memory(config)
+    with torch.device("meta"):
+        whole = LSRMForCausalLM(config).num_parameters()
+    assert numbers < whole < 1.2 * numbers  # biases and norms are left out
+
+
+def test_free_memory_is_that_of_this_machine():
+    assert 2**27 < free_memory() < 2**46
