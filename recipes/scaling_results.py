@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sr_transformers import RunRecord
+from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.study.analysis import Analysis, analyse
 from sr_transformers.study.points_table import table_of, write_points
 from sr_transformers.study.report import ablation_table, held_out_table, size_table
@@ -56,8 +56,9 @@ def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
 
 
 def studies(results: Path = RESULTS) -> dict[str, Analysis]:
-    """What every kept study found, by name."""
-    return {path.parent.name: analyse(path.parent) for path in sorted(results.glob("*/plan.json"))}
+    """What every kept study with finished runs found, by name; one that is still tuned has none."""
+    folders = [path.parent for path in sorted(results.glob("*/plan.json"))]
+    return {folder.name: analyse(folder) for folder in folders if any(folder.glob(f"runs/*/{RUN_FILE}"))}
 
 
 def write_tables(found: dict[str, Analysis], results: Path = RESULTS) -> None:

@@ -84,7 +84,11 @@ def add_run(
     (folder / "runs" / name).mkdir(parents=True)
     record(size, fraction, epochs, seed, extra).save(folder / "runs" / name)
     path = folder / "plan.json"
-    plan = json.loads(path.read_text()) if path.exists() else {"runs": {}, "tuning": {"at_edge": {}}, "left_out": []}
+    plan = (
+        json.loads(path.read_text())
+        if path.exists()
+        else {"runs": {}, "tuning": {"dropouts": {"3072": 0.1}, "at_edge": {}}, "left_out": []}
+    )
     layers, width = SHAPES[size]
     plan["runs"][name] = {
         "block": block,

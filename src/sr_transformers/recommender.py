@@ -160,7 +160,8 @@ class Recommender:
                         "(`data.vocabulary.set_item_counts` puts them there)."
                     )
                 )
-        rows, memory = rows_of_scores(len(self._item_of)), ScoreMemory()
+        rows = rows_of_scores(len(self._item_of))
+        memory = ScoreMemory() if len(tokens) > rows else None
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
@@ -184,7 +185,6 @@ class Recommender:
             exclude_seen: see `recommend_batch`.
             allowed: `(V,)` bool, see `allowed`; None: everything.
         """
-        scores[:, :NUM_SPECIAL] = -torch.inf
         log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
             if not len(known) and self.popular is not None:
@@ -198,7 +198,10 @@ class Recommender:
             scores[:, ~allowed.to(scores.device)] = -torch.inf
         best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
         chosen = (best - log_z).exp()
-        item_of, nothing = self._item_of, -torch.inf  # looked up here: several times ten items a user add up
+        item_of, nothing = (
+            self._item_of,
+            torch.finfo(scores.dtype).min,
+        )  # looked up here: several times ten items a user add up
         return [
             [Recommendation(item_of[index], p) for value, index, p in zip(*row, strict=True) if value > nothing]
             for row in zip(best.tolist(), tokens_found.tolist(), chosen.tolist(), strict=True)

@@ -97,7 +97,7 @@ class Session:
         device = input_device(model)
         positions = torch.arange(self._num_cached, length, device=device)[None]
         new = torch.from_numpy(self._tokens[None, self._num_cached :]).to(device)
-        with evaluation_mode(model), scorer.autocast():
+        with evaluation_mode(model), scorer.autocast(device):
             output = model(
                 input_ids=new, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
             )

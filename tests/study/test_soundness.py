@@ -5,7 +5,7 @@ from sr_transformers.study.analysis import analyse
 from sr_transformers.study.soundness import last_gain, reservations
 from sr_transformers.study.words import sentences
 
-PLAN = {"runs": {}, "tuning": {"at_edge": {}}, "converged_within": 0.01}
+PLAN = {"runs": {}, "tuning": {"dropouts": {"3072": 0.1}, "at_edge": {}}, "converged_within": 0.01}
 
 
 def test_the_gain_of_the_last_tenth_counts():
@@ -30,11 +30,13 @@ def test_runs_that_were_still_improving_are_named():
 
 def test_rates_at_an_edge_rates_of_no_tuning_and_missing_runs_are_named():
     sound = {"a": record("3k")}
-    edge = PLAN | {"tuning": {"at_edge": {"learning_rate": ["3k"], "dropout": []}}}
+    edge = PLAN | {"tuning": {**PLAN["tuning"], "at_edge": {"learning_rate": ["3k"], "dropout": []}}}
     (found,) = reservations(sound, edge)
     assert (found["names"], "best learning rate at an edge" in found["reason"]) == (["3k"], True)
     (found,) = reservations(sound, {"runs": {}})
-    assert "no section `tuning`" in found["reason"]
+    assert "at rates that no section `tuning`" in found["reason"]
+    (found,) = reservations(sound, PLAN | {"tuning": {"dropouts": {}, "at_edge": {}}})
+    assert "at a dropout rate that no section `tuning`" in found["reason"]
     (found,) = reservations(
         sound, PLAN | {"runs": {"a": {"in_law": True}, "b": {"in_law": True}, "c": {"in_law": False}}}
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils.generic import maybe_autocast
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
@@ -100,9 +101,14 @@ class ScoreMemory:
     def room(self, rows: int, items: int, device: torch.device) -> torch.Tensor:
         """`(rows, items)` float32 with whatever was there."""
         if self._room is None or len(self._room) < rows:
-            width = -(-items // _LINE) * _LINE
-            self._room = torch.empty(rows, width, device=device)[:, :items]
+            self._room = _room(rows, items, device)
         return self._room[:rows]
+
+
+def _room(rows: int, items: int, device: torch.device) -> torch.Tensor:
+    if rows == 1:
+        return torch.empty(1, items, device=device)
+    return torch.empty(rows, -(-items // _LINE) * _LINE, device=device)[:, :items]
 
 
 class ModelScorer:
@@ -115,6 +121,7 @@ class ModelScorer:
         reuse_memory: scores are overwritten by the next call of the same thread; faster, for callers that are done with
             them by then.
         bf16: compute the layers in bfloat16; our own model's scores of items stay float32, as rounded ones would tie.
+            A user alone and among others is then rounded in different ways, other than by a model in that type.
         compile: translate the layers by `torch.compile`; they then run for one thread at a time. The first request of
             one user, and the first of several, take about ten seconds more each; needs a C++ compiler on CPUs. New
             weights count; modules, hooks and settings of our own model are taken as they are at that request.
@@ -167,7 +174,6 @@ class ModelScorer:
             and reads_weight(model.lm_head)
         )
 
-    @torch.inference_mode(False)  # or what is made here could not be used outside of the caller's inference mode
     @torch.no_grad()
     def score(self, histories: Sequence[np.ndarray], memory: ScoreMemory | None = None) -> torch.Tensor:
         """`(B, V)` float32 logits of the next item over the tokens of the vocabulary, lowest for special ones; rows
@@ -180,13 +186,19 @@ class ModelScorer:
             histories: int tokens, oldest first; the last `window` of them are read.
             memory: where to write, for a request of several calls whose scores are not needed together.
         """
+        if torch.is_inference_mode_enabled():  # what is made in it could not be used outside of it
+            with torch.inference_mode(False):
+                return self.score(histories, memory)
         windows = [history[-self.window :] for history in histories]
-        with evaluation_mode(self.model), self.autocast():
-            if not self._reads_states():
-                return self.item_scores(self._ask(*self._inputs(windows), False))
+        reads_states = self._reads_states()
+        # To look for the device of a whole model takes as long as many an operation.
+        device = self.model.lm_head.weight.device if reads_states else input_device(self.model)
+        with evaluation_mode(self.model), self.autocast(device):
+            if not reads_states:
+                return self.item_scores(self._ask(*self._inputs(windows, device), False))
             users = max(len(windows), 1)
-            step = _USERS if self.model.device.type == "cpu" else users
-            parts = [self._inputs(windows[first : first + step]) for first in range(0, users, step)]
+            step = _USERS if device.type == "cpu" else users
+            parts = [self._inputs(windows[first : first + step], device) for first in range(0, users, step)]
             return self._score_states(torch.cat([self._ask(*part, True) for part in parts]), memory)
 
     def item_scores(self, logits: torch.Tensor) -> torch.Tensor:
@@ -194,10 +206,9 @@ class ModelScorer:
         items = item_range(self.model.config)
         return only_items(logits.float(), items)[:, : items[1]]
 
-    def autocast(self) -> contextlib.AbstractContextManager:
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
         """The precision of the layers."""
-        device = self.model.device.type
-        return torch.autocast(device, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        return torch.autocast(device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def _ask(self, *inputs: Any) -> torch.Tensor:
         """`_last`, as it is or translated."""
@@ -221,11 +232,12 @@ class ModelScorer:
         leave_out = {"last_only": True} if self.model.config._attn_implementation in ("eager", "sdpa") else {}
         return self.model.model(input_ids, **inputs, **leave_out).last_hidden_state[:, -1]
 
-    def _inputs(self, windows: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    def _inputs(
+        self, windows: Sequence[np.ndarray], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Tokens, mask and positions, each `(B, longest)`; without padding no mask is needed, and attention takes its
         faster way.
         """
-        device = input_device(self.model)
         if len({len(window) for window in windows}) == 1 and len(windows[0]):
             return torch.from_numpy(np.stack(windows).astype(np.int64, copy=False)).to(device), None, None
         lengths = np.array([len(window) for window in windows], np.int64)[:, None]
@@ -239,11 +251,12 @@ class ModelScorer:
         """`scoring_lsrm.score_items` without the rows that are left out, a block of items at a time."""
         weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
         first_item, last = item_range(self.model.config)
-        if memory is None:
-            memory = self._memory_of_thread() if self.reuse_memory else ScoreMemory()
-        scores = memory.room(len(states), last, weight.device)
-        step = _BLOCK if len(states) >= 32 else last  # a few users read the embeddings once in any case
-        with torch.autocast(weight.device.type, enabled=False):
+        if memory is None and self.reuse_memory:
+            memory = self._memory_of_thread()
+        rows, device = len(states), states.device
+        scores = _room(rows, last, device) if memory is None else memory.room(rows, last, device)
+        step = _BLOCK if rows >= 32 else last  # a few users read the embeddings once in any case
+        with maybe_autocast(device.type, enabled=False):
             for first in range(0, last, step):
                 block = slice(first, min(first + step, last))
                 torch.mm(states.float(), weight[block].float().t(), out=scores[:, block])

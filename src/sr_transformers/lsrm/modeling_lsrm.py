@@ -191,8 +191,7 @@ class LSRMPreTrainedModel(PreTrainedModel):
         last = before if new_num_tokens is None else new_num_tokens
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
         self.config.num_items = None if last == self.config.vocab_size else last - NUM_SPECIAL
-        if last != before:
-            self.config.items_fingerprint = None
+        self.config.items_fingerprint = self.config.items_fingerprint if last == before else None
         generation = getattr(self, "generation_config", None)
         if generation is not None and generation.suppress_tokens:  # what was no item may be one now
             generation.suppress_tokens = [token for token in generation.suppress_tokens if token < NUM_SPECIAL]

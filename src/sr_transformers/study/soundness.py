@@ -61,6 +61,8 @@ def reservations(
     tuning = plan.get("tuning")
     if tuning is None:
         add("untuned", "were trained at rates that no section `tuning` chose", list(records))
+    elif not tuning["dropouts"]:
+        add("untuned", "were trained at a dropout rate that no section `tuning` chose", list(records))
     for what, sizes in (tuning or {}).get("at_edge", {}).items():
         label = what.replace("_", " ")
         add("edge", f"have their best {label} at an edge of what was tried", sizes)

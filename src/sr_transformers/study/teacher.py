@@ -64,7 +64,7 @@ def sample_log(
         ValueError: if the model has another vocabulary, or fewer than 2 interactions are asked for.
         FileExistsError: if `output` holds something.
     """
-    check_vocabulary("the teacher", model.config.vocab_size, data)
+    check_vocabulary("the teacher", model.config, data)
     if interactions < 2:
         raise ValueError(f"interactions is {interactions}; a user has at least 2.")
     rng = np.random.default_rng(seed)
