@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 from test_laws import PARAMS
 
 from sr_transformers.scaling import fitting
-from sr_transformers.scaling.constraints import Constraints
+from sr_transformers.scaling.constraints import ConstrainedLaw, Constraints
 from sr_transformers.scaling.descent import DELTA, huber, minimum
 from sr_transformers.scaling.fitting import (
     BOUND_HIT,
@@ -48,6 +48,7 @@ def test_points_without_noise_give_the_law_back(name):
     assert found.status == CONVERGED
     assert found.params == pytest.approx(PARAMS[name], rel=1e-6)
     assert found.objective < 1e-20
+    assert 1 <= found.starts_agreeing <= found.starts == 9
 
 
 def test_the_minimum_is_the_one_of_another_optimizer():
@@ -259,8 +260,8 @@ def test_a_seed_draws_the_random_starts(monkeypatch):
 
     monkeypatch.setattr(fitting, "minimum", noted)
     points = points_on("n")
-    for law, seed in ((LAWS["n"], 5), ("n", 5), ("n", 6)):
-        fit(law, points, seed=seed)
+    for law, seed in ((LAWS["n"], {"seed": 0}), ("n", {}), ("n", {"seed": 6})):
+        fit(law, points, **seed)
     first, again, other = tried[:27], tried[27:54], tried[54:]
     assert len(other) == 27
     assert np.array_equal(first, again)
@@ -279,6 +280,10 @@ def test_the_best_start_of_the_grid_is_the_law_whose_exponents_stand_in_it():
     assert errors == sorted(errors)
     assert errors[1] > 1e-4
     assert [start.tolist() for start in grid_starts(bound, log_loss, 1)] == [starts[0].tolist()]
+    held = ConstrainedLaw(bound, Constraints({"alpha": 0.3}))
+    assert [start.tolist() for start in grid_starts(held, log_loss, 2)] == [
+        start[[0, 1, 2, 4]].tolist() for start in starts[:2]
+    ]
 
 
 @pytest.mark.parametrize("exponent", [0.03, 0.08, 0.15, 0.3, 0.5, 0.9, 1.5])
@@ -371,7 +376,8 @@ def test_what_is_fixed_needs_no_points():
     two = {name: values[[0, 0, 5, 5]] for name, values in GRIDS["n"].items()}
     assert "N has 2 distinct values" in fit("n", points_on("n", 0.001, columns=two), starts=1).reason
     found = fit("n", points_on("n", 0.001, columns=two), starts=1, constraints=exponent)
-    assert (found.status, found.num_parameters) == (CONVERGED, 2)
+    assert (found.status, found.num_parameters, found.constraints) == (CONVERGED, 2, exponent)
+    assert fit("n", points_on("n"), starts=1).constraints == Constraints()
     three = {name: values[:3] for name, values in GRIDS["n"].items()}
     assert fit("n", points_on("n", columns=three), starts=1).status == UNDER_DETERMINED
     assert fit("n", points_on("n", columns=three), starts=1, constraints=exponent).status == CONVERGED

@@ -45,7 +45,7 @@ def power(name="loss", law="power", params=(("A", 9.0), ("alpha", 0.05))):
 @pytest.mark.parametrize("largest", [1, 3])
 def test_what_is_held_out_is_what_the_others_say_of_it(largest):
     points = power()
-    held = hold_out_largest(points, "power", largest, draws=20, seed=3, level=0.8)
+    held = hold_out_largest(points, LAWS["power"], largest, draws=20, seed=3, level=0.8)
     order = np.argsort(points.columns["N"], kind="stable")
     rest, unseen = points.take(order[: -2 * largest]), points.take(order[-2 * largest :])
     fitted = fit("power", rest, seed=3)
@@ -123,7 +123,7 @@ def test_compute_optimal_is_the_closed_form_without_a_head():
     a, b = JOINT["alpha"], JOINT["beta"]
     g = (a * JOINT["A"] / (b * JOINT["B"])) ** (1 / (a + b))
     found = compute_optimal(JOINT, flops)
-    assert found["N"] == pytest.approx(g * (flops / 6) ** (b / (a + b)), rel=1e-4)
+    assert found["N"] == pytest.approx(g * (flops / 6) ** (b / (a + b)), rel=1e-6)
     assert 6 * found["N"] * found["D"] == pytest.approx(flops)
     assert found["head_share"] == pytest.approx(0, abs=1e-12)
 
@@ -148,6 +148,14 @@ def test_compute_optimal_is_the_lowest_point_of_the_loss_over_all_sizes(vocab_si
     assert found["D"] == pytest.approx(data[best], rel=3e-4)
     assert found["loss"] == pytest.approx(loss[best], rel=1e-9)
     assert found["head_share"] == pytest.approx(1 - 6 * found["N"] * found["D"] / flops, abs=1e-9)
+
+
+def test_all_of_a_budget_may_go_into_size_or_into_data():
+    """Where one of the two powers is all but nothing: one parameter at least, and one interaction at least."""
+    size = compute_optimal({**JOINT, "B": 1e-12}, 6e12)
+    assert (size["N"], size["D"]) == (pytest.approx(1e12, rel=1e-4), pytest.approx(1, rel=1e-4))
+    data = compute_optimal({**JOINT, "A": 1e-12}, 6e12)
+    assert (data["N"], data["D"]) == (pytest.approx(1, rel=1e-4), pytest.approx(1e12, rel=1e-4))
 
 
 def test_a_head_takes_its_share():
@@ -249,5 +257,6 @@ def test_epochs_are_worth_what_the_data_constrained_law_says():
     assert epochs_worth(params, size, unique, gains[0] * 1.01)["epochs"] == 1
     never = epochs_worth(params, size, unique, worth, most=10)
     assert (never["epochs"], never["loss"]) == (10.0, pytest.approx(loss(10)))
+    assert epochs_worth(params, size, unique, worth, most=12)["epochs"] == 12
     assert epochs_worth(params, size, unique, worth=0.0)["epochs"] == 1000
     assert epochs_worth(params, 1e6, 1e8) == epochs_worth(params, 1e6, 1e8, worth=0.01)
