@@ -385,6 +385,53 @@ def test_autocast_rounds_only_where_something_is_learnt():
     assert torch.equal(read, next_item_loss(states_in_bf16.float()[None], head, targets[None]))
 
 
+def test_the_softmax_of_bf16_states_is_summed_in_float32():
+    """Equal logits over V items: the loss is log V, and bf16 cannot count to 1,001."""
+    for kind in (torch.bfloat16, torch.float16):
+        hidden, weight = torch.ones(3, 4, dtype=kind, requires_grad=True), torch.zeros(3003, 4, requires_grad=True)
+        loss = full_softmax_loss(hidden, weight, torch.tensor([0, 1500, 3002]), block_items=1001)
+        assert loss.item() == pytest.approx(3 * math.log(3003), rel=1e-6)
+        with torch.no_grad():
+            assert full_softmax_loss(hidden[:1], weight, torch.tensor([7]), block_items=1001).item() == pytest.approx(
+                math.log(3003), rel=1e-6
+            )
+
+
+def test_sampling_takes_states_of_another_type_than_the_table():
+    hidden, weight, targets = states(n=6, v=12, d=4, dtype=torch.float32)
+    negatives, log_q = torch.tensor([3, 7, 7]), torch.full((3,), -math.log(12.0))
+    rounded = sampled_softmax_loss(hidden.bfloat16(), weight, targets, negatives, log_q)
+    assert rounded.dtype == torch.float32
+    exact = sampled_softmax_loss(hidden, weight, targets, negatives, log_q)
+    torch.testing.assert_close(rounded, exact, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_the_buffer_is_of_a_chunk_and_without_gradients_of_a_block(monkeypatch, learning):
+    """4,096 numbers are 51 rows of 80 items; where nothing is learnt a block of 16 items at a time will do."""
+    made = []
+    original = torch.empty
+
+    def watched(*size, **kwargs):
+        made.append(original(*size, **kwargs))
+        return made[-1]
+
+    hidden, weight, targets = states()
+    monkeypatch.setattr(loss_lsrm, "_CPU_SIZES", (1 << 12, 1024, 16))
+    monkeypatch.setattr(torch, "empty", watched)
+    with torch.set_grad_enabled(learning):
+        full_softmax_loss(hidden.repeat(3, 1), weight, 20 + targets.repeat(3) % 80, items=(20, 100))
+    assert [buffer.numel() for buffer in made] == [51 * 80 if learning else 51 * 16]
+
+
+def test_a_called_head_learns_from_states_that_do_not():
+    """As where all but the head is frozen."""
+    hidden, weight, targets = states()
+    head = called(weight=weight)
+    next_item_loss(hidden.detach()[None], head, targets[None]).backward()
+    torch.testing.assert_close(head.weight.grad, 2 * reference(hidden, 2 * weight, targets)[2] / 37)
+
+
 NONE = -100
 
 

@@ -354,6 +354,9 @@ def test_size_and_data_that_move_together_are_not_told_apart():
     params = {**PARAMS["joint"], "beta": PARAMS["joint"]["alpha"]}
     found = fit("joint", points_on("joint", 1e-3, params=params, columns=columns), starts=6)
     assert not found.usable
+    clean = fit("joint", points_on("joint", params=PARAMS["joint"], columns=columns), starts=2)
+    assert clean.status == DEGENERATE
+    assert clean.reason.endswith("): N and D move together, or alpha and beta are too small for these points to bend.")
 
 
 def test_points_that_cannot_be_fitted_are_refused():
@@ -374,6 +377,11 @@ def test_what_is_fixed_needs_no_points():
     assert fit("n", points_on("n", columns=three), starts=1, constraints=exponent).status == CONVERGED
     floor = Constraints({"E": PARAMS["n"]["E"]})
     assert "N has 2 distinct values" in fit("n", points_on("n", 0.001, columns=two), 1, constraints=floor).reason
+    amounts = points_on("joint", columns=grid(np.logspace(7, 10, 5), [1e9, 1e11]))
+    known = fit("joint", amounts, starts=1, constraints=Constraints({"beta": PARAMS["joint"]["beta"]}))
+    assert (known.status, known.params) == (CONVERGED, pytest.approx(PARAMS["joint"], rel=1e-6))
+    other = fit("joint", amounts, starts=1, constraints=Constraints({"alpha": PARAMS["joint"]["alpha"]}))
+    assert other.reason == "D has 2 distinct values: no curve can be told from a line; measure a third."
     two_points = {name: values[[0, 5]] for name, values in GRIDS["power"].items()}
     one = fit("power", points_on("power", columns=two_points), 1, constraints=Constraints({"alpha": 0.05}))
     assert one.params == pytest.approx(PARAMS["power"], rel=1e-6)
@@ -384,6 +392,7 @@ def test_one_amount_of_distinct_data_will_do_where_the_power_of_data_is_known():
     points = points_on("repeated", columns=columns)
     truth = PARAMS["repeated"]
     both = fit("repeated", points, starts=1, constraints=Constraints({"B": truth["B"], "beta": truth["beta"]}))
+    assert both.status == CONVERGED
     assert both.params == pytest.approx(truth, rel=1e-4)
     for name in ("B", "beta"):
         one = fit("repeated", points, starts=1, constraints=Constraints({name: truth[name]}))

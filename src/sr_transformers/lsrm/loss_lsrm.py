@@ -146,6 +146,8 @@ def full_softmax_loss(
         return hidden.sum() * 0.0 + weight.sum() * 0.0
     items = items or (0, weight.shape[0])
     rows, block = chunk_sizes(items[1] - items[0], hidden.device)
+    if not torch.is_grad_enabled():  # autograd would ask for gradients of all leaves that ever need them
+        hidden, weight = hidden.detach(), weight.detach()
     return _ChunkedCrossEntropy.apply(
         hidden.contiguous(), weight, targets, chunk_rows or rows, block_items or block, items
     )
