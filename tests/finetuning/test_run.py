@@ -65,7 +65,7 @@ def test_the_record_tells_where_it_came_from(finished, checkpoint):
     origin = record.recipe["origin"]
     items = {"known": 20, "new": 10, "dropped": 10, "by_nearest": 10, "by_mean": 0, "by_random": 0}
     assert origin["items"] == items
-    assert origin["model"] == str(checkpoint)
+    assert origin["model"] == checkpoint.name  # no path of this machine
     assert origin["weights_sha256"] == weights_sha256(AutoModelForCausalLM.from_pretrained(checkpoint))
     assert json.loads((folder / "settings.json").read_text())["origin"] == origin
 

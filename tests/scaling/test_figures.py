@@ -87,7 +87,7 @@ def test_a_figure_is_saved_twice_and_the_same_every_time(points, tmp_path):
 
 @pytest.mark.parametrize(("value", "text"), [(98_304, "98.3k"), (1.57e6, "1.57m"), (2e9, "2b"), (12, "12")])
 def test_numbers_are_short(value, text):
-    assert figures._short(value) == text
+    assert figures.short(value) == text
 
 
 def test_shapes_of_one_size_are_one_series():
