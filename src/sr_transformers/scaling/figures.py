@@ -213,6 +213,8 @@ def isoloss_figure(joint: Fit, points: Points, vocab_size: int, title: str) -> A
     up = np.geomspace(d.min() / 2, d.max() * 4, 80)
     grid_n, grid_d = np.meshgrid(across, up)
     loss = law_named("joint").predict(joint.params, {N: grid_n.ravel(), D: grid_d.ravel()}).reshape(grid_n.shape)
+    axes.set_xscale("log")  # before the labels: they cut gaps into the lines where these are drawn
+    axes.set_yscale("log")
     lines = axes.contour(grid_n, grid_d, loss, levels=12, colors="0.35", linewidths=0.8)
     axes.clabel(lines, fmt="%.2f", fontsize=7)
     axes.plot(n, d, "o", color=COLOURS[0], ms=4, label="runs")
@@ -221,8 +223,6 @@ def isoloss_figure(joint: Fit, points: Points, vocab_size: int, title: str) -> A
     inside = [one for one in frontier if across[0] <= one[N] <= across[-1] and up[0] <= one[D] <= up[-1]]
     axes.plot([one[N] for one in inside], [one[D] for one in inside], "--", color=COLOURS[1], lw=2,
               label="compute-optimal")  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
