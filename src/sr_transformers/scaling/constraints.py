@@ -67,7 +67,7 @@ class ConstrainedLaw(BoundLaw):
     def __init__(self, base: BoundLaw, constraints: Constraints):
         law = base.law
         constraints.check(law)
-        self.law, self.base, self.centres, self.x = law, base, base.centres, base.x
+        self.law, self._base, self.centres, self.x = law, base, base.centres, base.x
         self.num_powers = base.num_powers
         size, k = law.num_parameters, base.num_powers
         index = {name: place for place, name in enumerate(law.names)}
@@ -89,17 +89,20 @@ class ConstrainedLaw(BoundLaw):
         for one, other in constraints.tied:
             matrix[:, index[one]] += matrix[:, index[other]]
             matrix[:, index[other]] = 0.0
-        self.free = np.flatnonzero(np.abs(matrix).max(axis=0) > 0)  # the coordinates of theta that u is
-        self.matrix, self.offset = matrix[:, self.free], offset
+        self._free = np.flatnonzero(np.abs(matrix).max(axis=0) > 0)
+        self.matrix, self.offset = matrix[:, self._free], offset
         self.first = int(bool(base.first) and 0 in self.free)
 
-    def theta(self, u: np.ndarray) -> np.ndarray:
-        """The base law's coordinates."""
-        return self.matrix @ u + self.offset
+    @property
+    def base(self) -> BoundLaw:
+        return self._base
 
-    def inner(self, theta: np.ndarray) -> np.ndarray:
-        """u of the nearest allowed theta, by its free coordinates."""
-        return theta[self.free]
+    @property
+    def free(self) -> np.ndarray:
+        return self._free
+
+    def theta(self, free: np.ndarray) -> np.ndarray:
+        return self.matrix @ free + self.offset
 
     def limits(self, log_loss: np.ndarray) -> list[tuple[float, float]]:
         whole = self.base.limits(log_loss)

@@ -119,32 +119,28 @@ def fit(
 
 def grid_starts(bound: BoundLaw, log_loss: np.ndarray, keep: int = 3) -> list[np.ndarray]:
     """Best starts from a grid of exponents: with these fixed the law is linear in E and its coefficients."""
-    if isinstance(bound, ConstrainedLaw):
-        return [bound.inner(theta) for theta in grid_starts(bound.base, log_loss, keep)]
     loss = np.exp(log_loss)
-    k = bound.num_powers
+    first, k = bound.base.first, bound.num_powers
     grid = np.array([0.03, 0.08, 0.15, 0.3, 0.5, 0.9, 1.5])
     found: list[tuple[float, np.ndarray]] = []
     for exponents in np.stack(np.meshgrid(*[grid] * k), -1).reshape(-1, k):
-        basis = np.concatenate([np.ones((bound.first, len(loss))), np.exp(-exponents[:, None] * bound.x)]).T
+        basis = np.concatenate([np.ones((first, len(loss))), np.exp(-exponents[:, None] * bound.x)]).T
         solution = np.linalg.lstsq(basis / loss[:, None], np.ones(len(loss)), rcond=None)[0]
         solution = np.maximum(solution, 1e-4 * loss.min())
         error = float(np.abs(np.log(basis @ solution) - log_loss).sum())
         found.append((error, np.concatenate([np.log(solution), exponents])))
     found.sort(key=lambda one: one[0])
-    return [_with_repeats(theta, bound, 2.0) for _, theta in found[:keep]]
+    return [_start(theta, bound, 2.0) for _, theta in found[:keep]]
 
 
 def random_starts(bound: BoundLaw, log_loss: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Starts all over the place: any share of the loss for any term, exponents from 0.02 to 2."""
-    if isinstance(bound, ConstrainedLaw):
-        return [bound.inner(theta) for theta in random_starts(bound.base, log_loss, count, rng)]
-    k = bound.num_powers
+    first, k = bound.base.first, bound.num_powers
     top = float(log_loss.mean())
     return [
-        _with_repeats(
+        _start(
             np.concatenate(
-                [top + rng.uniform(-3.0, 0.0, bound.first + k), np.exp(rng.uniform(np.log(0.02), np.log(2.0), k))]
+                [top + rng.uniform(-3.0, 0.0, first + k), np.exp(rng.uniform(np.log(0.02), np.log(2.0), k))]
             ),
             bound,
             rng.uniform(0.0, 4.0),
@@ -153,9 +149,10 @@ def random_starts(bound: BoundLaw, log_loss: np.ndarray, count: int, rng: np.ran
     ]
 
 
-def _with_repeats(theta: np.ndarray, bound: BoundLaw, log_r: float) -> np.ndarray:
-    missing = bound.law.num_parameters - len(theta)
-    return np.concatenate([theta, np.full(missing, log_r)])
+def _start(powers: np.ndarray, bound: BoundLaw, log_r: float) -> np.ndarray:
+    """The free coordinates of floor and powers, and of log R_D and log R_N where the law has them."""
+    missing = bound.law.num_parameters - len(powers)
+    return bound.inner(np.concatenate([powers, np.full(missing, log_r)]))
 
 
 def _judge(
@@ -174,11 +171,9 @@ def _judge(
             f"{points.num_distinct(law)} distinct points for {len(theta)} parameters: the law passes through "
             "them whatever they are; measure more sizes or amounts of data."
         )
-    base = bound.base if isinstance(bound, ConstrainedLaw) else bound
-    every = base.log_loss(bound.theta(theta))[1] if isinstance(bound, ConstrainedLaw) else jacobian
-    chosen = bound.free.tolist() if isinstance(bound, ConstrainedLaw) else range(law.num_parameters)
-    k, first, names = base.num_powers, base.first, law.names
-    free = [names[place] for place in chosen]
+    every = bound.base.log_loss(bound.theta(theta))[1]  # by all coordinates, fixed ones too
+    k, first, names = bound.num_powers, bound.base.first, law.names
+    free = [names[place] for place in bound.free]
     if UNIQUE in law.variables and points.num_values(UNIQUE) == 1 and {"B", "beta"} & set(free):
         return UNDER_DETERMINED, (
             f"{UNIQUE} has one distinct value ({points.columns[UNIQUE][0]:g}): what repeated data are worth against "

@@ -116,6 +116,26 @@ class BoundLaw:
         self.num_powers = len(logs)
         self.first = int(law.has_floor)  # place of the first coefficient in theta
 
+    # What `constraints.ConstrainedLaw` does otherwise: here all coordinates are free.
+
+    @property
+    def base(self) -> "BoundLaw":
+        """The law with all its coordinates."""
+        return self
+
+    @property
+    def free(self) -> np.ndarray:
+        """Places, among the coordinates of `base`, of those that an optimizer moves."""
+        return np.arange(self.law.num_parameters)
+
+    def theta(self, free: np.ndarray) -> np.ndarray:
+        """All coordinates, from the free ones."""
+        return free
+
+    def inner(self, theta: np.ndarray) -> np.ndarray:
+        """The free coordinates of all."""
+        return theta[self.free]
+
     def limits(self, log_loss: np.ndarray) -> list[tuple[float, float]]:
         """Of theta: floors and powers from e^-16 of the smallest loss on, exponents from 0.001 to 5."""
         low, high = float(log_loss.min()), float(log_loss.max())
