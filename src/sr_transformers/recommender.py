@@ -14,7 +14,7 @@ from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
-from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, top_k_items
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen, top_k_items
 
 ItemId = str | int
 FALLBACKS = ("error", "popularity")
@@ -63,7 +63,7 @@ class Recommender:
         self.scorer = ModelScorer(model, bf16=bf16, compile=compile)
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
         check_same_items(model.config, items_fingerprint(self._item_of[NUM_SPECIAL:]), "the vocabulary")
-        self.exclude_seen: bool = getattr(model.config, "filter_seen", None) is not False
+        self.exclude_seen = excludes_seen(model.config)
         self.popular = popular_first(tokenizer)
         # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
         # the time of one user's request.

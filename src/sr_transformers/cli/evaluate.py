@@ -3,7 +3,7 @@
 import argparse
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import SEEN, at_least
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +15,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
     one.add_argument("--k", type=at_least(1), nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
-    one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
+    one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip
     one.add_argument("--bf16", action="store_true", help="compute the models' layers in bfloat16: faster, less exact")
@@ -40,7 +40,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     scorers: list = [open_scorer(one, data, options.bf16, options.compile) for one in checkpoints]
     for scorer, name in zip(scorers, shown_names([one.name for one in checkpoints]), strict=True):
         scorer.name = name
-    choice = {"auto": None, "remove": True, "keep": False}[options.seen]
+    choice = SEEN[options.seen]
     filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
     scorers += baselines(data)
     reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import SEEN, at_least
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,7 +12,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--history", nargs="+", required=True, metavar="ITEM", help="item ids, oldest first")
     one.add_argument("-k", type=at_least(1), default=10)
-    one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
+    one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="items of the history itself; auto does as the model's evaluation did")  # fmt: skip
     one.add_argument("--candidates", nargs="+", metavar="ITEM", help="recommend only from these")
     one.add_argument("--fallback", default="error", choices=("error", "popularity"), help="if no item is known")
@@ -29,7 +29,7 @@ def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
             f"--history: the model knows no item of {shown(options.history)}; give ids as they were in the log, or "
             "--fallback popularity for the most popular items."
         )
-    exclude_seen = {"auto": None, "remove": True, "keep": False}[options.seen]
+    exclude_seen = SEEN[options.seen]
     found = recommender.recommend(options.history, options.k, exclude_seen, options.candidates, options.fallback)
     for place, one in enumerate(found, 1):
         print(f"{place:3}  {one.item}  {one.probability:.4f}")

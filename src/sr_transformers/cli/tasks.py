@@ -3,7 +3,7 @@
 import argparse
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import SEEN, at_least
 
 _TASKS = (
     "overall",
@@ -30,7 +30,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
     one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
-    one.add_argument("--seen", choices=("auto", "remove", "keep"), default="auto",
+    one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip
     one.add_argument("--window", type=at_least(1), metavar="N", help="items a model reads; default: all that it can")
@@ -79,7 +79,7 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
         "month": options.month,
         "seed": options.seed,
         "draws": options.draws,
-        "filter_seen": {"auto": None, "remove": True, "keep": False}[options.seen],
+        "filter_seen": SEEN[options.seen],
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
     named, opened = [], []

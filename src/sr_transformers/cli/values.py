@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from sr_transformers.messages import shown
 
+# What --seen says, as `filter_seen` and `exclude_seen` take it.
+SEEN = {"auto": None, "remove": True, "keep": False}
+
 
 def at_least(minimum: int) -> Callable[[str], int]:
     """The type of an option that takes whole numbers from `minimum` on."""

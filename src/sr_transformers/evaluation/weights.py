@@ -1,7 +1,6 @@
 """What is looked at in files of weights and in the weights themselves, and how it is told."""
 
 import contextlib
-import json
 import logging
 import pickle
 import threading
@@ -15,6 +14,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
+
+from sr_transformers import records
 
 AGAIN = "Copy or download it again, or load another checkpoint of the run."
 _EARLIER = "Load a checkpoint from before, or train again with a lower learning rate."
@@ -76,9 +77,9 @@ def read_json(file: Path) -> dict[str, Any]:
         ValueError: if it is none; the message names the file.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # of characters too
-        raise ValueError(f"{file} is damaged or cut short ({error}). {AGAIN}") from error
+        content = records.read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged or cut short ({error.__cause__}). {AGAIN}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} is damaged: it holds no JSON object. {AGAIN}")
     return content

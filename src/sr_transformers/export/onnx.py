@@ -32,7 +32,7 @@ from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
-from sr_transformers.lsrm.scoring_lsrm import item_range, only_items
+from sr_transformers.lsrm.scoring_lsrm import excludes_seen, item_range, only_items
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")
@@ -156,7 +156,7 @@ def export_onnx(
             # numpy writes the weights and does not say why it could not.
             raise OSError(f"{output}: {error}; is the disk full? Nothing was left there.") from error
         tokenizer.save_pretrained(staging)
-        _set_default(staging / "model.onnx", "exclude_seen", getattr(model.config, "filter_seen", None) is not False)
+        _set_default(staging / "model.onnx", "exclude_seen", excludes_seen(model.config))
     return output / "model.onnx"
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers import Pipeline
 
 from .identity_lsrm import check_same_items, tokenizer_fingerprint
-from .scoring_lsrm import check_tokenizer, input_device, item_range, only_items, top_k_items
+from .scoring_lsrm import check_tokenizer, excludes_seen, input_device, item_range, only_items, top_k_items
 
 NEXT_ITEM = "next-item"
 BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
@@ -145,7 +145,7 @@ class NextItemPipeline(Pipeline):
 
     def preprocess(self, inputs, exclude_seen=None, exclude=()):
         if exclude_seen is None:
-            exclude_seen = getattr(self.model.config, "filter_seen", None) is not False
+            exclude_seen = excludes_seen(self.model.config)
         if isinstance(inputs, dict) and "history" not in inputs:
             raise ValueError(f"a dict needs the key 'history' with the item ids; this one has {list(inputs)}.")
         history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())

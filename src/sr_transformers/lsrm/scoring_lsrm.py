@@ -33,6 +33,12 @@ def item_range(config: Any) -> tuple[int, int]:
     return NUM_SPECIAL, config.vocab_size if num_items is None else NUM_SPECIAL + num_items
 
 
+def excludes_seen(config: Any) -> bool:
+    """Whether items of a user's own history are left out unless a request says otherwise: as the model was validated
+    and tested (`filter_seen` of its configuration), True for one that was not."""
+    return getattr(config, "filter_seen", None) is not False
+
+
 def check_tokenizer(num_tokens: int, config: Any) -> None:
     """Refuses a vocabulary with more or fewer items than a model has.
 
@@ -165,5 +171,5 @@ def input_device(model: Any) -> Any:
     return torch.device(next((device for device in devices if device is not None), "cpu"))
 
 
-__all__ = ["check_tokenizer", "input_device", "is_plain", "item_range", "only_items", "reads_weight", "score_items",
-           "shares_weight", "top_k_items", "wide"]  # fmt: skip
+__all__ = ["check_tokenizer", "excludes_seen", "input_device", "is_plain", "item_range", "only_items", "reads_weight",
+           "score_items", "shares_weight", "top_k_items", "wide"]  # fmt: skip
