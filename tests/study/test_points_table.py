@@ -23,3 +23,4 @@ def test_the_table_can_be_fitted_as_a_file(found, tmp_path):
     assert points.num_values("N") == 7
     assert len(points) == 42
     assert points.dropped == {"other rows of the table": 4}
+    assert not any("units" in warning for warning in points.warnings)  # D is distinct data, compute counts epochs
