@@ -27,13 +27,33 @@ def script():
 
 
 @pytest.mark.slow
+def _numbers_apart(entries: object) -> tuple[object, list[float]]:
+    """What entries say, with "#" for fractional numbers, and those numbers: their last digits depend on the BLAS."""
+    numbers: list[float] = []
+
+    def without(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: without(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [without(inner) for inner in value]
+        if isinstance(value, float):
+            numbers.append(value)
+            return "#"
+        return value
+
+    return without(entries), numbers
+
+
 def test_the_readme_says_what_the_kept_studies_say(script):
     shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", (ROOT / "README.md").read_text(), re.DOTALL)
     assert shown
     kept = script.studies()
     assert shown[1].strip() == script.text(kept).strip()
     entries = [entry for name, one in kept.items() for entry in summary(name, one)]
-    assert json.loads((RESULTS / "summary.json").read_text()) == json.loads(json.dumps(entries))
+    kept_words, kept_numbers = _numbers_apart(json.loads((RESULTS / "summary.json").read_text()))
+    words, numbers = _numbers_apart(entries)
+    assert kept_words == words
+    assert kept_numbers == pytest.approx(numbers, rel=1e-4, abs=1e-6)
     points = pl.read_parquet(RESULTS / "points.parquet")
     assert points.group_by("study").len().sort("study").rows() == [
         (name, len(kept[name].runs)) for name in sorted(kept)

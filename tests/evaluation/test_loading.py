@@ -1,6 +1,7 @@
 """What a folder holds is loaded whole or refused by name. Revisions and the Hub: tests/hub/test_revisions.py."""
 
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -239,6 +240,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("what", DAMAGE)
 def test_what_is_not_whole_is_refused_by_name(what, folder, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # or caplog hears nothing of it
     spoil, message = DAMAGE[what]
     spoil(folder)
     monkeypatch.chdir(folder)

@@ -108,11 +108,10 @@ def without_report() -> Iterator[None]:
         def filter(self, record: logging.LogRecord) -> bool:
             return record.thread != thread or "LOAD REPORT" not in record.getMessage()
 
-    quiet, handlers = NoReport(), list(logging.getLogger("transformers").handlers)
-    for handler in handlers:
-        handler.addFilter(quiet)
+    # where the table is logged, because handlers of the root hear of it too (transformers propagates where CI is set)
+    quiet, source = NoReport(), logging.getLogger("transformers.modeling_utils")
+    source.addFilter(quiet)
     try:
         yield
     finally:
-        for handler in handlers:
-            handler.removeFilter(quiet)
+        source.removeFilter(quiet)
