@@ -18,6 +18,7 @@ from sr_transformers.cli import (
     plan,
     prepare,
     publish,
+    recipes,
     recommend,
     scaling,
     tasks,
@@ -25,7 +26,7 @@ from sr_transformers.cli import (
 )
 
 # In the order of --help.
-COMMANDS = (prepare, data, plan, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
+COMMANDS = (prepare, data, plan, recipes, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
