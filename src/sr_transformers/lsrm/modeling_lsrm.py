@@ -18,7 +18,6 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -38,6 +37,7 @@ from .attention_lsrm import (
 )
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
+from .generation_lsrm import SlidingGenerationMixin
 from .loss_lsrm import next_item_loss, targets_after
 from .scoring_lsrm import item_range, score_items
 
@@ -304,7 +304,7 @@ class LSRMModel(LSRMPreTrainedModel):
             )
 
 
-class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
+class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
     """The decoder with its next-item head, tied to the item embeddings."""
 
     _auto_class = "AutoModelForCausalLM"
