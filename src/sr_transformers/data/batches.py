@@ -30,12 +30,12 @@ class WindowDataset(Dataset):
     predicts), and, if asked for, a list of the K whole training histories that they come from.
 
     Args:
-        pasts: whether to give whole histories; times: their moments, too, up to the end of the window.
+        past_inputs: of a model with `history`, which reads whole histories, and their moments up to the end of the
+            window if it needs them.
     """
 
-    def __init__(self, data: PreparedData, num_rows: int, pasts: bool = False, times: bool = False):
-        self.data, self.num_rows = data, num_rows
-        self.pasts, self.times = pasts, times
+    def __init__(self, data: PreparedData, num_rows: int, past_inputs: PastInputs | None = None):
+        self.data, self.num_rows, self.past_inputs = data, num_rows, past_inputs
 
     def __len__(self) -> int:
         return self.num_rows
@@ -43,9 +43,9 @@ class WindowDataset(Dataset):
     def __getitem__(self, windows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], list[Past]]:
         items, pasts = [], []
         for history, start, size in windows.tolist():
-            if self.pasts:
+            if self.past_inputs is not None:
                 whole = self.data.train_items(history, int(self.data.train_lengths[history]))
-                times = self.data.train_times(history, start + size) if self.times else None
+                times = self.data.train_times(history, start + size) if self.past_inputs.needs_times else None
                 pasts.append(Past(whole, times))
             items.append(self.data.train_items(history, start + size + 1, start))
         return windows, items, pasts
@@ -176,7 +176,11 @@ class PackingCollator:
     """
 
     def __init__(
-        self, width: int, layout: str = ROWS, last_only: bool = False, negatives: NegativeSampler | None = None,
+        self,
+        width: int,
+        layout: str = ROWS,
+        last_only: bool = False,
+        negatives: NegativeSampler | None = None,
         past_inputs: PastInputs | None = None,
     ):
         if layout not in (ROWS, FLAT):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from sr_transformers.data.transitions import later_transitions
-from sr_transformers.lsrm.configuration_lsrm import LAGS, LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.own_items_lsrm import Pasts
 
 
@@ -41,18 +41,18 @@ def pasts_of(
     times = None
     if pasts and pasts[0].times is not None:
         times = torch.from_numpy(np.concatenate([past.times for past in pasts]).astype(np.int64, copy=False)).to(device)
-    of_pasts = (torch.from_numpy(np.asarray(one, np.int64)).to(device) for one in (tokens, lengths, shown, lines, places))
-    return Pasts(*of_pasts, times)
+    tensors = [torch.from_numpy(np.asarray(one, np.int64)).to(device) for one in (lengths, shown, lines, places)]
+    return Pasts(torch.from_numpy(tokens).to(device), *tensors, times=times)
 
 
 class PastInputs:
     """Makes `history` and `clock` of training batches.
 
     Args:
-        config: of the model.
+        config: an `LSRMConfig`.
     """
 
-    def __init__(self, config: LSRMConfig):
+    def __init__(self, config: Any):
         self.needs_times = config.needs_times
         self.successors = "successors" in config.history
         self.clock = "clock" in config.history
@@ -69,7 +69,7 @@ class PastInputs:
         """
         starts, sizes = windows[:, 1], windows[:, 2]
         read = [
-            Past(past.items[:end], None if past.times is None else past.times[:end])
+            Past(past.items[:end], past.times[:end] if self.needs_times and past.times is not None else None)
             for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
         ]
         found = pasts_of(read, sizes, lines, places)

@@ -17,9 +17,9 @@ def successor_table(data: PreparedData, num_successors: int) -> dict[str, np.nda
         num_successors: K, successors kept of every item; of equally frequent ones those of the smaller tokens.
 
     Returns:
-        `successor_tokens` and `successor_counts`, `(LAGS, V, K)` int32: items that came `1 + lag` interactions after the
-        item, and how often, most frequent first; 0 where there are no more. `successor_totals`, `(LAGS, V)` int32: all
-        interactions that came so after the item.
+        `successor_tokens` and `successor_counts`, `(LAGS, V, K)` int32: items that came `1 + lag` interactions after
+        the item, and how often, most frequent first; 0 where there are no more. `successor_totals`, `(LAGS, V)` int32:
+        all interactions that came so after the item.
     """
     vocab_size = data.vocab_size
     shape = (LAGS, vocab_size, num_successors)

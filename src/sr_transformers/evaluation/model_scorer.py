@@ -228,7 +228,8 @@ class ModelScorer:
             scores = self._score_states(states, memory)
             if pasts and self.model.history is not None:
                 columns = _placed(pasts, 1, 1, device).columns(len(pasts), 1)
-                for rows, tokens, values in self.model.history(states[:, None], columns):
+                history: Any = self.model.history
+                for rows, tokens, values in history(states[:, None], columns):
                     scores.index_put_((rows, tokens), values, accumulate=True)
             return scores
 
@@ -274,14 +275,22 @@ class ModelScorer:
             )
         return [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
 
+    def past_inputs(
+        self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None, input_ids: torch.Tensor
+    ) -> dict[str, Any]:
+        """Inputs of the model beside `(B, T)` `input_ids`, the last tokens of these histories, to score what follows
+        their last one."""
+        pasts = self._pasts(histories, times) if self.reads_past else []
+        return self._past_inputs(pasts, input_ids, self.model.history is not None if pasts else False)
+
     def _past_inputs(self, pasts: Sequence[Past], input_ids: torch.Tensor, scores: bool) -> dict[str, Any]:
         """Further inputs of the model for these users; `scores`: the model adds the scores of single items itself."""
         if not pasts:
             return {}
         (batch, width), device = input_ids.shape, input_ids.device
-        found = {"history": _placed(pasts, 1, width, device).columns(batch, width)} if scores else {}
+        found: dict[str, Any] = {"history": _placed(pasts, 1, width, device).columns(batch, width)} if scores else {}
         if "clock" in self.model.config.history:
-            found["clock"] = _placed(pasts, self.window, width, device).clock(batch, width)
+            found["clock"] = _placed(pasts, width, width, device).clock(batch, width)
         return found
 
     def _inputs(

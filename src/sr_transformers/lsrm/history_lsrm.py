@@ -14,6 +14,7 @@ than that, and everything an entry holds was known when it was made.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,18 +61,28 @@ def _time_class(time: torch.Tensor) -> torch.Tensor:
     return torch.where(time > 0, _power(time * 16.0, _TIMES - 1) + 1, 0)
 
 
+class ZeroLinear(nn.Linear):
+    """A linear map that begins as zero: what it is for is not there at first."""
+
+
+class ZeroEmbedding(nn.Embedding):
+    """A table that begins as zero, likewise."""
+
+
 class LSRMClock(nn.Module):
     """Where in a basket an interaction stands, and how long after the basket before, as part of the input."""
 
     def __init__(self, config: LSRMConfig):
         super().__init__()
         self.time_unit = config.time_unit
-        self.items_so_far = nn.Embedding(_COUNTS, config.hidden_size)
-        self.time_before = nn.Embedding(_TIMES, config.hidden_size)
+        self.items_so_far = ZeroEmbedding(_COUNTS, config.hidden_size)
+        self.time_before = ZeroEmbedding(_TIMES, config.hidden_size)
 
     def forward(self, clock: torch.Tensor) -> torch.Tensor:
         """`(B, T, d)` to be added to the embeddings, of `(B, T, 2)` (`own_items_lsrm.Pasts.clock`)."""
-        return self.items_so_far(_count_class(clock[..., 0])) + self.time_before(_time_class(clock[..., 1] / self.time_unit))
+        return self.items_so_far(_count_class(clock[..., 0])) + self.time_before(
+            _time_class(clock[..., 1] / self.time_unit)
+        )
 
 
 class LSRMHistory(nn.Module):
@@ -88,11 +99,14 @@ class LSRMHistory(nn.Module):
         self.own_parts = [part for part in _CELLS if part in self.parts]
         cells = sum(_CELLS[part] for part in self.own_parts)
         if cells:
-            self.own_table = nn.Linear(config.hidden_size, cells)
+            self.own_table = ZeroLinear(config.hidden_size, cells)
         if "items" in self.parts:
-            self.item_table = nn.Embedding(config.vocab_size, 2)
+            self.item_table = ZeroEmbedding(config.vocab_size, 2)
+        self.successor_tokens: torch.Tensor
+        self.successor_counts: torch.Tensor
+        self.successor_totals: torch.Tensor
         if "successors" in self.parts:
-            self.successor_table = nn.Linear(config.hidden_size, LAGS * _SHARES * _SUPPORT)
+            self.successor_table = ZeroLinear(config.hidden_size, LAGS * _SHARES * _SUPPORT)
             shape = (LAGS, config.vocab_size, config.num_successors)
             self.register_buffer("successor_tokens", torch.zeros(shape, dtype=torch.int32))
             self.register_buffer("successor_counts", torch.zeros(shape, dtype=torch.int32))
@@ -125,7 +139,7 @@ class LSRMHistory(nn.Module):
         first = stretch.cumsum(0) - stretch
         place = torch.arange(int(stretch.sum()), device=begin.device) + spread(begin - first)
         rows = place + spread(columns["line"] * width)
-        since = None
+        since: Any = None
         counts = baskets = _count_class(columns["count"])
         if "time" in columns:
             baskets = _count_class(columns["baskets"])
@@ -190,7 +204,9 @@ class LSRMHistory(nn.Module):
         worth = _wide(self.successor_table(hidden)).reshape(-1)
         rows = row[entry]
         values = worth.index_select(0, rows * (LAGS * cells) + lag * cells + cell)
-        return ItemScores(rows, self.successor_tokens[lag].index_select(0, item)[entry, successor].long(), values * _GAIN)
+        return ItemScores(
+            rows, self.successor_tokens[lag].index_select(0, item)[entry, successor].long(), values * _GAIN
+        )
 
 
-__all__ = ["LSRMClock", "LSRMHistory"]
+__all__ = ["LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear"]

@@ -120,4 +120,4 @@ class LSRMDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + self.residual_dropout(transformed)
 
 
-__all__ = ["LSRMAttention", "LSRMDecoderLayer", "LSRMMLP"]
+__all__ = ["LSRMMLP", "LSRMAttention", "LSRMDecoderLayer"]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, initialization as init
+from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
@@ -27,11 +28,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
-from .history_lsrm import LSRMClock, LSRMHistory
+from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer
 from .loss_lsrm import next_item_loss, targets_after
-from .own_items_lsrm import pasts_in
+from .own_items_lsrm import last_of, pasts_in
 from .scoring_lsrm import item_range, score_items
 
 
@@ -84,6 +85,11 @@ class LSRMPreTrainedModel(PreTrainedModel):
             pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
             mean_resizing: how new rows begin, see transformers.
         """
+        if any(part in ("items", "successors") for part in self.config.history):
+            raise ValueError(
+                "a model whose history counts by item (items, successors) cannot be resized; `finetune`, or "
+                "`finetuning.vocabulary`, gives it another vocabulary."
+            )
         before = item_range(self.config)[1]
         last = before if new_num_tokens is None else new_num_tokens
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
@@ -94,12 +100,14 @@ class LSRMPreTrainedModel(PreTrainedModel):
             generation.suppress_tokens = [token for token in generation.suppress_tokens if token < NUM_SPECIAL]
         return embeddings
 
-
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, LSRMClock | LSRMHistory):  # which begin as if they were not there
-            for tensor in (*module.parameters(), *module.buffers()):
-                init.zeros_(tensor)
+        if isinstance(module, ZeroEmbedding | ZeroLinear):
+            for parameter in module.parameters():
+                init.zeros_(parameter)
+        elif isinstance(module, LSRMHistory):  # counts that whoever trains fills in
+            for buffer in module.buffers():
+                init.zeros_(buffer)
 
 
 class LSRMModel(LSRMPreTrainedModel):
@@ -283,7 +291,9 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        extra = self._item_scores(hidden_states, history, input_ids, attention_mask, position_ids)
+        extra = []
+        if self.history is not None:
+            extra = self._item_scores(hidden_states, history, input_ids, attention_mask, position_ids)
         loss = None
         if labels is not None or shift_labels is not None:
             targets, count = targets_after(labels, shift_labels, attention_mask, num_items_in_batch)
@@ -315,6 +325,17 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
+    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, **kwargs):
+        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds."""
+        inputs = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
+        if self.history is not None:
+            mask = kwargs.get("attention_mask")
+            mask = torch.ones_like(input_ids) if mask is None else mask
+            width = inputs["input_ids"].shape[1]
+            inputs["history"] = last_of(input_ids, mask != 0, width).columns(len(input_ids), width)
+        return inputs
+
+    @torch.compiler.disable  # its sizes depend on the values
     def _item_scores(
         self,
         hidden_states: torch.Tensor,
@@ -323,8 +344,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
     ) -> list[ItemScores]:
-        if self.history is None:
-            return []
+        assert self.history is not None
         if history is None:
             if input_ids is None or self.config.needs_times:
                 raise ValueError("this model reads what users did before, and when: pass history.")

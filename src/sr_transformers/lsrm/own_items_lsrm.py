@@ -137,4 +137,16 @@ def pasts_in(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, posit
     return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, begins // width, begins % width)
 
 
-__all__ = ["Pasts", "pasts_in"]
+def last_of(ids: torch.Tensor, mask: torch.Tensor, width: int) -> Pasts:
+    """The pasts in the rows of `(B, L)` ids, of which the last interaction alone has a place: the last of `width`.
+
+    Args:
+        mask: `(B, L)`, false for padding, on whichever side.
+    """
+    lengths = mask.sum(1)
+    rows = torch.arange(len(ids), device=ids.device)
+    shown = lengths.clamp(max=1)
+    return Pasts(ids[mask], lengths, shown, rows, width - shown)
+
+
+__all__ = ["Pasts", "last_of", "pasts_in"]

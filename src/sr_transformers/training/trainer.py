@@ -113,8 +113,7 @@ class LSRMTrainer(Trainer):
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         width = self.window if args.row_width is None else args.row_width
-        reads_past = bool(getattr(model.config, "history", ()))
-        past_inputs = PastInputs(model.config) if reads_past else None
+        past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
         collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives, past_inputs)
         self.sampler = EpochBatchSampler(
             data.train_lengths,
@@ -132,9 +131,7 @@ class LSRMTrainer(Trainer):
             model=model,
             args=args,
             data_collator=collator,
-            train_dataset=WindowDataset(
-                data, self.sampler.num_rows, reads_past, reads_past and model.config.needs_times
-            ),
+            train_dataset=WindowDataset(data, self.sampler.num_rows, past_inputs),
             eval_dataset=TargetDataset(data, "validation"),
             processing_class=data.tokenizer,
             callbacks=[self.phases, *(callbacks or [])],
