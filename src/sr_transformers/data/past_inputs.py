@@ -41,8 +41,11 @@ def pasts_of(
     times = None
     if pasts and pasts[0].times is not None:
         times = torch.from_numpy(np.concatenate([past.times for past in pasts]).astype(np.int64, copy=False)).to(device)
-    tensors = [torch.from_numpy(np.asarray(one, np.int64)).to(device) for one in (lengths, shown, lines, places)]
-    return Pasts(torch.from_numpy(tokens).to(device), *tensors, times=times)
+
+    def there(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, np.int64)).to(device)
+
+    return Pasts(there(tokens), there(lengths), there(shown), there(lines), there(places), times)
 
 
 class PastInputs:

@@ -311,12 +311,13 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             skip_logits = self.training and loss is not None
         logits = None
         if not skip_logits:
-            places = torch.arange(hidden_states.shape[1], device=hidden_states.device)[None, :, None]
-            places = slice_logits_to_keep(places, logits_to_keep)[0, :, 0]
-            logits = self.score_items(hidden_states[:, places])
+            logits = self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep))
             if extra:
-                extra = [one.at(places, hidden_states.shape[1]) for one in extra]
-                logits = add_scores(logits.flatten(0, 1), extra).view_as(logits)
+                width = hidden_states.shape[1]
+                places = torch.arange(width, device=hidden_states.device)[None, :, None]
+                places = slice_logits_to_keep(places, logits_to_keep)[0, :, 0]
+                added = add_scores(logits.flatten(0, 1), [one.at(places, width) for one in extra])
+                logits = added.view(logits.shape)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
