@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, pipeline
 
 from sr_transformers import Recipe, Recommender, Session, prepare, train
 from sr_transformers.data.fractions import FractionOfData
@@ -72,7 +72,7 @@ def test_the_folder_holds_all_of_it(log, run):
     record, folder = run
     model = Checkpoint(folder).model()
     report = evaluate(ModelScorer(model), log)
-    assert report["metrics"]["loss"] == pytest.approx(record.reports[0]["metrics"]["loss"], rel=1e-5)
+    assert report["metrics"]["loss"] == pytest.approx(record.reports[0]["metrics"]["loss"], rel=2e-4)
     assert model.config.time_unit == time_unit(log)
     for name, table in successor_table(log, 8).items():
         assert torch.equal(getattr(model.history, name), torch.from_numpy(table))
@@ -134,17 +134,15 @@ def test_pipeline_and_generate_read_ids_alone(log, ids_run):
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(log, run, tmp_path):
     """Everything that history needs is made anew from log and checkpoint."""
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
-
-    from transformers import TrainerCallback
 
     class StopAfter(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):
             if state.epoch >= 3:
-                raise Stop
+                raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(recipe(HISTORY_PARTS), log, tmp_path / "run", callbacks=[StopAfter()])
     train(recipe(HISTORY_PARTS), log, tmp_path / "run")
     whole, resumed = (Checkpoint(folder).model().state_dict() for folder in (run[1], tmp_path / "run"))
