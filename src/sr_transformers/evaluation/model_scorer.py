@@ -230,7 +230,7 @@ class ModelScorer:
                 columns = _placed(pasts, 1, 1, device).columns(len(pasts), 1)
                 history: Any = self.model.history
                 for rows, tokens, values in history(states[:, None], columns):
-                    scores.index_put_((rows, tokens), values, accumulate=True)
+                    scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
             return scores
 
     def item_scores(self, logits: torch.Tensor) -> torch.Tensor:

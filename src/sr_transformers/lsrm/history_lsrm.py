@@ -46,19 +46,22 @@ def _wide(values: torch.Tensor) -> torch.Tensor:
 
 
 def _count_class(count: torch.Tensor) -> torch.Tensor:
-    """Class of a count, 1 or more."""
+    """Class of a count, 1 or more; int32."""
     bounds = torch.tensor(COUNT_BOUNDS[1:], device=count.device, dtype=count.dtype)
-    return torch.bucketize(count.contiguous(), bounds, right=True)
+    return torch.bucketize(count.contiguous(), bounds, right=True, out_int32=True)
 
 
 def _power(value: torch.Tensor, classes: int) -> torch.Tensor:
-    """Class of a number, 1 or more: its power of 2, rounded down."""
-    return value.clamp(min=1.0).log2().floor().clamp(max=classes - 1).long()
+    """Class of a number: its power of 2, rounded down, from 0 on; int32.
+
+    Read off the exponent of the float32, in a tenth of the time of a logarithm.
+    """
+    return (value.float().clamp(min=1.0).view(torch.int32) >> 23).clamp(max=classes + 126) - 127
 
 
 def _time_class(time: torch.Tensor) -> torch.Tensor:
-    """Class of a time in usual intervals; 0 for no time at all."""
-    return torch.where(time > 0, _power(time * 16.0, _TIMES - 1) + 1, 0)
+    """Class of a time in usual intervals; 0 for no time at all. int32."""
+    return (_power(time * 16.0, _TIMES - 1) + 1) * (time > 0)
 
 
 class ZeroLinear(nn.Linear):
@@ -130,15 +133,18 @@ class LSRMHistory(nn.Module):
         return found
 
     def _own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
-        width = hidden.shape[1]
+        # Whole numbers are int32 and every column is looked up by one index: several times faster on CPUs.
         begin, stretch = columns["begin"], (columns["end"] - columns["begin"]).clamp(min=0)
+        number = torch.arange(len(begin), device=begin.device, dtype=torch.int32)
+        column = number.repeat_interleave(stretch, output_size=int(stretch.sum()))
+        first = begin - (stretch.cumsum(0) - stretch)  # place of a pair, less its number
+        pair = torch.arange(len(column), device=begin.device, dtype=torch.int32)
 
         def spread(of_column: torch.Tensor) -> torch.Tensor:
-            return of_column.repeat_interleave(stretch)
+            of_column = of_column if of_column.is_floating_point() else of_column.int()
+            return of_column.index_select(0, column)
 
-        first = stretch.cumsum(0) - stretch
-        place = torch.arange(int(stretch.sum()), device=begin.device) + spread(begin - first)
-        rows = place + spread(columns["line"] * width)
+        rows = pair + spread(first + columns["line"] * hidden.shape[1])
         since: Any = None
         counts = baskets = _count_class(columns["count"])
         if "time" in columns:
@@ -150,18 +156,18 @@ class LSRMHistory(nn.Module):
             begins, offset = rows * self.own_table.out_features, 0
             for part in self.own_parts:
                 if part == "recency":
-                    steps = (place - spread(columns["place"])).float()
-                    cell = _power(steps + 1.25, _STEPS) + spread(counts * _STEPS)
+                    steps = pair + spread(first - columns["place"])
+                    cell = _power(steps + 1.25, _STEPS) + spread(counts * _STEPS + offset)
                 elif part == "baskets":
-                    cell = _time_class(since / self.time_unit) + spread(baskets * _TIMES)
+                    cell = _time_class(since / self.time_unit) + spread(baskets * _TIMES + offset)
                 elif part == "intervals":
-                    cell = self._interval_cell(columns, since, spread)
+                    cell = self._interval_cell(columns, since, spread) + offset
                 else:
-                    before = spread(columns["before"])
-                    last, second = (columns["recent"][lag].reshape(-1).index_select(0, rows) for lag in (0, 1))
-                    cell = torch.where(before == last, 1, torch.where(before == second, 2, 0))
-                    cell = cell * (before >= NUM_SPECIAL)
-                values = values + worth.index_select(0, begins + (cell + offset))
+                    before = spread(columns["before"].masked_fill(columns["before"] < NUM_SPECIAL, -1))
+                    recent = columns["recent"].int()
+                    last, second = (before == recent[lag].reshape(-1).index_select(0, rows) for lag in (0, 1))
+                    cell = last + 2 * (second & ~last).int() + offset
+                values = values + worth.index_select(0, begins + cell)
                 offset += _CELLS[part]
         if "items" in self.parts:
             of_item = _wide(self.item_table(columns["token"]))
@@ -178,35 +184,35 @@ class LSRMHistory(nn.Module):
         baskets = columns["baskets"]
         intervals = (baskets - 1).clamp(min=1) / (columns["time"] - columns["first"]).clamp(min=1e-9)
         ratio = _power((since * spread(intervals)).square() * 32.0, _RATIOS)
-        regular = (baskets >= 3).long() + (baskets >= 6).long()
-        cell = ratio * _REGULAR + spread(regular)
-        return torch.where((since > 0) & spread(baskets > 1), cell, _RATIOS * _REGULAR)
+        regular = (baskets >= 3).int() + (baskets >= 6).int()
+        known = (since > 0) & spread(baskets > 1).bool()
+        return torch.where(known, ratio * _REGULAR + spread(regular), _RATIOS * _REGULAR)
 
     def _successors(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor], lag: int) -> ItemScores:
-        item = columns["recent"][lag].reshape(-1)
-        row = (item >= NUM_SPECIAL).nonzero()[:, 0]
-        item = item[row]
+        places = hidden.shape[0] * hidden.shape[1]
+        items = columns["recent"][lag].reshape(-1)
+        known = (items >= NUM_SPECIAL).nonzero()[:, 0]
+        item = items.index_select(0, known)
         counts, totals = (table[lag].index_select(0, item) for table in (self.successor_counts, self.successor_totals))
+        tokens = self.successor_tokens[lag].index_select(0, item)
         if f"later_rows_{lag}" in columns:  # in training: what the user did from the target on
-            later = columns[f"later_rows_{lag}"]
-            place = row.new_zeros(hidden.shape[0] * hidden.shape[1]).index_put((row,), torch.arange(len(row)).to(row))
-            of_row = place[later]
-            totals = totals.index_add(0, of_row, -torch.ones_like(later, dtype=totals.dtype))
-            same = self.successor_tokens[lag][item[of_row]] == columns[f"later_tokens_{lag}"][:, None]
+            entry = items.new_zeros(places).index_copy(0, known, torch.arange(len(known), device=known.device))
+            later = entry.index_select(0, columns[f"later_rows_{lag}"])
+            totals = totals.index_add(0, later, -torch.ones_like(later, dtype=totals.dtype))
+            same = tokens.index_select(0, later) == columns[f"later_tokens_{lag}"].int()[:, None]
             which, successor = same.nonzero(as_tuple=True)
-            taken = torch.ones_like(which, dtype=counts.dtype)
-            counts = counts.index_put((of_row[which], successor), -taken, accumulate=True)
-        entry, successor = (counts > 0).nonzero(as_tuple=True)
-        counts = counts[entry, successor]
-        share = _power(totals[entry].float() / counts, _SHARES)
-        cell = share * _SUPPORT + (counts >= 2).long() + (counts >= 4).long()
+            taken = later[which] * tokens.shape[1] + successor
+            gone = torch.ones_like(taken, dtype=counts.dtype)
+            counts = counts.reshape(-1).index_add(0, taken, -gone).view_as(counts)
+        share = _power(totals[:, None] / counts.clamp(min=1), _SHARES)
         cells = _SHARES * _SUPPORT
+        row = known.int()[:, None]
+        cell = share * _SUPPORT + (counts >= 2) + (counts >= 4) + row * (LAGS * cells) + lag * cells
+        left = (counts > 0).reshape(-1).nonzero()[:, 0]
         worth = _wide(self.successor_table(hidden)).reshape(-1)
-        rows = row[entry]
-        values = worth.index_select(0, rows * (LAGS * cells) + lag * cells + cell)
-        return ItemScores(
-            rows, self.successor_tokens[lag].index_select(0, item)[entry, successor].long(), values * _GAIN
-        )
+        values = worth.index_select(0, cell.reshape(-1).index_select(0, left))
+        rows = row.expand_as(counts).reshape(-1).index_select(0, left)
+        return ItemScores(rows, tokens.reshape(-1).index_select(0, left), values * _GAIN)
 
 
 __all__ = ["LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear"]
