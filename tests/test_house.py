@@ -16,7 +16,7 @@ ORDER = [
     {"hub"},
     {"training"},
     {"recommender", "planning"},
-    {"session"},
+    {"session", "recommendation_lists"},
     {"study", "finetuning"},
     {"export", "demo"},
     {"cli"},
