@@ -172,3 +172,15 @@ def test_growth_measures_what_it_names(monkeypatch):
     points = [{"value": x, "per_second": 3 / x, "bytes": 5 * x**2} for x in (1, 10, 1000)]
     assert growth.exponents(points, "per_second") == {"all": -1.0, "last_two": -1.0}
     assert growth.exponents(points, "bytes") == {"all": 2.0, "last_two": 2.0}
+
+
+def test_the_page_on_lists_shows_what_was_measured():
+    pytest.importorskip("lightgbm")
+    pytest.importorskip("ranx")
+    reranking = module("reranking")
+    found = json.loads(reranking.RESULT.read_text())
+    page = reranking.PAGE.read_text(encoding="utf-8")
+    assert f"<!-- reranking -->\n{reranking.table(found)}\n<!-- /reranking -->" in page
+    assert f"{found['data']['users']} users" in page
+    assert f"it has {found['users_learned_from']} lists" in page
+    assert found["model"] == pytest.approx(found["evaluate"])
