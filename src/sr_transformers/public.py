@@ -102,6 +102,20 @@ def plain(text: object) -> str:
     return re.sub(r"[|`]|\](?=[(\[:])", lambda sign: f"&#{ord(sign[0])};", text)
 
 
+def html_table(rows: Iterable[Sequence[object]], head: Sequence[object] = ()) -> str:
+    """A table as notebooks show it; whatever stands in a cell is shown as text.
+
+    >>> html_table([("items", "<3")])
+    '<table><tbody><tr><td>items</td><td>&lt;3</td></tr></tbody></table>'
+    """
+
+    def row(cells: Sequence[object], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    top = f"<thead>{row(head, 'th')}</thead>" if head else ""
+    return f"<table>{top}<tbody>{''.join(row(cells, 'td') for cells in rows)}</tbody></table>"
+
+
 def harmless_cell(value: object) -> object:
     """A table's cell that no spreadsheet takes for a formula; numbers stay numbers.
 

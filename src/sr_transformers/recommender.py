@@ -74,6 +74,13 @@ class Recommender:
         known = enumerate(self._item_of[NUM_SPECIAL:], NUM_SPECIAL)
         self._token_of = {name: token for token, item in known for name in (item, str(item))}
 
+    def __repr__(self) -> str:
+        seen = "left out" if self.exclude_seen else "recommended again"
+        return (
+            f"Recommender({type(self.model).__name__}, {len(self._item_of) - NUM_SPECIAL:,} items, window "
+            f"{self.scorer.window}, seen items are {seen})"
+        )
+
     @classmethod
     def from_pretrained(
         cls,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr_transformers.public import shown_command
+from sr_transformers.public import html_table, shown_command
 
 RUN_FILE = "run.json"
 
@@ -76,7 +76,7 @@ def source_commit() -> str | None:
     return head + ("+changes" if changed.stdout.strip() else "")
 
 
-@dataclass
+@dataclass(repr=False)
 class RunRecord:
     """One training run.
 
@@ -132,6 +132,29 @@ class RunRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     validation: dict[str, float] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        best = "".join(f", test {name} {value:.4f}" for name, value in self._test_metrics().items())
+        return (
+            f"RunRecord({self.name}: N = {self.num_non_embedding_parameters:,}, D = {self.num_train_interactions:,}, "
+            f"{self.epochs:g} epochs, seed {self.seed}{best})"
+        )
+
+    def _repr_html_(self) -> str:
+        names = list(self._test_metrics())
+        rows = [
+            (
+                report["model"],
+                *(f"{report['metrics'][name]:.4f}" if name in report["metrics"] else "" for name in names),
+            )
+            for report in self.reports
+        ]
+        return html_table([(repr(self),)]) + (html_table(rows, ("model", *names)) if rows else "")
+
+    def _test_metrics(self) -> dict[str, float]:
+        """The model's metrics that a short line has room for."""
+        metrics = self.reports[0]["metrics"] if self.reports else {}
+        return {name: metrics[name] for name in ("hr@10", "ndcg@10", "mrr", "loss") if name in metrics}
 
     def save(self, folder: str | Path) -> Path:
         """Writes run.json into a folder."""

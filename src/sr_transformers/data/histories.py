@@ -29,6 +29,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from sr_transformers.data.manifest import MANIFEST, Files, check_contents, check_sizes, read_manifest
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint, tokenizer_fingerprint
+from sr_transformers.public import html_table
 
 
 def shard_name(shard: int, shards: int) -> str:
@@ -140,6 +141,22 @@ class PreparedData:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __repr__(self) -> str:
+        counts = self.manifest["counts"]
+        return (
+            f"{type(self).__name__}({str(self.path)!r}: {counts['users']:,} users, {counts['items']:,} items, "
+            f"{counts['interactions']:,} interactions, split {self.manifest['split']})"
+        )
+
+    def _repr_html_(self) -> str:
+        targets = ((f"{split} targets", f"{self.num_targets(split):,}") for split in ("validation", "test"))
+        counts = self.manifest["counts"]
+        rows = [(name, f"{counts[name]:,}") for name in ("users", "items", "interactions")]
+        return html_table(
+            [*rows, ("training interactions", f"{self.num_train_interactions:,}"), *targets,
+             ("split", self.manifest["split"])], ("prepared log", self.path)
+        )  # fmt: skip
 
     def items(self, history: int, stop: int, start: int = 0) -> np.ndarray:
         """Tokens `start .. stop - 1` of a history, int32, oldest first; a view of the file."""
