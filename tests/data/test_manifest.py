@@ -189,7 +189,7 @@ def test_verify_names_all_files_that_are_damaged_and_counts_the_sound_ones(sound
     size = sum((tmp_path / "data" / name).stat().st_size for name in files)
     assert main(["data", "verify", str(tmp_path / "data")]) == 0
     assert f"{len(files)} files of {size:,} bytes" in capsys.readouterr().out
-    assert len(files) == sum(path.is_file() for path in (tmp_path / "data").rglob("*")) - 1  # less the manifest
+    assert len(files) == sum(path.is_file() for path in (tmp_path / "data").rglob("*")) - 2  # less manifest and card
     (tmp_path / "data" / "test.arrow").unlink()
     flip(HISTORIES, 0.5)(tmp_path / "data")
     with pytest.raises(ValueError, match=rf"{HISTORIES} has other contents .*; .*test.arrow is missing. {FIX}"):

@@ -28,10 +28,17 @@ def load(tmp_path_factory):
         ("ndcg", {}, (1 + 1 / 2) / 3),
         ("ndcg", {"k": 2}, 1 / 3),
         ("mrr", {}, (1 + 1 / 3 + 1 / 11) / 3),
+        ("mrr", {"k": 10}, (1 + 1 / 3) / 3),
     ],
 )
 def test_metrics_by_hand(load, name, arguments, expected):
     assert load(name).compute(predictions=RANKS, **arguments) == {name: pytest.approx(expected)}
+
+
+def test_they_combine(load):
+    together = evaluate.combine([load("hit_rate"), load("ndcg"), load("mrr")])
+    expected = {"hit_rate": 2 / 3, "ndcg": (1 + 1 / 2) / 3, "mrr": (1 + 1 / 3) / 3}
+    assert together.compute(predictions=RANKS, k=10) == pytest.approx(expected)
 
 
 def test_batches_add_up(load):

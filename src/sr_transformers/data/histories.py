@@ -13,6 +13,7 @@ A prepared folder holds
     test.arrow        likewise
     items.parquet     a row per token from 2 on: item_id, train_count
     tokenizer/        the item vocabulary for AutoTokenizer, with the training counts
+    README.md         a card, by which `datasets.load_dataset` finds the three tables; may be changed or missing
 """
 
 import hashlib

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from sr_transformers import __version__
 from sr_transformers.data import interactions, sources, splits
+from sr_transformers.data.card import write_card
 from sr_transformers.data.engine import DuckDBEngine, Engine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
@@ -177,6 +178,7 @@ def write(
         "counts": counts,
     }
     write_manifest(folder, manifest)
+    write_card(folder, manifest)
 
 
 def versions(engine: Engine) -> dict[str, str]:
