@@ -15,7 +15,9 @@ def trainer_for(data, output, **more):
         output_dir=str(output), max_steps=2, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
         disable_tqdm=True, **more,
     )  # fmt: skip
-    return LSRMTrainer(model, arguments, data)
+    return LSRMTrainer(
+        model, arguments, train_dataset=data.train_dataset(), eval_dataset=data.eval_dataset("validation")
+    )
 
 
 def test_a_recipe_that_pushes(hub, prepared, tmp_path):

@@ -48,7 +48,10 @@ def test_validation_on_unknown_items_alone_is_refused_before_anything_is_written
 def test_the_trainer_looks_too(all_unknown, tmp_path):
     arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), disable_tqdm=True)
     trainer = LSRMTrainer(
-        LSRMForCausalLM(LSRMConfig(vocab_size=all_unknown.vocab_size, **MODEL)), arguments, all_unknown
+        LSRMForCausalLM(LSRMConfig(vocab_size=all_unknown.vocab_size, **MODEL)),
+        arguments,
+        train_dataset=all_unknown.train_dataset(),
+        eval_dataset=all_unknown.eval_dataset("validation"),
     )
     with pytest.raises(ValueError, match="all 8 validation targets lie outside"):
         trainer.train()

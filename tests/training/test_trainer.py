@@ -12,7 +12,7 @@ from transformers.trainer_callback import TrainerCallback
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.checkpoints import last_complete_checkpoint
-from sr_transformers.training.trainer import TargetDataset, _layout
+from sr_transformers.training.trainer import _layout
 
 
 def make(data, folder, *callbacks, dropout=0.1, **arguments):
@@ -39,7 +39,13 @@ def make(data, folder, *callbacks, dropout=0.1, **arguments):
         attention_dropout=dropout,
     )
     args = LSRMTrainingArguments(output_dir=str(folder), **{**defaults, **arguments})
-    return LSRMTrainer(LSRMForCausalLM(config), args, data, list(callbacks))
+    return LSRMTrainer(
+        LSRMForCausalLM(config),
+        args,
+        train_dataset=data.train_dataset(),
+        eval_dataset=data.eval_dataset("validation"),
+        callbacks=list(callbacks),
+    )
 
 
 def weights(trainer):
@@ -155,7 +161,7 @@ def test_validation_is_a_mean_over_targets_and_keeps_no_logits(markov_prepared, 
         target = int(data.items(history, position + 1)[-1])
         by_hand.append(-model(ids).logits[0, -1].log_softmax(-1)[target].item())
     assert metrics["eval_loss"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-5)
-    assert trainer.evaluate(TargetDataset(data, "test"), metric_key_prefix="test")["test_hr@50"] == 1.0
+    assert trainer.evaluate(data.eval_dataset("test"), metric_key_prefix="test")["test_hr@50"] == 1.0
 
 
 def test_training_learns(markov_prepared, tmp_path):
@@ -241,7 +247,7 @@ def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypat
             seen.append(scores.clone())
             return scores
 
-    monkeypatch.setattr("sr_transformers.training.trainer.ModelScorer", Watched)
+    monkeypatch.setattr("sr_transformers.training.ranked.ModelScorer", Watched)
     trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
     trainer.evaluate()
     assert seen
@@ -320,7 +326,12 @@ def test_deepspeed_cannot_switch_optimizers(markov_prepared, tmp_path, monkeypat
 def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):
     trainer = make(markov_prepared, tmp_path)
     with pytest.raises(ValueError, match=r"the model has \d+ tokens, the prepared log \d+"):
-        LSRMTrainer(trainer.model, trainer.args, prepared)
+        LSRMTrainer(
+            trainer.model,
+            trainer.args,
+            train_dataset=prepared.train_dataset(),
+            eval_dataset=prepared.eval_dataset("validation"),
+        )
 
 
 @pytest.mark.parametrize("name", ["pad_token_id", "unk_token_id"])
@@ -328,4 +339,4 @@ def test_a_special_token_of_the_model_that_is_an_item_of_the_log_is_refused(mark
     trainer = make(markov_prepared, tmp_path)
     setattr(trainer.model.config, name, 7)
     with pytest.raises(ValueError, match=f"the model's {name} is 7, an item of the log, in which this token is"):
-        LSRMTrainer(trainer.model, trainer.args, markov_prepared)
+        LSRMTrainer(trainer.model, trainer.args, train_dataset=markov_prepared.train_dataset())

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sr_transformers.data.examples import IGNORE
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import EpochPlan
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 
-IGNORE = -100  # transformers' label for "no target here"
 ROWS, FLAT = "rows", "flat"
 
 

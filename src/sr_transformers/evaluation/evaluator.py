@@ -32,6 +32,7 @@ def add_users(
     filter_seen: bool,
     shard: tuple[int, int] = (0, 1),
     progress: bool = False,
+    ranks: np.ndarray | None = None,
 ) -> None:
     """Ranks the targets of a split and adds them to `totals`.
 
@@ -41,6 +42,7 @@ def add_users(
         split: "test" or "validation".
         filter_seen: take the items of a user's own history out of the ranking.
         shard: (i, n): only every n-th target, from the i-th on; for n processes that share the work.
+        ranks: `(M,)` int64, filled with the rank of every target that is ranked here (-1: missed); None: not kept.
 
     Raises:
         ValueError: as `check_scorer`.
@@ -52,10 +54,13 @@ def add_users(
     for start in range(0, data.num_targets(split), _BLOCK):
         block = data.targets(split, start, start + _BLOCK)[index::count]
         # Users of like length side by side: a model pads less.
-        block = block[np.argsort(block[:, 1], kind="stable")]
+        order = np.argsort(block[:, 1], kind="stable")
         for first in range(0, len(block), batch_size):
-            rows = block[first : first + batch_size]
-            _add_batch(totals, scorer, data, rows, filter_seen)
+            places = order[first : first + batch_size]
+            rows = block[places]
+            found = _add_batch(totals, scorer, data, rows, filter_seen)
+            if ranks is not None:
+                ranks[start + index + count * places] = found
             bar.update(len(rows) * count)
     bar.close()
 
@@ -95,12 +100,15 @@ def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: Prep
     return data.filters_seen(choice if choice is not None or not said else said.pop())
 
 
-def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:
+def _add_batch(
+    totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool
+) -> np.ndarray:
     known = [known_items(data, history, position) for history, position in rows.tolist()]
     ranking, losses = rank_histories(
         scorer, known, target_tokens(data, rows), known if filter_seen else None, totals.ks
     )
     totals.add(ranking.ranks, None if losses is None else losses[~np.isnan(losses)], ranking.top)
+    return ranking.ranks
 
 
 def known_items(data: PreparedData, history: int, stop: int, start: int = 0) -> np.ndarray:

@@ -319,6 +319,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+        # Tied weights are stored once; the Trainer warns of what a checkpoint lacks unless it stands here.
+        self._keys_to_ignore_on_save = {"lm_head.weight"} if config.tie_word_embeddings else None
 
     @can_return_tuple
     def forward(
@@ -331,7 +333,6 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        shift_labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         negative_ids: torch.LongTensor | None = None,
         negative_log_q: torch.FloatTensor | None = None,
@@ -346,6 +347,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
                 what else is no item (the unknown token) needs -100.
             logits_to_keep: only the last so many positions get logits (0: all), or a tensor of positions.
             shift_labels: `(B, T)` int64, the item *after* each position, -100 for no target; used instead of `labels`.
+                By name only: a Trainer wants a value for every parameter whose name has "label" in it.
             num_items_in_batch: number of targets to divide the summed loss by; None: those of this call. transformers'
                 Trainer counts labels without looking at the mask: see `loss_lsrm.targets_after`.
             negative_ids: `(S,)` int64 and negative_log_q: `(S,)`: sampled instead of full softmax (see
@@ -357,6 +359,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             `loss` in nats per target, over all items and nothing else; `logits` `(B, T or logits_to_keep, V)`, float32
             (float64 for a model in that), lowest for what is no item (`scoring_lsrm`).
         """
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -379,11 +382,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
                 negative_log_q,
                 item_range(self.config),
             )
-        if skip_logits is None:
-            skip_logits = self.training and loss is not None
-        logits = None
-        if not skip_logits:
-            logits = self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep))
+        skip_logits = self.training and loss is not None if skip_logits is None else skip_logits
+        logits = None if skip_logits else self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep))
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -57,7 +57,7 @@ def finish(
     """
     arguments, data, model = trainer.args, trainer.prepared, trainer.model
     start = time.perf_counter()
-    totals = trainer.rank(trainer.targets("test"), DEFAULT_KS)
+    totals, _ = trainer.rank(data.eval_dataset("test"), DEFAULT_KS)
     filter_seen = data.filters_seen(arguments.filter_seen)
     reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
     model.generation_config = generation_config(model.config)

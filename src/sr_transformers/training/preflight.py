@@ -15,17 +15,20 @@ _BLOCK = 1 << 12  # targets looked at a time
 _LEAST = 8
 
 
-def check_validation(data: PreparedData) -> None:
+def check_validation(data: PreparedData, split: str = "validation") -> None:
     """Refuses to begin a run whose validation could not tell better weights from worse ones.
 
+    Args:
+        split: what it validates on.
+
     Raises:
-        ValueError: if the log has no validation targets, or if all of them lie outside the vocabulary.
+        ValueError: if the log has no such targets, or if all of them lie outside the vocabulary.
     """
-    total = data.num_targets("validation")
+    total = data.num_targets(split)
     for start in range(0, total, _BLOCK):
-        if (target_tokens(data, data.targets("validation", start, start + _BLOCK)) != UNK_ID).any():
+        if (target_tokens(data, data.targets(split, start, start + _BLOCK)) != UNK_ID).any():
             return
-    what = f"all {total:,} validation targets lie outside the item vocabulary" if total else "no validation targets"
+    what = f"all {total:,} {split} targets lie outside the item vocabulary" if total else f"no {split} targets"
     raise ValueError(
         f"{data.path}: {what}, so nothing would say which weights are best. Prepare the log with another split (for a "
         "temporal one: another moment), or train without validation: --eval_strategy no --save_strategy no "

@@ -79,7 +79,13 @@ def train(
         settings = run_settings(model, arguments, data, origin)
         with arguments.main_process_first(local=False):
             checkpoint = _check_output(output_dir, settings)
-        trainer = LSRMTrainer(model, arguments, data, callbacks)
+        trainer = LSRMTrainer(
+            model,
+            arguments,
+            train_dataset=data.train_dataset(),
+            eval_dataset=data.eval_dataset("validation"),
+            callbacks=callbacks,
+        )
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         start = time.perf_counter()
         with _settings_kept(output_dir, settings) if arguments.process_index == 0 else contextlib.nullcontext():
