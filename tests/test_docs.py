@@ -1,24 +1,40 @@
 """Every Python block of the pages in docs/ runs, block after block, in a folder that has what the page expects."""
 
+import importlib.util
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from sr_transformers import Recipe, train
+from sr_transformers.columns import ITEM
 from sr_transformers.data import synthetic
 from sr_transformers.data.prepare import prepare
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with what the pages begin with: a prepared log and a small model of it."""
+    path = tmp_path_factory.mktemp("docs")
+    log = synthetic.generate(num_users=120, num_items=30, num_successors=3, mean_length=12)
+    data = prepare(log.with_columns(pl.format("i{}", ITEM).alias(ITEM)), path / "prepared" / "events")
+    model = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
+    train(Recipe("tiny", model, {"num_train_epochs": 2, "disable_tqdm": True}), data, path / "runs" / "events")
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_run(page, tmp_path):
-    log = synthetic.generate(num_users=120, num_items=30, num_successors=3, mean_length=12)
-    prepare(log, tmp_path / "prepared" / "events")
+def test_the_blocks_of_a_page_run(page, folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks or "```python" not in page.read_text(encoding="utf-8")
     (tmp_path / "page.py").write_text("\n".join(blocks))
@@ -27,3 +43,12 @@ def test_the_blocks_of_a_page_run(page, tmp_path):
         [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+
+
+def test_the_preferences_table_says_what_the_records_say():
+    spec = importlib.util.spec_from_file_location("recipe", PAGES[0].parent.parent / "recipes" / "preferences.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    records = [json.loads(path.read_text()) for path in sorted(recipe.RESULTS.glob("*.json"))]
+    assert len(records) == 2
+    assert recipe.table(records) in recipe.PAGE.read_text()
