@@ -19,6 +19,7 @@ from sr_transformers.data import interactions, sources, splits
 from sr_transformers.data.engine import DuckDBEngine, Engine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
+from sr_transformers.data.lists import unrolled
 from sr_transformers.data.manifest import write_manifest
 from sr_transformers.data.spark import SparkEngine
 from sr_transformers.data.staging import check_output, staged
@@ -95,7 +96,7 @@ def prepare(
         work = Path(tempfile.mkdtemp(prefix=".work-", dir=staging))
         running: Engine = ENGINES[engine](work)
         try:
-            running.load(log, columns, min_rating is not None)
+            running.load(unrolled(log, columns, min_rating is not None, work), columns, min_rating is not None)
             sound = interactions.make_sound(running, log.name, filters, time_unit)
             user_ids, rows = sorted_on_disk(running, sound, work)
         finally:
