@@ -59,6 +59,8 @@ SHOWN = (
     "loss",
 )
 
+HEADLINES = ("hr@10", "ndcg@10", "mrr", "coverage@10", "loss")  # those that stand in metadata
+
 
 def display(metric: str) -> str:
     """A metric's name for readers.
