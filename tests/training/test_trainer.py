@@ -282,6 +282,7 @@ class FlashLike:
         ("sdpa", "auto", "rows"),
         ("eager", "flat", "flat"),
         ("flash_attention_2", "auto", "flat"),
+        ("kernels-community/flash-attn2", "auto", "flat"),
         ("flex_attention", "auto", "flat"),
         ("flex_attention", "rows", "rows"),
     ],

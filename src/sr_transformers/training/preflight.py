@@ -10,9 +10,28 @@ from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.evaluator import target_tokens
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 
+# By these a launcher says how many processes there are.
+_WORLD = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _BLOCK = 1 << 12  # targets looked at a time
 # Bytes per parameter that no training does without: float32 weights and their gradients.
 _LEAST = 8
+
+
+def check_launch() -> None:
+    """Refuses to be the only process where `accelerate launch` was asked for several.
+
+    Without a configuration file that says how, accelerate takes `--cpu --num_processes 2` and starts one process. It
+    then leaves an address for several to meet at, and does not say that there are any.
+
+    Raises:
+        ValueError: with the command that starts them.
+    """
+    alone = not any(name in os.environ for name in _WORLD)
+    if alone and "ACCELERATE_MIXED_PRECISION" in os.environ and {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        raise ValueError(
+            "accelerate was asked for several processes and has started one, because it needs a configuration file to "
+            "know how: accelerate launch --config_file recipes/accelerate/cpu.yaml ... (ddp.yaml for GPUs)."
+        )
 
 
 def check_validation(data: PreparedData, split: str = "validation") -> None:

@@ -33,7 +33,7 @@ from sr_transformers.training.binding import bind
 from sr_transformers.training.checks import check_arguments
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import TrainingPhases
-from sr_transformers.training.preflight import check_validation
+from sr_transformers.training.preflight import check_launch, check_validation
 from sr_transformers.training.progress import TrainingProgress
 from sr_transformers.training.ranked import RankingTrainer
 
@@ -82,6 +82,7 @@ class LSRMTrainer(RankingTrainer):
     ):
         self.prepared = _log_behind(args, train_dataset, eval_dataset)
         if self.prepared is not None:
+            check_launch()
             for name, given in (
                 ("compute_loss_func", compute_loss_func),
                 ("preprocess_logits_for_metrics", preprocess_logits_for_metrics),
