@@ -1,6 +1,7 @@
 """Every Python block of the pages in docs/ runs, block after block, in a folder that has what the page expects."""
 
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import transformers
+from transformers.cli.serving import model_manager
 
 from sr_transformers import Recipe, train
 from sr_transformers.columns import ITEM
 from sr_transformers.data import synthetic
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.vocabulary import build_tokenizer
 
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
 
@@ -52,3 +56,17 @@ def test_the_preferences_table_says_what_the_records_say():
     records = [json.loads(path.read_text()) for path in sorted(recipe.RESULTS.glob("*.json"))]
     assert len(records) == 2
     assert recipe.table(records) in recipe.PAGE.read_text()
+
+
+def test_why_transformers_serve_fails_is_still_so():
+    """Should one of these change, the page on clients is to be mended."""
+    assert not hasattr(transformers, "LSRMForCausalLM")
+    source = inspect.getsource(model_manager.ModelManager._load_model)
+    assert "getattr(transformers, config.architectures[0])" in source
+    assert build_tokenizer(["a", "b"]).chat_template is None
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -1,4 +1,4 @@
-"""`report_to: trackio` and its Space, by a stand-in for the package, which does not allow the pillow of the test set."""
+"""`report_to: trackio` and its Space, by a stand-in: the package does not allow the pillow of the test set."""
 
 import contextvars
 import sys
