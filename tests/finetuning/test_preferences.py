@@ -148,3 +148,6 @@ def test_what_cannot_be_written_as_text_is_refused(tokenizer, folder):
     model = trl_model(LSRMForCausalLM.from_pretrained(folder))
     with pytest.raises(ValueError, match="the head has a bias already"):
         trl_model(model)
+    reads_more = LSRMForCausalLM(LSRMConfig(vocab_size=22, hidden_size=16, num_hidden_layers=1, history=["recency"]))
+    with pytest.raises(ValueError, match=r"it adds scores to those of its head, and TRL would train without them"):
+        trl_model(reads_more)

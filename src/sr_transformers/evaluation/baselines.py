@@ -18,8 +18,9 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL
 class Scorer(Protocol):
     """What can be evaluated. `gives_log_probabilities`: log-softmax of the scores is the model's distribution.
 
-    A scorer that knows them may say two things more: `items_fingerprint`, which items its tokens stand for (a log of
-    other items is refused), and `filter_seen`, how it was ranked before (the default of `evaluate`).
+    A scorer may say three things more: `items_fingerprint`, which items its tokens stand for (a log of other items is
+    refused), `filter_seen`, how it was ranked before (the default of `evaluate`), and `needs_times`: `score` then takes
+    `times`, the moments of the interactions of each history, in the log's unit.
     """
 
     name: str

@@ -63,8 +63,14 @@ def trl_model(model: PreTrainedModel) -> PreTrainedModel:
     over all rows is the same for both items.
 
     Raises:
-        ValueError: if the head has a bias of its own, or has been made ready before.
+        ValueError: if the head has a bias of its own, or has been made ready before, or if the model adds scores to
+            those of its head (`history`), of which TRL knows nothing.
     """
+    if getattr(model.config, "history", ()):
+        raise ValueError(
+            f"the model has history {list(model.config.history)}: it adds scores to those of its head, and TRL would "
+            "train without them. Take a model without history, or LSRMTrainer."
+        )
     head: Any = model.get_output_embeddings()
     if head.bias is not None:
         raise ValueError("the head has a bias already: this model was made ready before, or is of another kind.")

@@ -23,6 +23,7 @@ from sr_transformers.data.batches import (
 from sr_transformers.data.examples import EvalDataset, TrainDataset
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import LAST_POSITION
+from sr_transformers.data.past_inputs import PastInputs
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
@@ -167,8 +168,9 @@ class LSRMTrainer(RankingTrainer):
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         layout = _layout(args, model)
+        self._past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
         self.data_collator = self._own_collator or PackingCollator(
-            width, layout, args.objective == LAST_POSITION, negatives
+            width, layout, args.objective == LAST_POSITION, negatives, self._past_inputs
         )
         self.sampler = EpochBatchSampler(
             data.train_lengths,
@@ -194,7 +196,7 @@ class LSRMTrainer(RankingTrainer):
         if self.prepared is None or self.sampler is None:
             return super().get_train_dataloader()  # which refuses to train without a train_dataset
         return EpochDataLoader(
-            WindowDataset(self.prepared, self.sampler.num_rows),
+            WindowDataset(self.prepared, self.sampler.num_rows, self._past_inputs),
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
