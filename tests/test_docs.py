@@ -54,7 +54,7 @@ def test_the_preferences_table_says_what_the_records_say():
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     records = [json.loads(path.read_text()) for path in sorted(recipe.RESULTS.glob("*.json"))]
-    assert len(records) == 2
+    assert records
     assert recipe.table(records) in recipe.PAGE.read_text()
 
 

@@ -35,7 +35,7 @@ OPTIONAL = {
     "torchao",
 }
 TRAVELS_WITH = {
-    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "math", "numbers",
+    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "itertools", "math", "numbers",
     "pathlib", "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
