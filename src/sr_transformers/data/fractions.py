@@ -77,6 +77,10 @@ class FractionOfData(PreparedData):
         first = int(self._first[history])
         return self.items(history, first + stop, first + start)
 
+    def train_times(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        first = int(self._first[history])
+        return self.timestamps(history, first + stop, first + start)
+
     def window(self, window: int) -> int:
         """Items that a model of this window may read: fewer for a fraction of the context, at least 1."""
         return max(round(self.fraction * window), 1) if self.of == CONTEXT else window

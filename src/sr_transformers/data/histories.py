@@ -149,6 +149,10 @@ class PreparedData:
         """Tokens `start .. stop - 1` of the part of a history that may be trained on (here: its beginning)."""
         return self.items(history, stop, start)
 
+    def train_times(self, history: int, stop: int, start: int = 0) -> np.ndarray:
+        """Moments of `train_items`, as `timestamps`."""
+        return self.timestamps(history, stop, start)
+
     def timestamps(self, history: int, stop: int, start: int = 0) -> np.ndarray:
         """Moments of the interactions `start .. stop - 1` of a history, int64 in the log's unit of time; a view."""
         return self._timestamps.slice(history, start, stop)

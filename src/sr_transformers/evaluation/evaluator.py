@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.past_inputs import Past
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, MISSED, RankingTotals
@@ -32,6 +33,7 @@ def add_users(
     filter_seen: bool,
     shard: tuple[int, int] = (0, 1),
     progress: bool = False,
+    ranks: np.ndarray | None = None,
 ) -> None:
     """Ranks the targets of a split and adds them to `totals`.
 
@@ -41,6 +43,7 @@ def add_users(
         split: "test" or "validation".
         filter_seen: take the items of a user's own history out of the ranking.
         shard: (i, n): only every n-th target, from the i-th on; for n processes that share the work.
+        ranks: `(M,)` int64, filled with the rank of every target that is ranked here (-1: missed); None: not kept.
 
     Raises:
         ValueError: as `check_scorer`.
@@ -52,10 +55,13 @@ def add_users(
     for start in range(0, data.num_targets(split), _BLOCK):
         block = data.targets(split, start, start + _BLOCK)[index::count]
         # Users of like length side by side: a model pads less.
-        block = block[np.argsort(block[:, 1], kind="stable")]
+        order = np.argsort(block[:, 1], kind="stable")
         for first in range(0, len(block), batch_size):
-            rows = block[first : first + batch_size]
-            _add_batch(totals, scorer, data, rows, filter_seen)
+            places = order[first : first + batch_size]
+            rows = block[places]
+            found = _add_batch(totals, scorer, data, rows, filter_seen)
+            if ranks is not None:
+                ranks[start + index + count * places] = found
             bar.update(len(rows) * count)
     bar.close()
 
@@ -95,18 +101,23 @@ def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: Prep
     return data.filters_seen(choice if choice is not None or not said else said.pop())
 
 
-def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:
-    known = [known_items(data, history, position) for history, position in rows.tolist()]
-    ranking, losses = rank_histories(
-        scorer, known, target_tokens(data, rows), known if filter_seen else None, totals.ks
-    )
+def _add_batch(
+    totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool
+) -> np.ndarray:
+    known = [known_past(scorer, data, history, position) for history, position in rows.tolist()]
+    seen = [past.items for past in known] if filter_seen else None
+    ranking, losses = rank_histories(scorer, known, target_tokens(data, rows), seen, totals.ks)
     totals.add(ranking.ranks, None if losses is None else losses[~np.isnan(losses)], ranking.top)
+    return ranking.ranks
 
 
-def known_items(data: PreparedData, history: int, stop: int, start: int = 0) -> np.ndarray:
-    """Tokens `start .. stop - 1` of a history that are in the vocabulary, oldest first."""
-    items = data.items(history, stop, start)
-    return items[items != UNK_ID]
+def known_past(scorer: Scorer, data: PreparedData, history: int, stop: int) -> Past:
+    """The first `stop` interactions of a history, less those with items outside the vocabulary; with their moments for
+    a scorer that reads them."""
+    items = data.items(history, stop)
+    known = items != UNK_ID
+    times = data.timestamps(history, stop)[known] if getattr(scorer, "needs_times", False) else None
+    return Past(items[known], times)
 
 
 def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
@@ -116,7 +127,7 @@ def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
 
 def rank_histories(
     scorer: Scorer,
-    shown: Sequence[np.ndarray],
+    shown: Sequence[Past],
     targets: np.ndarray,
     seen: Sequence[np.ndarray] | None,
     ks: Sequence[int],
@@ -124,7 +135,7 @@ def rank_histories(
     """Ranks one batch of B targets; the only way from a scorer to ranks.
 
     Args:
-        shown: tokens that the scorer reads, per user.
+        shown: what the scorer reads of each user.
         targets: `(B,)` int64 tokens.
         seen: tokens to take out of each user's ranking, or None.
         ks: cut-offs; the largest says how many tokens `Ranking.top` lists.
@@ -136,7 +147,10 @@ def rank_histories(
     Raises:
         ValueError: if a score is NaN.
     """
-    scores = scorer.score(shown)
+    times = {}
+    if getattr(scorer, "needs_times", False):
+        times = {"times": [past.times for past in shown]}
+    scores = scorer.score([past.items for past in shown], **times)
     target = torch.from_numpy(targets).to(scores.device)
     losses = None
     summaries = log_partition(scores) if scorer.gives_log_probabilities else scores.amax(1)

@@ -54,4 +54,4 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan | NotRun:
 
 def _pass(data: PreparedData, users: np.ndarray, length: int, options: TaskOptions) -> Pass:
     rows = np.stack([users, data.lengths[users] - 1], axis=1)
-    return ranking_pass(f"cold_start/{length}", data, rows, options, lambda _, items: items[-length:])
+    return ranking_pass(f"cold_start/{length}", data, rows, options, lambda _, past: past.last(length))

@@ -38,7 +38,7 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan | NotRun:
     return Plan(
         f"Test targets from the {length} most recent items, by whether the target's domain occurs among them (mix) or "
         "does not (diff).",
-        (ranking_pass(KEY, data, rows, options, lambda _, items: items[-length:]),),
+        (ranking_pass(KEY, data, rows, options, lambda _, past: past.last(length)),),
         tuple(groups),
         options.headlines,
         {"domains": list(data.domain_names)},

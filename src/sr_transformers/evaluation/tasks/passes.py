@@ -5,16 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.past_inputs import Past
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.evaluator import known_items, rank_histories, target_tokens
+from sr_transformers.evaluation.evaluator import known_past, rank_histories, target_tokens
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.evaluation.tasks.exposure import list_popularity
 from sr_transformers.evaluation.tasks.task import Outcome, Pass, TaskOptions
 
 TEST = "test"
 
-# From (row of the user, known items before the target) to what the scorer reads.
-Shown = Callable[[int, np.ndarray], np.ndarray]
+# From (row of the user, known past before the target) to what the scorer reads.
+Shown = Callable[[int, Past], Past]
 
 
 def test_pass(data: PreparedData, options: TaskOptions) -> Pass:
@@ -47,11 +48,11 @@ def _rank(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpt
     size = rows_of_scores(data.vocab_size)
     for start in range(0, len(rows), size):
         index = order[start : start + size]
-        seen = [known_items(data, user, position) for user, position in rows[index].tolist()]
-        read = seen
+        read = known = [known_past(scorer, data, user, position) for user, position in rows[index].tolist()]
         if shown is not None:
-            read = [shown(user, items) for user, items in zip(rows[index, 0].tolist(), seen, strict=True)]
-        ranking, loss = rank_histories(scorer, read, targets[index], seen if filter_seen else None, cut_offs)
+            read = [shown(user, past) for user, past in zip(rows[index, 0].tolist(), known, strict=True)]
+        seen = [past.items for past in known] if filter_seen else None
+        ranking, loss = rank_histories(scorer, read, targets[index], seen, cut_offs)
         ranks[index] = ranking.ranks
         top[index, : ranking.top.shape[1]] = ranking.top
         if loss is not None:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.past_inputs import Past
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.tasks.passes import TEST, ranking_pass, test_pass
 from sr_transformers.evaluation.tasks.task import Group, Plan, TaskOptions
@@ -17,24 +18,26 @@ from sr_transformers.evaluation.tasks.task import Group, Plan, TaskOptions
 CLEAN, DELETED, PADDED = "clean", "deleted", "padded"
 
 
-def perturb(user: int, items: np.ndarray, rate: float, vocab_size: int, seed: int, padded: bool) -> np.ndarray:
-    """The perturbed history, int32.
+def perturb(user: int, past: Past, rate: float, vocab_size: int, seed: int, padded: bool) -> Past:
+    """The perturbed history; what stays or is replaced keeps its moment.
 
     What happens to it depends on the seed, the user and the history alone: every model reads the same, and the two
     ways to delete hit the same items.
 
     Args:
         user: row of the log.
-        items: `(T,)` known tokens.
+        past: of known items.
         rate: probability that an item is hit.
         padded: put `PAD_ID` where an item is deleted.
     """
-    rng = np.random.default_rng([seed, user])
+    items, rng = past.items, np.random.default_rng([seed, user])
     fate = rng.random(len(items))
     strangers = rng.integers(NUM_SPECIAL, vocab_size, len(items), dtype=np.int32)
     changed = np.where(fate < rate / 2, strangers, items)
     deleted = (fate >= rate / 2) & (fate < rate)
-    return np.where(deleted, np.int32(PAD_ID), changed) if padded else changed[~deleted]
+    if padded:
+        return Past(np.where(deleted, np.int32(PAD_ID), changed), past.times)
+    return Past(changed[~deleted], None if past.times is None else past.times[~deleted])
 
 
 def plan(data: PreparedData, options: TaskOptions) -> Plan:

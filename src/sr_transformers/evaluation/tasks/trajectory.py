@@ -11,7 +11,7 @@ import numpy as np
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.evaluator import known_items, rank_histories
+from sr_transformers.evaluation.evaluator import known_past, rank_histories
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.evaluation.tasks.exposure import list_popularity
 from sr_transformers.evaluation.tasks.task import Group, NotRun, Outcome, Pass, Plan, TaskOptions
@@ -58,13 +58,13 @@ def _run(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpti
     size = rows_of_scores(data.vocab_size)
     for start in range(0, len(rows), size):
         index = order[start : start + size]
-        histories = [known_items(data, user, position + 1) for user, position in rows[index].tolist()]
+        pasts = [known_past(scorer, data, user, position + 1) for user, position in rows[index].tolist()]
         for row, (user, position) in zip(index, rows[index].tolist(), strict=True):
             truth[row] = data.items(user, position + 1 + horizon, position + 1)
         for step in range(horizon):
-            seen = histories if filter_seen else None
+            seen = [past.items for past in pasts] if filter_seen else None
             # One more than needed: the true item stays in the ranking even where it was seen.
-            ranking, loss = rank_histories(scorer, histories, truth[index, step], seen, (horizon + 1,))
+            ranking, loss = rank_histories(scorer, pasts, truth[index, step], seen, (horizon + 1,))
             ranks[index, step] = ranking.ranks
             if loss is not None:
                 losses[index, step] = loss
@@ -73,9 +73,9 @@ def _run(scorer: Scorer, data: PreparedData, rows: np.ndarray, options: TaskOpti
                 width = min(horizon, lists.shape[1])
                 one_pass[index, :width] = lists[:, :width]
             own[index, step] = lists[:, 0]
-            histories = [
-                np.append(history, choice) if choice >= 0 else history
-                for history, choice in zip(histories, own[index, step], strict=True)
+            pasts = [
+                past.and_then(choice) if choice >= 0 else past
+                for past, choice in zip(pasts, own[index, step], strict=True)
             ]
     found = {}
     users = rows[:, 0]
