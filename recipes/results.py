@@ -15,20 +15,8 @@ from sr_transformers import RunRecord
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-HEAD = (
-    "data",
-    "seen",
-    "recipe",
-    "N",
-    "seeds",
-    "HR@10",
-    "NDCG@10",
-    "loss",
-    "popularity",
-    "user frequency",
-    "Markov",
-    "minutes",
-)
+FLOORS = {"popularity": "popularity", "user frequency": "user frequency", "markov": "Markov", "mix": "mix"}
+HEAD = ("data", "seen", "recipe", "N", "seeds", "HR@10", "NDCG@10", "loss", *FLOORS.values(), "minutes")
 METRICS = ("hr@10", "ndcg@10", "loss")
 
 
@@ -41,8 +29,10 @@ def table(folder: Path = RESULTS) -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for (data, name), records in sorted(groups.items()):
         model, *baselines = records[0].reports
+        measured = {one["model"]: one["metrics"] for one in baselines}
         cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in METRICS]
-        floors = [f"{one['metrics']['hr@10']:.3f}" for one in baselines]
+        # Records from before a baseline was there have no number of it.
+        floors = [f"{measured[name]['hr@10']:.3f}" if name in measured else "–" for name in FLOORS]
         seen = "removed" if model["protocol"]["filter_seen"] else "kept"
         minutes = statistics.mean(one.seconds for one in records) / 60
         lines.append(

@@ -7,7 +7,7 @@ from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer, item_list
 from sr_transformers.evaluation.baselines import baselines
-from sr_transformers.evaluation.evaluator import evaluate, known_items, table
+from sr_transformers.evaluation.evaluator import evaluate, known_past, table
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 from sr_transformers.evaluation.translation import TranslatedScorer, open_scorer
 from sr_transformers.finetuning.vocabulary import with_vocabulary
@@ -61,7 +61,7 @@ def test_items_that_one_side_lacks_have_no_place_and_probabilities_stay_the_mode
     other = save(model, data, [1000, *items[5:], 1001], tmp_path)  # five items less, two more
     scorer = open_scorer(tmp_path, data)
     assert scorer.translated == {"items": 30, "items_known": 25}
-    histories = [known_items(data, user, 6) for user in range(40)]
+    histories = [known_past(scorer, data, user, 6).items for user in range(40)]
     scores = scorer.score(histories)
     assert torch.isinf(scores[:, [2, 3, 4, 5, 6]]).all()
     own = [np.array([token - 7 + 3 for token in history if token >= 7]) for history in histories]
@@ -82,7 +82,7 @@ def test_a_model_with_far_more_items_is_asked_part_by_part(model, markov_prepare
     data = markov_prepared
     save(model, data, [*range(1000, 1200), *item_list(data.tokenizer)], tmp_path)
     scorer = open_scorer(tmp_path, data)
-    histories = [known_items(data, user, 5) for user in range(20)]
+    histories = [known_past(scorer, data, user, 5).items for user in range(20)]
     whole = scorer.score(histories)
     monkeypatch.setattr("sr_transformers.evaluation.ranking._SCORES", 232 * 3)
     torch.testing.assert_close(scorer.score(histories), whole, atol=1e-5, rtol=0)

@@ -29,7 +29,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
-    from sr_transformers.evaluation.evaluator import evaluate, seen_choice, table
+    from sr_transformers.evaluation.comparison import evaluate_beside
+    from sr_transformers.evaluation.evaluator import seen_choice, table
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
@@ -42,8 +43,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
         scorer.name = name
     choice = SEEN[options.seen]
     filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
-    scorers += baselines(data)
-    reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
+    floors = baselines(data, filter_seen)
+    reports = evaluate_beside(scorers, floors, data, options.part, options.k, filter_seen, progress=True)
     write_document(options.json, reports)
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]
     print(table(reports, metrics))

@@ -171,6 +171,7 @@ def evaluate(
     ks: Sequence[int] = DEFAULT_KS,
     filter_seen: bool | None = None,
     progress: bool = False,
+    ranks: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluates one scorer.
 
@@ -178,12 +179,14 @@ def evaluate(
         split: "test" or "validation".
         ks: cut-offs.
         filter_seen: take items of the user's own history out of the ranking; None: see `seen_choice`.
+        ranks: filled with the ranks, see `add_users`.
 
     Returns:
         A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
-        `coverage@k`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
-        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`; for a model of other items
-        (`translation.TranslatedScorer`) also `translated`.
+        `coverage@k`, and `loss` in nats for scorers with probabilities), `standard_errors` over users, `num_targets`,
+        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`; for a baseline with
+        settings of its own also `fitted`, what they are; for a model of other items (`translation.TranslatedScorer`)
+        also `translated`.
 
     Raises:
         ValueError: if a score is NaN, a file of the data is not what was made (`PreparedData.verified`), or as
@@ -192,10 +195,9 @@ def evaluate(
     filter_seen = seen_choice(filter_seen, [getattr(scorer, "filter_seen", None)], data.verified())
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
-    add_users(totals, scorer, data, split, filter_seen, progress=progress)
+    add_users(totals, scorer, data, split, filter_seen, progress=progress, ranks=ranks)
     found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
-    translated = getattr(scorer, "translated", None)
-    return found if translated is None else {**found, "translated": translated}
+    return found | {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
 
 
 def report(
@@ -252,8 +254,18 @@ def table(
     for one in reports:
         cells = [f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for name in metrics]
         lines.append(f"| {one['model']} | " + " | ".join(cells) + " |")
+    lines += [_against_mix(one) for one in reports if "against_mix" in one]
     lines += [_translation(one) for one in reports if "translated" in one]
     return "\n".join(lines)
+
+
+def _against_mix(report: dict[str, Any]) -> str:
+    """A model less the best that counting does, user by user."""
+    found = [
+        f"{metric} {one['difference']:+.4f} ± {one['standard_error']:.4f}"
+        for metric, one in report["against_mix"].items()
+    ]
+    return f"\n{report['model']} less mix, paired, ± standard error over users: {', '.join(found)}."
 
 
 def _translation(report: dict[str, Any]) -> str:

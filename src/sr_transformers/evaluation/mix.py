@@ -123,7 +123,7 @@ class Mix:
         factors = np.divide(weights, totals, out=np.zeros_like(weights), where=speaks)
         first = sum(one.values.shape[1] for one in sparse)  # of the experts that know every item
         dense, popular = factors[:, first:].astype(np.float32), self._popularity.astype(np.float32)
-        scores = self._recent.table(ended, self.window) * dense[:, :1]
+        scores = self._recent.table(ended, self.window).astype(np.float32) * dense[:, :1]
         scores += popular * dense[:, 1:2]
         if seen is not None:
             scores[own.rows, own.tokens] = 0.0

@@ -67,7 +67,7 @@ def finish(
     if with_baselines and trainer.is_world_process_zero():
         reports += [
             evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
-            for scorer in baselines(data)
+            for scorer in baselines(data, filter_seen)
         ]
     record = _record(name, trainer, settings, started, seconds, reports)
     if trainer.is_world_process_zero():
