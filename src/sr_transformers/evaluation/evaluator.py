@@ -125,6 +125,14 @@ def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
     return np.array([data.items(history, position + 1, position)[0] for history, position in rows.tolist()], np.int64)
 
 
+def scores_of(scorer: Scorer, shown: Sequence[Past]) -> torch.Tensor:
+    """`(B, V)` scores of what is shown, with moments for a scorer that reads them."""
+    times = {}
+    if getattr(scorer, "needs_times", False):
+        times = {"times": [past.times for past in shown]}
+    return scorer.score([past.items for past in shown], **times)
+
+
 def rank_histories(
     scorer: Scorer,
     shown: Sequence[Past],
@@ -147,10 +155,7 @@ def rank_histories(
     Raises:
         ValueError: if a score is NaN.
     """
-    times = {}
-    if getattr(scorer, "needs_times", False):
-        times = {"times": [past.times for past in shown]}
-    scores = scorer.score([past.items for past in shown], **times)
+    scores = scores_of(scorer, shown)
     target = torch.from_numpy(targets).to(scores.device)
     losses = None
     summaries = log_partition(scores) if scorer.gives_log_probabilities else scores.amax(1)
@@ -231,10 +236,20 @@ def protocol_line(report: dict[str, Any]) -> str:
     protocol = report["protocol"]
     seen = "seen items removed" if protocol["filter_seen"] else "seen items kept"
     core = f"{protocol['min_interactions']}-core, " if protocol["min_interactions"] > 1 else ""
-    return (
+    ranking = (
         f"{protocol['data']}, {core}{protocol['split']}, {protocol['part']}: full ranking over "
-        f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, {report['num_targets']:,} targets "
-        f"({report['num_targets_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
+        f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, "
+    )
+    if protocol.get("target") == "basket":
+        items = report["num_items"]
+        return (
+            f"{ranking}the next baskets of {report['num_targets']:,} users, nothing of them shown: {items['all']:,} "
+            f"items, {items['repeated']:,} of them repeated and {items['new']:,} new to the user "
+            f"({report['num_items_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
+        )
+    return (
+        f"{ranking}{report['num_targets']:,} targets ({report['num_targets_outside_vocabulary']:,} outside the "
+        "vocabulary, counted as missed)"
     )
 
 
@@ -270,9 +285,14 @@ def _against_mix(report: dict[str, Any]) -> str:
 
 def _translation(report: dict[str, Any]) -> str:
     """What a reader must know of a model that was trained on other items."""
-    known, missed = report["translated"], report["num_targets_outside_vocabulary"]
-    return (
+    known = report["translated"]
+    text = (
         f"\n{report['model']} was trained on other items and is read by raw id: it knows {known['items_known']:,} of "
-        f"the {known['items']:,} items; {missed:,} of {report['num_targets']:,} targets are outside its vocabulary or "
-        "the log's: missed, and without loss."
+        f"the {known['items']:,} items; "
+    )
+    if report["protocol"].get("target") == "basket":
+        return text + "the others of a basket are missed."
+    return (
+        f"{text}{report['num_targets_outside_vocabulary']:,} of {report['num_targets']:,} targets are outside its "
+        "vocabulary or the log's: missed, and without loss."
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.baskets import PARTS
 from sr_transformers.evaluation.evaluator import protocol_line
 from sr_transformers.records import RunRecord
 
@@ -57,6 +58,14 @@ SHOWN = (
     "mrr",
     "coverage@10",
     "loss",
+    # Of whole next baskets.
+    *(
+        f"{part}{name}@{k}"
+        for part in PARTS
+        for k in (10, 20)
+        for name in ("recall", "ndcg")
+        if part or name == "recall"
+    ),
 )
 
 
