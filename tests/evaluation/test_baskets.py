@@ -157,7 +157,7 @@ def test_reports_stand_in_tables_that_say_what_they_are(shop):
     reports = [evaluate_baskets(one, shop, ks=(10,)) for one in baselines(shop)]
     assert table(reports, ["recall@10"]).startswith(
         "frame, last_basket, test: full ranking over 6 items, seen items kept, ties against the model, the next "
-        "baskets of 3 users, nothing of them shown: 7 items, 3 of them repeated and 4 new to the user (1 outside the vocabulary"
+        "baskets of 3 users, nothing of them shown: 7 items, 3 of them repeated and 4 new to the user (1 outside the "
     )
     assert "| repeated_recall@10 | " in results_table(reports)
     with pytest.raises(ValueError, match="different protocols"):

@@ -22,6 +22,7 @@ TRAINING_KEYS = {
     "per_device_train_batch_size": "rows per step and process",
     "gradient_accumulation_steps": "accumulated steps",
     "row_width": "positions per row",
+    "shuffle_baskets": "baskets shuffled anew in every epoch",
     "num_negatives": "sampled negatives (0: full softmax)",
     "num_train_epochs": "epochs at most",
     "bf16": "bf16",

@@ -25,6 +25,7 @@ from sr_transformers.data.batches import (
 )
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import LAST_POSITION
+from sr_transformers.data.ties import ShuffledBaskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.evaluation.evaluator import add_users
 from sr_transformers.evaluation.metrics import RankingTotals
@@ -113,23 +114,26 @@ class LSRMTrainer(Trainer):
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         width = self.window if args.row_width is None else args.row_width
         collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives)
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        shuffled = ShuffledBaskets(data, seed) if args.shuffle_baskets else None
         self.sampler = EpochBatchSampler(
             data.train_lengths,
             self.window,
             width,
             args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            args.data_seed if args.data_seed is not None else args.seed,
+            seed,
             args.objective,
             args.gradient_accumulation_steps,
             args.world_size,
             args.process_index,
             data.shard_bounds,
+            shuffled,
         )
         super().__init__(
             model=model,
             args=args,
             data_collator=collator,
-            train_dataset=WindowDataset(data, self.sampler.num_rows),
+            train_dataset=WindowDataset(shuffled or data, self.sampler.num_rows),
             eval_dataset=TargetDataset(data, "validation"),
             processing_class=data.tokenizer,
             callbacks=[self.phases, *(callbacks or [])],
