@@ -1,6 +1,7 @@
 """What the README shows is run, parsed or compared: examples, commands, the results table."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -73,6 +74,28 @@ def test_the_results_table_is_what_the_records_say():
     shown = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", README, flags=re.DOTALL)
     assert shown
     assert shown[1].strip() == results.table()
+
+
+def test_baselines_of_later_are_of_the_logs_of_the_records():
+    """What both have is the same to the last digit."""
+    results = script("recipes/results.py")
+    for path in results.RESULTS.glob("*.json"):
+        record = json.loads(path.read_text())
+        later = {
+            one["model"]: one for one in results._later_baselines(path.stem.rsplit("-seed", 1)[0], record["reports"][0])
+        }
+        for one in record["reports"][1:]:
+            assert later[one["model"]]["metrics"] == pytest.approx(one["metrics"], abs=1e-6)
+            assert later[one["model"]]["num_targets"] == one["num_targets"]
+
+
+def test_baselines_of_another_protocol_are_refused(tmp_path, monkeypatch):
+    results = script("recipes/results.py")
+    monkeypatch.setattr(results, "BASELINES", tmp_path)
+    (tmp_path / "shop.json").write_text('[{"protocol": {"part": "validation"}}]')
+    with pytest.raises(ValueError, match=r"shop\.json has another protocol than the records of shop"):
+        results._later_baselines("shop", {"protocol": {"part": "test"}})
+    assert results._later_baselines("other", {"protocol": {}}) == []
 
 
 def test_the_tasks_tables_are_what_the_reports_say():
