@@ -77,7 +77,7 @@ def test_the_results_table_is_what_the_records_say():
 
 
 def test_baselines_of_later_are_of_the_logs_of_the_records():
-    """Hit rates, NDCG and MRR of what both have are the same."""
+    """Hit rates, NDCG and MRR of what both have are the same, but for rounding."""
     results = script("recipes/results.py")
     for path in results.RESULTS.glob("*.json"):
         record = json.loads(path.read_text())
@@ -87,7 +87,7 @@ def test_baselines_of_later_are_of_the_logs_of_the_records():
             both = found[one["model"]]["metrics"].keys() & one["metrics"].keys()
             assert {"hr@10", "ndcg@10", "mrr"} <= both
             for metric in both - {"coverage@10"}:  # which of equal items is listed has changed since
-                assert found[one["model"]]["metrics"][metric] == pytest.approx(one["metrics"][metric], abs=1e-6), path
+                assert found[one["model"]]["metrics"][metric] == pytest.approx(one["metrics"][metric], abs=1e-4), path
             assert found[one["model"]]["num_targets"] == one["num_targets"]
 
 
