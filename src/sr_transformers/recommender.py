@@ -113,9 +113,11 @@ class Recommender:
         exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
+        times: Sequence[int] | None = None,
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; `recommend_batch` tells the rest."""
-        return self.recommend_batch([history], k, exclude_seen, candidates, fallback)[0]
+        moments = None if times is None else [times]
+        return self.recommend_batch([history], k, exclude_seen, candidates, fallback, moments)[0]
 
     def recommend_batch(
         self,
@@ -124,21 +126,26 @@ class Recommender:
         exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
+        times: Sequence[Sequence[int]] | None = None,
     ) -> list[list[Recommendation]]:
         """Recommends to several users.
 
         Args:
             histories: raw item ids of each user, oldest first. Unknown ids are skipped; of the rest the model reads
-                the most recent `max_position_embeddings`.
+                the most recent `max_position_embeddings`, and of the others what it keeps of the past (`history` of
+                its configuration).
             k: how many items; fewer come back if fewer are allowed.
             exclude_seen: never recommend an item of the user's own history; None: as the model was evaluated, see
                 `Recommender.exclude_seen`.
             candidates: recommend only from these.
             fallback: for a history without any known item: "error", or "popularity": the items most frequent in
                 training.
+            times: moments of the interactions of each history, in the unit of the log that the model was trained on,
+                for a model that reads them (`scorer.needs_times`); others do without.
 
         Raises:
-            ValueError: for such a history with fallback "error", or with "popularity" if the vocabulary keeps no
+            ValueError: for a model that reads moments without them, or with more or fewer than items; for such a
+                history with fallback "error", or with "popularity" if the vocabulary keeps no
                 training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback, or
                 candidates of which the vocabulary knows none.
             TypeError: for a history that is a single id or a string instead of a sequence of ids.
@@ -149,6 +156,7 @@ class Recommender:
             raise ValueError(f"fallback {fallback!r} is not known; choose from {', '.join(FALLBACKS)}.")
         allowed = self.allowed(candidates)
         tokens = [self.encode(history) for history in histories]
+        known_times = self.known_times(histories, times)
         for index, known in enumerate(tokens):
             if not len(known) and (fallback == "error" or self.popular is None):
                 raise ValueError(
@@ -165,7 +173,7 @@ class Recommender:
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            scores = self.scorer.score(part, memory)
+            scores = self.scorer.score(part, memory, known_times and known_times[start : start + rows])
             results += self.best(scores, part, k, exclude_seen, allowed)
         return results
 
@@ -218,6 +226,33 @@ class Recommender:
             found = (token_of(item, token_of(str(item))) for item in history)
             tokens = [token for token in found if token is not None]
         return np.array(tokens, np.int64)
+
+    def known_times(
+        self, histories: Sequence[Sequence[ItemId]], times: Sequence[Sequence[int]] | None
+    ) -> list[np.ndarray] | None:
+        """The moments of the items that `encode` keeps of each history, int64; None for a model that reads none.
+
+        Raises:
+            ValueError: for a model that reads moments: without them, with more or fewer than items, or out of order.
+        """
+        if not self.scorer.needs_times:
+            return None
+        if times is None or len(times) != len(histories):
+            raise ValueError(
+                "this model reads when interactions happened: pass times, for every history as many moments as items, "
+                "in the unit of the log that it was trained on."
+            )
+        found = []
+        for index, (history, moments) in enumerate(zip(histories, times, strict=True)):
+            of_items = np.asarray(moments, dtype=np.int64)
+            if of_items.shape != (len(history),) or bool((np.diff(of_items) < 0).any()):
+                raise ValueError(
+                    f"the times of history {index} must be one moment for each of its {len(history)} items, none "
+                    "earlier than the one before."
+                )
+            known = [self._token_of.get(item, self._token_of.get(str(item))) is not None for item in history]
+            found.append(of_items[np.array(known, bool)])
+        return found
 
     def allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
         """`(V,)` bool, true for the candidates; None for None."""

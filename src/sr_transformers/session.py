@@ -25,17 +25,18 @@ class Session:
     Args:
         recommender: a model with its vocabulary.
         history: raw item ids so far, oldest first; unknown ones are skipped.
+        times: their moments, for a model that reads them (`Recommender.recommend_batch`).
 
     Attributes:
         history: all raw ids, unknown ones included.
     """
 
-    def __init__(self, recommender: Recommender, history: Sequence[ItemId] = ()):
+    def __init__(self, recommender: Recommender, history: Sequence[ItemId] = (), times: Sequence[int] | None = None):
         self.recommender = recommender
         self.history: list[ItemId] = []
-        self._tokens = np.zeros(0, np.int64)
+        self._tokens = self._times = np.zeros(0, np.int64)
         self._begin()
-        self._append(history)
+        self._append(history, times)
 
     def _begin(self) -> None:
         """Makes what stays in this process."""
@@ -46,19 +47,29 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {name: getattr(self, name) for name in ("recommender", "history", "_tokens")}
+            return {name: getattr(self, name) for name in ("recommender", "history", "_tokens", "_times")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._begin()
 
-    def add(self, *items: ItemId) -> int:
-        """Appends items, oldest first; returns how many of them the model knows."""
-        return self._append(items)
+    def add(self, *items: ItemId, times: Sequence[int] | None = None) -> int:
+        """Appends items, oldest first, with their moments for a model that reads them; returns how many of them the
+        model knows.
 
-    def _append(self, items: Sequence[ItemId]) -> int:
+        Raises:
+            ValueError: for missing moments, or one before the last.
+        """
+        return self._append(items, times)
+
+    def _append(self, items: Sequence[ItemId], times: Sequence[int] | None) -> int:
         known = self.recommender.encode(items)
+        moments = self.recommender.known_times([items], [() if times is None else times])
         with self._lock:
+            if moments is not None and len(moments[0]):
+                if len(self._times) and moments[0][0] < self._times[-1]:
+                    raise ValueError(f"the moment {moments[0][0]} is before {self._times[-1]}, the last one.")
+                self._times = np.concatenate([self._times, moments[0]])
             self.history += items
             if len(known):
                 self._tokens, self._scores = np.concatenate([self._tokens, known]), None
@@ -89,17 +100,24 @@ class Session:
     def _score(self) -> torch.Tensor:
         """`(1, V)` scores of the next item."""
         scorer, model, length = self.recommender.scorer, self.recommender.model, len(self._tokens)
+        times = [self._times] if scorer.needs_times else None
         if length > scorer.window:
             self._cache = None
-            return scorer.score([self._tokens])
+            return scorer.score([self._tokens], times=times)
         if self._cache is None:
             self._cache, self._num_cached = DynamicCache(config=model.config), 0
         device = input_device(model)
         positions = torch.arange(self._num_cached, length, device=device)[None]
         new = torch.from_numpy(self._tokens[None, self._num_cached :]).to(device)
+        past = scorer.past_inputs([self._tokens], times, new)
         with evaluation_mode(model), scorer.autocast(device):
             output = model(
-                input_ids=new, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+                input_ids=new,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **past,
             )
         self._num_cached = length
         return scorer.item_scores(output.logits[:, -1])

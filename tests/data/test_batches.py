@@ -103,7 +103,8 @@ def batch_of(prepared, *rows: list, **options) -> dict:
 
 def test_the_data_set_gives_what_a_window_reads_and_one_item_more(prepared):
     dataset = WindowDataset(prepared, 5)
-    windows, items = dataset[np.array(FIRST_ROW)]
+    windows, items, pasts = dataset[np.array(FIRST_ROW)]
+    assert pasts == []
     assert windows.tolist() == FIRST_ROW
     assert [part.tolist() for part in items] == [[2, 3, 4, 5], [6, 7, 8]]
     assert len(dataset) == 5

@@ -50,7 +50,7 @@ def test_a_fraction_of_interactions_keeps_the_most_recent_ones(prepared):
 
 def test_training_reads_only_what_is_left(prepared):
     part = FractionOfData(prepared, "interactions", 0.5)
-    _, (items,) = WindowDataset(part, 1)[np.array([[11, 0, 4]])]
+    _, (items,), _ = WindowDataset(part, 1)[np.array([[11, 0, 4]])]
     assert items.tolist() == [7, 8, 9, 10, 11]
 
 

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -5,8 +7,9 @@ import pytest
 from sr_transformers.data import synthetic
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
 from sr_transformers.data.packing import ALL_POSITIONS
+from sr_transformers.data.past_inputs import PastInputs
 from sr_transformers.data.prepare import prepare
-from sr_transformers.data.ties import ShuffledBaskets
+from sr_transformers.data.ties import ShuffledBaskets, shuffled_baskets
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,19 @@ def test_packed_rows_hold_every_target_once_and_their_windows_lie_in_one_order(t
         for order in orders:
             wanted += zip(order[:-1].tolist(), order[1:].tolist(), strict=True)
         assert sorted(pairs) == sorted(wanted)
+
+
+def test_a_model_that_reads_successors_is_refused(log):
+    assert isinstance(shuffled_baskets(log, 0, SimpleNamespace(history=("counts",))), ShuffledBaskets)
+    assert isinstance(shuffled_baskets(log, 0, SimpleNamespace()), ShuffledBaskets)
+    with pytest.raises(ValueError, match="shuffle_baskets is true, but the model's history has the part 'successors'"):
+        shuffled_baskets(log, 0, SimpleNamespace(history=("counts", "successors")))
+
+
+def test_the_past_of_a_window_lies_in_the_order_of_its_items(log):
+    shuffled = ShuffledBaskets(log, seed=2)
+    config = SimpleNamespace(history=("counts",), needs_times=True)
+    dataset = WindowDataset(shuffled, 1, PastInputs(config))
+    _, (items,), (past,) = dataset[np.array([[1, 8, 12]])]
+    assert np.array_equal(items, past.items[8:21])
+    assert np.array_equal(past.times, log.timestamps(1, 20))

@@ -119,7 +119,7 @@ def test_long_lists_of_names_are_cut():
 
 
 def test_only_the_report_of_this_thread_is_kept_from_the_log():
-    logger, handler = logging.getLogger("transformers"), logging.StreamHandler()
+    logger, handler = logging.getLogger("transformers.modeling_utils"), logging.StreamHandler()
     heard = []
     handler.emit = lambda record: heard.append(record.getMessage())
     logger.addHandler(handler)

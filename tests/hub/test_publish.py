@@ -15,7 +15,20 @@ from sr_transformers.hub.publish import build, publish, publish_study
 from sr_transformers.hub.upload import HubError
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("attention", "configuration", "dropout", "identity", "loss", "modeling", "pipeline", "scoring")
+PARTS = (
+    "attention",
+    "configuration",
+    "dropout",
+    "identity",
+    "history",
+    "item_scores",
+    "layers",
+    "loss",
+    "modeling",
+    "own_items",
+    "pipeline",
+    "scoring",
+)
 CODE = {f"{part}_lsrm.py" for part in PARTS}
 PLAIN = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md"}
 FIT = {

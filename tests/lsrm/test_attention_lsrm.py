@@ -121,8 +121,8 @@ def test_the_model_takes_it(training, precise, takes, monkeypatch):
             return model(ids, position_ids=positions, labels=ids).loss
 
     expected = loss()
-    monkeypatch.setattr("sr_transformers.lsrm.modeling_lsrm.short_row_attention", spy)
+    monkeypatch.setattr("sr_transformers.lsrm.layers_lsrm.short_row_attention", spy)
     torch.testing.assert_close(loss(), expected)
     assert len(calls) == takes
-    monkeypatch.setattr("sr_transformers.lsrm.modeling_lsrm.prefers_short_rows", lambda *args: False)
+    monkeypatch.setattr("sr_transformers.lsrm.layers_lsrm.prefers_short_rows", lambda *args: False)
     torch.testing.assert_close(loss(), expected, rtol=1e-5 if precise else 2e-3, atol=0)

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, pipeline
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, ModelScorer, Recommender, Session
+from sr_transformers.data.past_inputs import Past
 from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.evaluation.evaluator import rank_histories
 from sr_transformers.evaluation.ranking import log_partition
@@ -199,7 +200,7 @@ def orders(model, history):
         logits = model(input_ids=torch.from_numpy(tokens[-WINDOW:])[None], logits_to_keep=1).logits[0, -1, 2 : NUM + 2]
     scorer = ModelScorer(model)
     targets = np.arange(2, NUM + 2)
-    ranking, losses = rank_histories(scorer, [tokens] * NUM, targets, None, (NUM,))
+    ranking, losses = rank_histories(scorer, [Past(tokens)] * NUM, targets, None, (NUM,))
     by_rank = [ITEMS[n] for n in np.argsort(ranking.ranks, kind="stable")]
     found = {
         "recommender": [one.item for one in recommender.recommend(history, NUM, exclude_seen=False)],

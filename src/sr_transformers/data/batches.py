@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import EpochPlan
+from sr_transformers.data.past_inputs import Past, PastInputs
 from sr_transformers.data.ties import ShuffledBaskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 
@@ -26,20 +27,29 @@ ROWS, FLAT = "rows", "flat"
 class WindowDataset(Dataset):
     """Rows of windows, by the rows themselves: a key is `(K, 3)` int64 (history, start, size) and the value its items.
 
-    The value is a list of K int arrays of `size + 1` items: what the window reads and, one further, what it predicts.
+    The value is the key, a list of K int arrays of `size + 1` items (what the window reads and, one further, what it
+    predicts), and, if asked for, a list of the K whole training histories that they come from.
+
+    Args:
+        past_inputs: of a model with `history`, which reads whole histories, and their moments up to the end of the
+            window if it needs them.
     """
 
-    def __init__(self, data: PreparedData | ShuffledBaskets, num_rows: int):
-        self.data = data
-        self.num_rows = num_rows
+    def __init__(self, data: PreparedData | ShuffledBaskets, num_rows: int, past_inputs: PastInputs | None = None):
+        self.data, self.num_rows, self.past_inputs = data, num_rows, past_inputs
 
     def __len__(self) -> int:
         return self.num_rows
 
-    def __getitem__(self, windows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        return windows, [
-            self.data.train_items(history, start + size + 1, start) for history, start, size in windows.tolist()
-        ]
+    def __getitem__(self, windows: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], list[Past]]:
+        items, pasts = [], []
+        for history, start, size in windows.tolist():
+            if self.past_inputs is not None:
+                whole = self.data.train_items(history, int(self.data.train_lengths[history]))
+                times = self.data.train_times(history, start + size) if self.past_inputs.needs_times else None
+                pasts.append(Past(whole, times))
+            items.append(self.data.train_items(history, start + size + 1, start))
+        return windows, items, pasts
 
 
 class EpochBatchSampler(Sampler[list[np.ndarray]]):
@@ -163,6 +173,7 @@ class PackingCollator:
             `max_length_q/k` as flash-attention and flex-attention want them.
         last_only: only the last target of every window counts (one sample per prefix, as in the paper's code).
         negatives: draws shared negatives for the sampled softmax.
+        past_inputs: makes what a model with `history` reads.
 
     Returns (on call):
         input_ids, position_ids and shift_labels, int64; `shift_labels` is the item after each position, -100 where
@@ -170,21 +181,28 @@ class PackingCollator:
     """
 
     def __init__(
-        self, width: int, layout: str = ROWS, last_only: bool = False, negatives: NegativeSampler | None = None
+        self,
+        width: int,
+        layout: str = ROWS,
+        last_only: bool = False,
+        negatives: NegativeSampler | None = None,
+        past_inputs: PastInputs | None = None,
     ):
         if layout not in (ROWS, FLAT):
             raise ValueError(f"layout {layout!r} is not known; choose rows or flat.")
         self.width, self.layout, self.last_only, self.negatives = width, layout, last_only, negatives
+        self.past_inputs = past_inputs
 
-    def __call__(self, rows: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> dict[str, torch.Tensor | int]:
-        width = self.width if self.layout == ROWS else max(sum(len(w) - 1 for _, row in rows for w in row), 1)
+    def __call__(self, rows: Sequence[tuple[np.ndarray, list[np.ndarray], list[Past]]]) -> dict[str, Any]:
+        width = self.width if self.layout == ROWS else max(sum(len(w) - 1 for _, row, _ in rows for w in row), 1)
         height = len(rows) if self.layout == ROWS else 1
         input_ids = np.full((height, width), PAD_ID, np.int64)
         position_ids = np.zeros((height, width), np.int64)
         targets = np.full((height, width), IGNORE, np.int64)
         sizes: list[int] = []
+        begins: list[tuple[int, int]] = []
         place = 0
-        for index, (_, row) in enumerate(rows):
+        for index, (_, row, _) in enumerate(rows):
             line = index if self.layout == ROWS else 0
             place = 0 if self.layout == ROWS else place
             for items in row:
@@ -195,9 +213,10 @@ class PackingCollator:
                 begin = size - 1 if self.last_only else 0
                 targets[line, place + begin : stop] = items[1 + begin :]
                 sizes.append(size)
+                begins.append((line, place))
                 place = stop
         shift_labels = torch.from_numpy(targets)
-        batch: dict[str, torch.Tensor | int] = {
+        batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(input_ids),
             "position_ids": torch.from_numpy(position_ids),
             "shift_labels": shift_labels,
@@ -208,5 +227,9 @@ class PackingCollator:
             longest = max(sizes, default=1)
             batch.update(cu_seq_lens_q=bounds, cu_seq_lens_k=bounds, max_length_q=longest, max_length_k=longest)
         if self.negatives is not None:
-            batch.update(self.negatives.draw([windows for windows, _ in rows]))
+            batch.update(self.negatives.draw([windows for windows, _, _ in rows]))
+        if self.past_inputs is not None:
+            lines, places = np.array(begins, np.int64).reshape(-1, 2).T
+            windows, pasts = np.concatenate([one for one, _, _ in rows]), [past for _, _, row in rows for past in row]
+            batch.update(self.past_inputs(windows, pasts, lines, places, (height, width)))
         return batch

@@ -1,8 +1,14 @@
-"""What a scorer reads of a user: the past."""
+"""What a model with `history` reads beside the items of a batch: the whole pasts of its users."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+
+from sr_transformers.data.transitions import later_transitions
+from sr_transformers.lsrm.configuration_lsrm import LAGS
+from sr_transformers.lsrm.own_items_lsrm import Pasts
 
 
 class Past(NamedTuple):
@@ -24,3 +30,57 @@ class Past(NamedTuple):
         """One interaction more, at the moment of the last one: when it will be is not known."""
         times = None if self.times is None else np.append(self.times, self.times[-1] if len(self.times) else 0)
         return Past(np.append(self.items, item), times)
+
+
+def pasts_of(
+    pasts: Sequence[Past], shown: np.ndarray, lines: np.ndarray, places: np.ndarray, device: Any = None
+) -> Pasts:
+    """Pasts as `own_items_lsrm` takes them; see there."""
+    tokens = np.concatenate([np.zeros(0, np.int64), *[past.items for past in pasts]]).astype(np.int64, copy=False)
+    lengths = np.array([len(past.items) for past in pasts], np.int64)
+    times = None
+    if pasts and pasts[0].times is not None:
+        times = torch.from_numpy(np.concatenate([past.times for past in pasts]).astype(np.int64, copy=False)).to(device)
+
+    def there(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values, np.int64)).to(device)
+
+    return Pasts(there(tokens), there(lengths), there(shown), there(lines), there(places), times)
+
+
+class PastInputs:
+    """Makes `history` and `clock` of training batches.
+
+    Args:
+        config: an `LSRMConfig`.
+    """
+
+    def __init__(self, config: Any):
+        self.needs_times = config.needs_times
+        self.successors = "successors" in config.history
+        self.clock = "clock" in config.history
+
+    def __call__(
+        self, windows: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Inputs of a batch.
+
+        Args:
+            windows: `(M, 3)` int64: history, start and size.
+            pasts: of each window the whole training history; times as far as the window reads.
+            lines, places: `(M,)` int64, where the window begins in the batch of this shape.
+        """
+        starts, sizes = windows[:, 1], windows[:, 2]
+        read = [
+            Past(past.items[:end], past.times[:end] if self.needs_times and past.times is not None else None)
+            for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
+        ]
+        found = pasts_of(read, sizes, lines, places)
+        history = found.columns(*shape)
+        if self.successors:
+            rows = lines * shape[1] + places
+            for lag in range(LAGS):
+                later = later_transitions([past.items for past in pasts], starts, sizes, rows, lag)
+                for name, part in zip((f"later_rows_{lag}", f"later_tokens_{lag}"), later, strict=True):
+                    history[name] = torch.from_numpy(part)
+        return {"history": history, **({"clock": found.clock(*shape)} if self.clock else {})}

@@ -119,7 +119,7 @@ class WindowStream(torch.utils.data.IterableDataset):
     """
 
     def __init__(self, data: PreparedData, sampler: EpochBatchSampler, collator: PackingCollator):
-        self.windows = WindowDataset(data, sampler.num_rows)
+        self.windows = WindowDataset(data, sampler.num_rows, collator.past_inputs)
         self.sampler, self.collator = sampler, collator
 
     def set_epoch(self, epoch: int) -> None:

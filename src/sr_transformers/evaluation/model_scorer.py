@@ -18,9 +18,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.past_inputs import Past, pasts_of
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.lsrm.own_items_lsrm import Pasts
 from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
@@ -92,6 +94,12 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
                     model.train()
 
 
+def _placed(pasts: Sequence[Past], window: int, width: int, device: torch.device) -> Pasts:
+    """Pasts, each in a row of its own, of which up to `window` interactions have places, at the right of `width`."""
+    shown = np.minimum([len(past.items) for past in pasts], window)
+    return pasts_of(pasts, shown, np.arange(len(pasts)), width - shown, device)
+
+
 class ScoreMemory:
     """Room for the scores of one request, or of one thread: written again by every call that it is given to."""
 
@@ -143,6 +151,8 @@ class ModelScorer:
         # Which items it was trained on and how it was ranked then; None for a model that was built by hand.
         self.items_fingerprint: str | None = getattr(model.config, "items_fingerprint", None)
         self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
+        self.reads_past = bool(getattr(model.config, "history", ()))
+        self.needs_times = bool(getattr(model.config, "needs_times", False))
         self._begin()
 
     def _begin(self) -> None:
@@ -175,7 +185,12 @@ class ModelScorer:
         )
 
     @torch.no_grad()
-    def score(self, histories: Sequence[np.ndarray], memory: ScoreMemory | None = None) -> torch.Tensor:
+    def score(
+        self,
+        histories: Sequence[np.ndarray],
+        memory: ScoreMemory | None = None,
+        times: Sequence[np.ndarray] | None = None,
+    ) -> torch.Tensor:
         """`(B, V)` float32 logits of the next item over the tokens of the vocabulary, lowest for special ones; rows
         that only fill up the model's table (`scoring_lsrm.item_range`) are left out.
 
@@ -183,23 +198,40 @@ class ModelScorer:
         padding token: the model's answer without any evidence.
 
         Args:
-            histories: int tokens, oldest first; the last `window` of them are read.
+            histories: int tokens, oldest first; the last `window` of them are read, and of the others what the model
+                keeps of the past (`history` of its configuration).
             memory: where to write, for a request of several calls whose scores are not needed together.
+            times: moments of all these interactions, for a model that `needs_times`.
+
+        Raises:
+            ValueError: for such a model without times.
         """
         if torch.is_inference_mode_enabled():  # what is made in it could not be used outside of it
             with torch.inference_mode(False):
-                return self.score(histories, memory)
+                return self.score(histories, memory, times)
         windows = [history[-self.window :] for history in histories]
+        pasts = self._pasts(histories, times) if self.reads_past else []
         reads_states = self._reads_states()
         # To look for the device of a whole model takes as long as many an operation.
         device = self.model.lm_head.weight.device if reads_states else input_device(self.model)
         with evaluation_mode(self.model), self.autocast(device):
-            if not reads_states:
-                return self.item_scores(self._ask(*self._inputs(windows, device), False))
             users = max(len(windows), 1)
-            step = _USERS if device.type == "cpu" else users
-            parts = [self._inputs(windows[first : first + step], device) for first in range(0, users, step)]
-            return self._score_states(torch.cat([self._ask(*part, True) for part in parts]), memory)
+            step = _USERS if device.type == "cpu" and reads_states else users
+            parts = []
+            for first in range(0, users, step):
+                inputs = self._inputs(windows[first : first + step], device)
+                past = self._past_inputs(pasts[first : first + step], inputs[0], not reads_states)
+                parts.append(self._ask(*inputs, reads_states, past))
+            if not reads_states:
+                return self.item_scores(parts[0])
+            states = torch.cat(parts)
+            scores = self._score_states(states, memory)
+            if pasts and self.model.history is not None:
+                columns = _placed(pasts, 1, 1, device).columns(len(pasts), 1)
+                history: Any = self.model.history
+                for rows, tokens, values in history(states[:, None], columns):
+                    scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
+            return scores
 
     def item_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What `score` gives, from `(B, V)` logits of any model."""
@@ -223,14 +255,43 @@ class ModelScorer:
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
         states: bool,
+        past: dict[str, Any],
     ) -> torch.Tensor:
         """After the last item: `(B, d)` states of our own model, or `(B, V)` logits of any."""
-        inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": False}
+        inputs = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": False, **past}
         if not states:
             return self.model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
         # What ranking does not need is left out.
         leave_out = {"last_only": True} if self.model.config._attn_implementation in ("eager", "sdpa") else {}
         return self.model.model(input_ids, **inputs, **leave_out).last_hidden_state[:, -1]
+
+    def _pasts(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None) -> list[Past]:
+        if not self.needs_times:
+            return [Past(history) for history in histories]
+        if times is None:
+            raise ValueError(
+                f"{self.name} reads when interactions happened (history {', '.join(self.model.config.history)}): give "
+                "their times too."
+            )
+        return [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
+
+    def past_inputs(
+        self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None, input_ids: torch.Tensor
+    ) -> dict[str, Any]:
+        """Inputs of the model beside `(B, T)` `input_ids`, the last tokens of these histories, to score what follows
+        their last one."""
+        pasts = self._pasts(histories, times) if self.reads_past else []
+        return self._past_inputs(pasts, input_ids, self.model.history is not None if pasts else False)
+
+    def _past_inputs(self, pasts: Sequence[Past], input_ids: torch.Tensor, scores: bool) -> dict[str, Any]:
+        """Further inputs of the model for these users; `scores`: the model adds the scores of single items itself."""
+        if not pasts:
+            return {}
+        (batch, width), device = input_ids.shape, input_ids.device
+        found: dict[str, Any] = {"history": _placed(pasts, 1, width, device).columns(batch, width)} if scores else {}
+        if "clock" in self.model.config.history:
+            found["clock"] = _placed(pasts, width, width, device).clock(batch, width)
+        return found
 
     def _inputs(
         self, windows: Sequence[np.ndarray], device: torch.device

@@ -78,6 +78,7 @@ class TranslatedScorer:
 
     def __init__(self, scorer: ModelScorer, own_items: Sequence[str | int], data: PreparedData):
         self.scorer, self.name, self.filter_seen = scorer, scorer.name, scorer.filter_seen
+        self.needs_times = scorer.needs_times
         self.items_fingerprint = data.items_fingerprint
         self._width, self._own_width = data.vocab_size, len(own_items) + NUM_SPECIAL
         token_of = {str(item): token for token, item in enumerate(own_items, NUM_SPECIAL)}
@@ -92,14 +93,18 @@ class TranslatedScorer:
         self._here, self._there = torch.from_numpy(here), torch.from_numpy(self._own[here])
         self._elsewhere = torch.from_numpy(np.flatnonzero(elsewhere))
 
-    def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor:
+    def score(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None = None) -> torch.Tensor:
         """`(B, V)` float32 in the log's tokens."""
-        shown = [tokens[tokens >= 0] for tokens in (self._own[history] for history in histories)]
+        read = [self._own[history] for history in histories]
+        shown = [tokens[tokens >= 0] for tokens in read]
+        if times is not None:
+            times = [moments[tokens >= 0] for moments, tokens in zip(times, read, strict=True)]
         step = rows_of_scores(self._own_width)  # its list of items may be far longer than the log's
-        return torch.cat([self._score(shown[first : first + step]) for first in range(0, max(len(shown), 1), step)])
+        parts = [slice(first, first + step) for first in range(0, max(len(shown), 1), step)]
+        return torch.cat([self._score(shown[part], None if times is None else times[part]) for part in parts])
 
-    def _score(self, shown: Sequence[np.ndarray]) -> torch.Tensor:
-        scores = self.scorer.score(shown)
+    def _score(self, shown: Sequence[np.ndarray], times: Sequence[np.ndarray] | None) -> torch.Tensor:
+        scores = self.scorer.score(shown, times=times)
         here, there, elsewhere = (places.to(scores.device) for places in (self._here, self._there, self._elsewhere))
         found = torch.full((len(scores), self._width), -torch.inf, device=scores.device)
         found[:, here] = scores[:, there]

@@ -126,6 +126,11 @@ def export_onnx(
     checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
     model, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu").eval(), checkpoint.tokenizer()
     check_same_items(model.config, tokenizer_fingerprint(tokenizer), f"the vocabulary of {checkpoint.name}")
+    if getattr(model.config, "history", ()):
+        raise ValueError(
+            f"{checkpoint.name} reads what users did before (history {', '.join(model.config.history)}); the graph "
+            "that is written here holds no such part. Serve it with Recommender."
+        )
     # Two rows, three items: sizes of 1 would be taken for constants.
     sample = {
         "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),

@@ -42,6 +42,7 @@ NUM_NEIGHBOURS = 10
 MAX_DISTANCE = 5
 MEAN_NOISE = 0.01
 _USERS_AT_A_TIME = 1 << 15
+COUNTED = ("history.successor_tokens", "history.successor_counts", "history.successor_totals")
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def with_vocabulary(
         (table,) = tables.values()
         tables = {"model.embed_tokens.weight": table, "lm_head.weight": table}
     grown = type(model)._from_config(config, dtype=model.dtype)
+    if grown_history := getattr(grown, "history", None):
+        tables.update(_new_history(state, source, grown_history.state_dict(prefix="history.")))
     grown.load_state_dict({**state, **tables})
     grown.generation_config = copy.deepcopy(model.generation_config)
     if grown.generation_config.suppress_tokens:  # what only filled up the old table may be an item now
@@ -167,6 +170,18 @@ def with_vocabulary(
         "nearest": {"by_nearest": new - uncovered, "by_mean": uncovered},
     }[init]
     return grown, new_tokenizer, VocabularyChange(known, new, len(old_items) - known, **made)
+
+
+def _new_history(
+    state: dict[str, torch.Tensor], source: torch.Tensor, fresh: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What the history's part of a model holds by item: rows of known items stay, new ones begin at 0. Successors are
+    counted anew by whoever trains the model on the new log (`training.binding`), and are none until then."""
+    found = {name: torch.zeros_like(table) for name, table in fresh.items() if name in COUNTED}
+    by_item = "history.item_table.weight"
+    if by_item in fresh:
+        found[by_item] = state[by_item].cpu()[source.clamp(min=0)] * (source >= 0)[:, None]
+    return found
 
 
 def nearest_weights(data: PreparedData, item_ids: Sequence[str], source: np.ndarray) -> scipy.sparse.csr_matrix:

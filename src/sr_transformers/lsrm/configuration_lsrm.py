@@ -61,6 +61,11 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
     return [round(bottom + (top - bottom) * layer / steps, 12) for layer in range(num_layers)]
 
 
+# What scores may have beside `h . w_v`, see `history_lsrm`; the last three need the moments of the interactions.
+NEEDS_TIMES = ("baskets", "intervals", "clock")
+HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES)
+LAGS = 3  # successors of the last item, of the one before, and of the one before that
+
 # Counts lie in [1, these]: beyond them a value is a mistake or an attack, and to build such a model takes for ever.
 _LARGEST = {
     "vocab_size": 2**31 - 1,
@@ -69,6 +74,7 @@ _LARGEST = {
     "num_attention_heads": 1 << 17,
     "intermediate_size": 1 << 20,
     "max_position_embeddings": 1 << 20,
+    "num_successors": 1 << 16,
 }
 
 
@@ -99,6 +105,10 @@ class LSRMConfig(PreTrainedConfig):
         unk_token_id: stands for an item outside the vocabulary, never ranked.
         tie_word_embeddings: score items with their input embeddings (the paper does).
         use_cache: whether `generate` keeps keys and values.
+        history: parts of the scores that come from the user's own past and from what followed an item elsewhere
+            (`history_lsrm`), a selection of `HISTORY_PARTS`; none: the paper's model.
+        num_successors: successors kept of every item, if "successors" are among them.
+        time_unit: usual time between two baskets of a user, in the log's unit of time; set by training.
         items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
             None: a model built by hand, of which nobody knows.
         filter_seen: whether the model was validated and tested with the items of a user's own history taken out of the
@@ -149,6 +159,9 @@ class LSRMConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     tie_word_embeddings: bool = True
     use_cache: bool = True
+    history: list[str] | tuple[str, ...] = ()
+    num_successors: int = 32
+    time_unit: float | int = 1.0
     items_fingerprint: str | None = None
     filter_seen: bool | None = None
 
@@ -191,6 +204,11 @@ class LSRMConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {value}; give one rate or a pair (bottom, top).")
             if any(not 0 <= rate < 1 for rate in rates):
                 raise ValueError(f"{name} is {value}; dropout rates lie in [0, 1).")
+        unknown = [part for part in self.history if part not in HISTORY_PARTS]
+        if unknown or len(set(self.history)) < len(self.history):
+            raise ValueError(f"history is {list(self.history)}; choose from {', '.join(HISTORY_PARTS)}, each once.")
+        if not 0 < self.time_unit < math.inf:
+            raise ValueError(f"time_unit is {self.time_unit}; it must be a number above 0.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"hidden_act is {self.hidden_act!r}; choose from {', '.join(sorted(ACT2FN))}.")
 
@@ -205,6 +223,11 @@ class LSRMConfig(PreTrainedConfig):
         """N: weights in the matrices of the blocks, without biases, norms and embeddings (12 L d² for FFN 4d)."""
         inner = self.intermediate_size or 4 * self.hidden_size
         return self.num_hidden_layers * (4 * self.hidden_size**2 + 2 * self.hidden_size * inner)
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether the model reads the moments of the interactions."""
+        return any(part in NEEDS_TIMES for part in self.history)
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "LSRMConfig":

@@ -17,35 +17,40 @@ What it refuses: a second derivative (of a head that is read), and targets that 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .item_scores_lsrm import AddedScores, ItemScores, add_scores
 from .scoring_lsrm import reads_weight, score_items, shares_weight, wide
 
 _LOG2_E = math.log2(math.e)
 # Numbers in the buffer of a chunk, most rows of a chunk, and items in a block. Measured: on CPUs more rows than that
 # gain nothing, and blocks beyond the second-level cache lose; an accelerator wants few large kernels.
 _CPU_SIZES = (1 << 26, 1024, 2048)
+_MORE_ROWS = 8  # where scores are added to single items: to find those of a chunk costs more than the cache gains
 _ACCELERATOR_SIZES = (1 << 27, 8192, 1 << 18)
 
 
-def chunk_sizes(num_items: int, device: torch.device) -> tuple[int, int]:
-    """Rows of a chunk and items of a block."""
+def chunk_sizes(num_items: int, device: torch.device, more: int = 1) -> tuple[int, int]:
+    """Rows of a chunk, at most so many times more than usual, and items of a block."""
     buffer, most_rows, block = _CPU_SIZES if device.type == "cpu" else _ACCELERATOR_SIZES
-    return min(max(buffer // max(num_items, 1), 32), most_rows), block
+    return min(max(buffer // max(num_items, 1), 32), more * most_rows), block
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """All logarithms here are to base 2: exp2 is more than twice as fast as exp on CPUs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_rows, block_items, items):
+    def forward(ctx, hidden, weight, targets, chunk_rows, block_items, items, *extra):
         begin, end = items
         num_targets, num_items = hidden.shape[0], end - begin
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        lists = [ItemScores(*extra[first : first + 3]) for first in range(0, len(extra), 3)]
+        grad_extra = [torch.zeros_like(one.values) for one in lists]
         compute, device = hidden.dtype, hidden.device
         full = wide(compute)
         table = weight.to(compute)  # once per call: bf16 and fp16 multiply on their own units
@@ -53,7 +58,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=full) if needs_weight else None
         rows, block = min(chunk_rows, num_targets), min(block_items, num_items)
         blocks = [(first, min(first + block, end)) for first in range(begin, end, block)]
-        keep = needs_hidden or needs_weight
+        learns = any(ctx.needs_input_grad)
+        keep = learns or bool(lists)
         store = torch.empty(rows * (num_items if keep else block), dtype=compute, device=device)
         scratch = None if compute == full else torch.empty(rows * block, dtype=full, device=device)
         total = torch.zeros((), dtype=full, device=device)
@@ -75,15 +81,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 top = new_top
                 exponentials.append(stored)
                 tops.append(top)
+            added = AddedScores(lists, start, n, n == num_targets, target, blocks, store, tops, top) if lists else None
+            if added is not None:
+                z = added.apply(z)
             log_z = top + z.log2()
             wide_h, of_target = h.to(full), table[target].to(full)
             # Rounded as the logits were, so that target and sum agree where the target is nearly certain.
             target_logit = ((wide_h * of_target).sum(1, keepdim=True) * _LOG2_E).to(compute).to(full)
+            if added is not None:
+                target_logit = target_logit + added.of_targets
             total += (log_z - target_logit).sum()
-            if not keep:
+            if not learns:
                 continue
             # d loss / d logit is p - 1 at the target: taken exactly, apart from the products over all other items.
             residual = torch.exp2(target_logit - log_z) - 1.0
+            if added is not None:
+                added.gradients(grad_extra, log_z, residual)
             sum_hidden = of_target * residual
             order = target.argsort()
             bounds = torch.tensor([first for first, _ in blocks] + [end], device=device)
@@ -104,19 +117,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_hidden[start : start + n] = sum_hidden
             if grad_weight is not None:
                 grad_weight.index_add_(0, target, wide_h * residual)
-        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.save_for_backward(grad_hidden, grad_weight, *grad_extra)
         ctx.weight_dtype = weight.dtype
         return total / _LOG2_E
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
-        grad_hidden, grad_weight = ctx.saved_tensors
+        grad_hidden, grad_weight, *grad_extra = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None, None
+        of_lists = [one for grad in grad_extra for one in (None, None, grad * grad_output.to(grad.dtype))]
+        return grad_hidden, grad_weight, None, None, None, None, *of_lists
 
 
 def full_softmax_loss(
@@ -126,6 +140,7 @@ def full_softmax_loss(
     chunk_rows: int | None = None,
     block_items: int | None = None,
     items: tuple[int, int] | None = None,
+    extra: Sequence[ItemScores] = (),
 ) -> torch.Tensor:
     """Sum over targets of the exact cross-entropy over all items, in nats.
 
@@ -136,6 +151,7 @@ def full_softmax_loss(
         chunk_rows: rows of logits held at a time; None chooses by V and device.
         block_items: items whose logits are computed at a time; None chooses by device.
         items: first row of the table that is an item, and the one after the last; None: all rows.
+        extra: scores to be added to single items, by row of `hidden`.
 
     Returns:
         A scalar in float32 (float64 for float64 input). Zero targets give 0.
@@ -143,13 +159,20 @@ def full_softmax_loss(
     Memory: a buffer of `chunk_rows * V` numbers and the two gradients; nothing of size N x V.
     """
     if targets.numel() == 0:
-        return hidden.sum() * 0.0 + weight.sum() * 0.0
+        return hidden.sum() * 0.0 + weight.sum() * 0.0 + sum(one.values.sum() * 0.0 for one in extra)
     items = items or (0, weight.shape[0])
-    rows, block = chunk_sizes(items[1] - items[0], hidden.device)
+    rows, block = chunk_sizes(items[1] - items[0], hidden.device, _MORE_ROWS if extra else 1)
     if not torch.is_grad_enabled():  # autograd would ask for gradients of all leaves that ever need them
         hidden, weight = hidden.detach(), weight.detach()
+        extra = [one._replace(values=one.values.detach()) for one in extra]
     return _ChunkedCrossEntropy.apply(
-        hidden.contiguous(), weight, targets, chunk_rows or rows, block_items or block, items
+        hidden.contiguous(),
+        weight,
+        targets,
+        chunk_rows or rows,
+        block_items or block,
+        items,
+        *[tensor for one in extra for tensor in one],
     )
 
 
@@ -207,12 +230,14 @@ def _called_loss(
     items: tuple[int, int],
     negative_ids: torch.Tensor | None,
     negative_log_q: torch.Tensor | None,
+    extra: Sequence[ItemScores],
 ) -> torch.Tensor:
     """The loss of a head that has to be called, summed over the targets: of a few hundred logits' rows at a time, which
     backward computes again."""
 
-    def part(states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def part(states: torch.Tensor, wanted: torch.Tensor, *added: torch.Tensor) -> torch.Tensor:
         logits = score_items(head, states, items)
+        logits = add_scores(logits, [ItemScores(*added[first : first + 3]) for first in range(0, len(added), 3)])
         if negative_ids is None or negative_log_q is None:
             return nn.functional.cross_entropy(logits, wanted, reduction="sum")
         positive = logits.gather(1, wanted[:, None])[:, 0]
@@ -221,7 +246,13 @@ def _called_loss(
     rows, _ = chunk_sizes(items[1], hidden.device)
     # At least once: a step without targets still has a gradient of zero for all weights.
     parts = [
-        checkpoint(part, hidden[start : start + rows], targets[start : start + rows], use_reentrant=False)
+        checkpoint(
+            part,
+            hidden[start : start + rows],
+            targets[start : start + rows],
+            *[tensor for one in extra for tensor in one.between(start, start + rows)],
+            use_reentrant=False,
+        )
         for start in range(0, max(len(targets), 1), rows)
     ]
     return torch.stack(parts).sum()
@@ -284,6 +315,7 @@ def next_item_loss(
     negative_ids: torch.Tensor | None = None,
     negative_log_q: torch.Tensor | None = None,
     items: tuple[int, int] | None = None,
+    extra: Sequence[ItemScores] = (),
 ) -> torch.Tensor:
     """Mean next-item cross-entropy in nats over the positions that have a target: that of the logits which
     `scoring_lsrm.score_items` gives (under autocast in training: rounded as its type is).
@@ -296,17 +328,24 @@ def next_item_loss(
             several processes: the mean must be over all of them).
         negative_ids, negative_log_q: switch to `sampled_softmax_loss`.
         items: `scoring_lsrm.item_range`; None: all rows of the head's weight are items.
+        extra: scores of single items (`history_lsrm`), by place of the flattened batch.
 
     Raises:
-        ValueError: if only one of the two is given (a sampled loss needs both), or for a target that is no item.
+        ValueError: if only one of the two is given (a sampled loss needs both), for a target that is no item, or for
+            `extra` beside sampled negatives.
     """
+    if negative_ids is not None and extra:
+        raise ValueError(
+            "sampled softmax (num_negatives) knows nothing of scores from the history; use the full softmax, "
+            "num_negatives 0, or a model without history."
+        )
     if (negative_ids is None) != (negative_log_q is None):
         raise ValueError("sampled softmax needs both negative_ids and negative_log_q; only one of them was given.")
     wanted = shift_labels.reshape(-1) != -100
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = shift_labels.reshape(-1)
     if not bool(wanted.all()):
-        hidden, targets = hidden[wanted], targets[wanted]
+        hidden, targets, extra = hidden[wanted], targets[wanted], [one.of(wanted) for one in extra]
     if items is None:
         items = (0, head.weight.shape[0])
     if targets.numel():
@@ -328,9 +367,9 @@ def next_item_loss(
         if negative_ids is not None and negative_log_q is not None:
             total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q)
         else:
-            total = full_softmax_loss(hidden, weight, targets, items=items)
+            total = full_softmax_loss(hidden, weight, targets, items=items, extra=extra)
     else:
-        total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q)
+        total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q, extra)
     count = targets.numel() if num_items_in_batch is None else num_items_in_batch
     # A step can be without targets (fewer rows than processes): its loss is 0, not 0 / 0.
     return total / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))

@@ -9,133 +9,31 @@ never makes the logits of all positions (`loss_lsrm`).
 This file travels to the Hub beside the weights: it imports torch, transformers and its flat siblings only.
 """
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
+from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention_lsrm import (
-    eager_attention_forward,
-    exact_attention,
-    needs_exact_attention,
-    prefers_short_rows,
-    short_row_attention,
-)
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
+from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
+from .item_scores_lsrm import ItemScores, add_scores
+from .layers_lsrm import LSRMAttention, LSRMDecoderLayer
 from .loss_lsrm import next_item_loss, targets_after
+from .own_items_lsrm import last_of, pasts_in
 from .scoring_lsrm import item_range, score_items
-
-
-class LSRMAttention(nn.Module):
-    """Causal multi-head self-attention with biases."""
-
-    def __init__(self, config: LSRMConfig, layer_idx: int):
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.num_key_value_groups = 1
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.layer_dropout("attention_dropout")[layer_idx]
-        self.is_causal = True
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        last_only: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        asking = hidden_states[:, -1:] if last_only else hidden_states
-        input_shape = asking.shape[:-1]
-        hidden_shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.q_proj(asking).view(*input_shape, -1, self.head_dim).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(hidden_shape).transpose(1, 2)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
-        dropout = self.attention_dropout if self.training else 0.0
-        implementation = self.config._attn_implementation
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        if implementation == "sdpa" and prefers_short_rows(query, key, attention_mask, self.training):
-            attention = short_row_attention
-        if needs_exact_attention(query, implementation, self.training):
-            attention = partial(exact_attention, attention)
-        output, weights = attention(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )
-        return self.o_proj(output.reshape(*input_shape, -1).contiguous()), weights
-
-
-class LSRMMLP(nn.Module):
-    """Feed-forward: width d to `intermediate_size` and back."""
-
-    def __init__(self, config: LSRMConfig):
-        super().__init__()
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.act_fn = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(self.act_fn(self.up_proj(hidden_states)))
-
-
-class LSRMDecoderLayer(GradientCheckpointingLayer):
-    """Pre-norm block; its residual dropout rate depends on its depth."""
-
-    def __init__(self, config: LSRMConfig, layer_idx: int):
-        super().__init__()
-        self.self_attn = LSRMAttention(config, layer_idx)
-        self.mlp = LSRMMLP(config)
-        self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.post_attention_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.residual_dropout = LSRMDropout(config.layer_dropout("residual_dropout")[layer_idx])
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
-        use_cache: bool | None = False,
-        last_only: bool = False,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        attended, _ = self.self_attn(
-            self.input_layernorm(hidden_states),
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            last_only=last_only,
-            **kwargs,
-        )
-        if last_only:
-            hidden_states = hidden_states[:, -1:]
-        hidden_states = hidden_states + self.residual_dropout(attended)
-        transformed = self.mlp(self.post_attention_layernorm(hidden_states))
-        return hidden_states + self.residual_dropout(transformed)
 
 
 class LSRMPreTrainedModel(PreTrainedModel):
@@ -187,6 +85,11 @@ class LSRMPreTrainedModel(PreTrainedModel):
             pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
             mean_resizing: how new rows begin, see transformers.
         """
+        if any(part in ("items", "successors") for part in self.config.history):
+            raise ValueError(
+                "a model whose history counts by item (items, successors) cannot be resized; `finetune`, or "
+                "`finetuning.vocabulary`, gives it another vocabulary."
+            )
         before = item_range(self.config)[1]
         last = before if new_num_tokens is None else new_num_tokens
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
@@ -196,6 +99,15 @@ class LSRMPreTrainedModel(PreTrainedModel):
         if generation is not None and generation.suppress_tokens:  # what was no item may be one now
             generation.suppress_tokens = [token for token in generation.suppress_tokens if token < NUM_SPECIAL]
         return embeddings
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ZeroEmbedding | ZeroLinear):
+            for parameter in module.parameters():
+                init.zeros_(parameter)
+        elif isinstance(module, LSRMHistory):  # counts that whoever trains fills in
+            for buffer in module.buffers():
+                init.zeros_(buffer)
 
 
 class LSRMModel(LSRMPreTrainedModel):
@@ -207,6 +119,7 @@ class LSRMModel(LSRMPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.clock = LSRMClock(config) if "clock" in config.history else None
         self.embedding_dropout = LSRMDropout(config.embedding_dropout)
         self.layers = nn.ModuleList([LSRMDecoderLayer(config, index) for index in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -224,6 +137,7 @@ class LSRMModel(LSRMPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         last_only: bool = False,
+        clock: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Encodes sequences.
@@ -239,10 +153,11 @@ class LSRMModel(LSRMPreTrainedModel):
             use_cache: whether to return `past_key_values`.
             last_only: return the state of the last position alone, `(B, 1, d)`: what ranking needs. The last layer
                 then computes little more than keys and values for all the others. For eager and sdpa attention.
+            clock: `(B, T, 2)` of `own_items_lsrm.Pasts.clock`, for a model that reads moments ("clock" in `history`).
 
         Raises:
-            ValueError: for both or neither of ids and embeddings, a sequence longer than the window, or last_only with
-                another attention.
+            ValueError: for both or neither of ids and embeddings, a sequence longer than the window, last_only with
+                another attention, or a missing clock.
         """
         if last_only and self.config._attn_implementation not in ("eager", "sdpa"):
             raise ValueError(f"last_only works with eager and sdpa, not {self.config._attn_implementation}.")
@@ -267,6 +182,10 @@ class LSRMModel(LSRMPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         hidden_states = inputs_embeds + self.embed_positions(position_ids)
+        if self.clock is not None:
+            if clock is None:
+                raise ValueError("this model reads the moments of the interactions: pass clock and history, or times.")
+            hidden_states = hidden_states + self.clock(clock)
         hidden_states = self.embedding_dropout(hidden_states)
         layers = self.layers[: self.config.num_hidden_layers]
         for index, layer in enumerate(layers):
@@ -318,6 +237,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         self.model = LSRMModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        scores_items = any(part != "clock" for part in config.history)
+        self.history = LSRMHistory(config) if scores_items else None
         self.post_init()
 
     @can_return_tuple
@@ -336,6 +257,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
         negative_ids: torch.LongTensor | None = None,
         negative_log_q: torch.FloatTensor | None = None,
         skip_logits: bool | None = None,
+        history: dict[str, torch.Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Scores the next item at every position, or computes the loss.
@@ -352,6 +274,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
                 `loss_lsrm.sampled_softmax_loss`).
             skip_logits: leave `logits` None; by default so in training when a loss is asked for, because the logits
                 of all positions over a large vocabulary are what does not fit into memory.
+            history: what the users did before (`own_items_lsrm.Pasts.columns`), for a model with `history`; None: what
+                stands in `input_ids` is all that there is.
 
         Returns:
             `loss` in nats per target, over all items and nothing else; `logits` `(B, T or logits_to_keep, V)`, float32
@@ -367,6 +291,9 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
+        extra = []
+        if self.history is not None:
+            extra = self._item_scores(hidden_states, history, input_ids, attention_mask, position_ids)
         loss = None
         if labels is not None or shift_labels is not None:
             targets, count = targets_after(labels, shift_labels, attention_mask, num_items_in_batch)
@@ -378,12 +305,19 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
                 negative_ids,
                 negative_log_q,
                 item_range(self.config),
+                extra,
             )
         if skip_logits is None:
             skip_logits = self.training and loss is not None
         logits = None
         if not skip_logits:
             logits = self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep))
+            if extra:
+                width = hidden_states.shape[1]
+                places = torch.arange(width, device=hidden_states.device)[None, :, None]
+                places = slice_logits_to_keep(places, logits_to_keep)[0, :, 0]
+                added = add_scores(logits.flatten(0, 1), [one.at(places, width) for one in extra])
+                logits = added.view(logits.shape)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -391,6 +325,32 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, **kwargs):
+        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds."""
+        inputs = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
+        if self.history is not None:
+            mask = kwargs.get("attention_mask")
+            mask = torch.ones_like(input_ids) if mask is None else mask
+            width = inputs["input_ids"].shape[1]
+            inputs["history"] = last_of(input_ids, mask != 0, width).columns(len(input_ids), width)
+        return inputs
+
+    @torch.compiler.disable  # its sizes depend on the values
+    def _item_scores(
+        self,
+        hidden_states: torch.Tensor,
+        history: dict[str, torch.Tensor] | None,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+    ) -> list[ItemScores]:
+        assert self.history is not None
+        if history is None:
+            if input_ids is None or self.config.needs_times:
+                raise ValueError("this model reads what users did before, and when: pass history.")
+            history = pasts_in(input_ids, attention_mask, position_ids).columns(*hidden_states.shape[:2])
+        return self.history(hidden_states, history)
 
     def score_items(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Logits `(..., V)` of states `(..., d)`, see `scoring_lsrm.score_items`."""

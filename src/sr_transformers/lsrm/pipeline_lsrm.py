@@ -13,6 +13,7 @@ import torch
 from transformers import Pipeline
 
 from .identity_lsrm import check_same_items, tokenizer_fingerprint
+from .own_items_lsrm import last_of
 from .scoring_lsrm import check_tokenizer, excludes_seen, input_device, item_range, only_items, top_k_items
 
 NEXT_ITEM = "next-item"
@@ -155,7 +156,9 @@ class NextItemPipeline(Pipeline):
         if not known:
             raise ValueError(f"the vocabulary knows no item of the history {list(history)[:5]!r}.")
         window = torch.tensor([known[-self.model.config.max_position_embeddings :]])
+        past = {"past_ids": torch.tensor([known])} if getattr(self.model, "history", None) is not None else {}
         return {
+            **past,
             "input_ids": window,
             "attention_mask": torch.ones_like(window),
             "excluded": [*(known if exclude_seen else ()), *exclude, *self._known(more)],
@@ -165,6 +168,9 @@ class NextItemPipeline(Pipeline):
         excluded = inputs.pop("excluded")
         mask = inputs["attention_mask"]
         positions = (mask.cumsum(1) - 1).clamp(min=0)
+        if "past_ids" in inputs:  # of the whole history, not only of what the window reads
+            past = inputs.pop("past_ids")
+            inputs["history"] = last_of(past, past != self.tokenizer.pad_token_id, mask.shape[1]).columns(*mask.shape)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
         items = item_range(self.model.config)
         return {"logits": only_items(logits.float(), items, -torch.inf)[:, : items[1]], "excluded": excluded}

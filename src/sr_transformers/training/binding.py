@@ -1,8 +1,11 @@
 """A model becomes the model of a log: what its tokens stand for and how it is ranked are kept in its configuration."""
 
+import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.transitions import successor_table
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.scoring_lsrm import item_range
 
@@ -30,3 +33,31 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
     _ = data.tokenizer  # opening it compares its items with those of the histories
     model.config.items_fingerprint = data.items_fingerprint
     model.config.filter_seen = data.filters_seen(filter_seen)
+    history = getattr(model, "history", None)
+    if getattr(model.config, "needs_times", False):
+        model.config.time_unit = time_unit(data)
+        for module in (history, model.model.clock):
+            if module is not None:
+                module.time_unit = model.config.time_unit
+    if history is not None and "successors" in history.parts:
+        for name, table in successor_table(data, model.config.num_successors).items():
+            getattr(history, name).copy_(torch.from_numpy(table))
+
+
+def time_unit(data: PreparedData, users: int = 10_000) -> float:
+    """The usual time between two baskets of a user: the median over the training histories of the first so many users,
+    in the log's unit of time.
+
+    Raises:
+        ValueError: if no user has two moments.
+    """
+    some = np.flatnonzero(data.train_lengths > 1)[:users].tolist()
+    gaps = [np.diff(data.train_times(history, int(data.train_lengths[history]))) for history in some]
+    between = np.concatenate([np.zeros(0, np.int64), *gaps])
+    between = between[between > 0]
+    if not len(between):
+        raise ValueError(
+            f"no user of {data.path} has interactions at two different moments: leave baskets, intervals and clock out "
+            "of the model's history."
+        )
+    return float(np.median(between))

@@ -25,7 +25,8 @@ from sr_transformers.data.batches import (
 )
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import LAST_POSITION
-from sr_transformers.data.ties import ShuffledBaskets
+from sr_transformers.data.past_inputs import PastInputs
+from sr_transformers.data.ties import shuffled_baskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.evaluation.evaluator import add_users
 from sr_transformers.evaluation.metrics import RankingTotals
@@ -113,9 +114,10 @@ class LSRMTrainer(Trainer):
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         width = self.window if args.row_width is None else args.row_width
-        collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives)
+        past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
+        collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives, past_inputs)
         seed = args.data_seed if args.data_seed is not None else args.seed
-        shuffled = ShuffledBaskets(data, seed) if args.shuffle_baskets else None
+        shuffled = shuffled_baskets(data, seed, model.config) if args.shuffle_baskets else None
         self.sampler = EpochBatchSampler(
             data.train_lengths,
             self.window,
@@ -133,7 +135,7 @@ class LSRMTrainer(Trainer):
             model=model,
             args=args,
             data_collator=collator,
-            train_dataset=WindowDataset(shuffled or data, self.sampler.num_rows),
+            train_dataset=WindowDataset(shuffled or data, self.sampler.num_rows, past_inputs),
             eval_dataset=TargetDataset(data, "validation"),
             processing_class=data.tokenizer,
             callbacks=[self.phases, *(callbacks or [])],

@@ -1,0 +1,152 @@
+# Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
+"""From pasts of users to what `history_lsrm` reads: for every place of a batch, the items of the user's past.
+
+A past is all that a user has done so far, oldest first; the last part of it, at most a window, has places in the batch.
+Every interaction makes one entry, which counts for the places from its own to the one before the next interaction with
+the same item. What an entry holds is known when it is made; so a past that grows by one interaction changes one entry
+and adds one.
+"""
+
+import torch
+
+from .configuration_lsrm import LAGS, NUM_SPECIAL
+
+_KEY = 1 << 32  # more than there are tokens
+
+
+class Pasts:
+    """Pasts of S users (or windows), one after the other, and where they stand in a batch.
+
+    Args:
+        tokens: `(N,)` int64, all pasts; what is no item stands in its place and is no own item.
+        lengths: `(S,)` int64 interactions of each.
+        shown: `(S,)` int64, how many of the last ones have places.
+        lines, places: `(S,)` int64, row of the batch and place of the first one shown.
+        times: `(N,)` int64 moments, or None.
+    """
+
+    def __init__(
+        self,
+        tokens: torch.Tensor,
+        lengths: torch.Tensor,
+        shown: torch.Tensor,
+        lines: torch.Tensor,
+        places: torch.Tensor,
+        times: torch.Tensor | None = None,
+    ):
+        self.tokens, self.lengths, self.shown, self.lines, self.places = tokens, lengths, shown, lines, places
+        self.times = times
+        number = torch.arange(len(lengths), device=tokens.device)
+        self.past = torch.repeat_interleave(number, lengths)
+        self.ends = lengths.cumsum(0)
+        self.first = self.ends - lengths
+        self.position = torch.arange(len(tokens), device=tokens.device) - self.first[self.past]
+        # Place of an interaction in its row; negative for those before the first one shown.
+        self.place = self.position + (places + shown - lengths)[self.past]
+
+    def columns(self, batch: int, width: int) -> dict[str, torch.Tensor]:
+        """What `LSRMHistory` reads of a batch of `batch` rows of `width` places.
+
+        Returns:
+            One entry each, `(C,)`: `line`, `token`, `place` (of the interaction), `begin` and `end` (places for which
+            it counts), `count` (interactions with the item so far), `before` (the token before it, 0 for none) and,
+            with times, `baskets` (with the item so far), `time` and `first` (moments of this and of the first
+            interaction with the item, relative to the last moment of the past). `recent`, `(LAGS, B, W)`: the last
+            token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` float32: the moment of the
+            interaction at each place, as `time`.
+        """
+        order = torch.sort(self.past * _KEY + self.tokens, stable=True).indices
+        past, token = self.past[order], self.tokens[order]
+        index = torch.arange(len(order), device=order.device)
+        new = torch.ones(len(order), dtype=torch.bool, device=order.device)
+        new[1:] = (past[1:] != past[:-1]) | (token[1:] != token[:-1])
+        group = torch.where(new, index, 0).cummax(0).values if len(order) else index
+        place, start = self.place[order], self.places[past]
+        end = start + self.shown[past]
+        end[:-1] = torch.where(new[1:], end[:-1], place[1:])
+        begin = torch.maximum(place, start)
+        kept = ((begin < end) & (token >= NUM_SPECIAL)).nonzero()[:, 0]
+        before = torch.nn.functional.pad(self.tokens, (1, 0))[:-1].masked_fill(self.position == 0, 0)
+        found = {
+            "line": self.lines[past[kept]],
+            "token": token[kept],
+            "place": place[kept],
+            "begin": begin[kept],
+            "end": end[kept],
+            "count": (index - group + 1)[kept],
+            "before": before[order[kept]],
+        }
+        seen, at = self._shown()
+        found["recent"] = self.tokens.new_zeros(LAGS, batch, width)
+        for lag in range(LAGS):
+            earlier = self.tokens[(seen - lag).clamp(min=0)].masked_fill(self.position[seen] < lag, 0)
+            found["recent"][lag][at] = earlier
+        if self.times is not None:
+            relative = (self.times - self.times[(self.ends - 1)[self.past]]).float()
+            of_item = self.times[order]
+            another = new.clone()
+            another[1:] |= of_item[1:] != of_item[:-1]
+            baskets = another.cumsum(0)
+            found["baskets"] = (baskets - baskets[group] + 1)[kept]
+            found["time"] = relative[order[kept]]
+            found["first"] = relative[order[group[kept]]]
+            found["now"] = relative.new_zeros(batch, width)
+            found["now"][at] = relative[seen]
+        return found
+
+    def clock(self, batch: int, width: int) -> torch.Tensor:
+        """`(B, W, 2)` float32: items so far in the basket of each place, and the time between that basket and the one
+        before, 0 for none. A basket is what has the same moment.
+        """
+        assert self.times is not None
+        opens = self.position == 0
+        opens[1:] |= self.times[1:] != self.times[:-1]
+        index = torch.arange(len(self.times), device=opens.device)
+        opened = torch.where(opens, index, 0).cummax(0).values if len(index) else index
+        gap = (self.times[opened] - self.times[(opened - 1).clamp(min=0)]).masked_fill(self.position[opened] == 0, 0)
+        seen, at = self._shown()
+        clock = gap.new_zeros(batch, width, 2, dtype=torch.float32)
+        clock[at] = torch.stack([(index - opened + 1).float(), gap.float()], -1)[seen]
+        return clock
+
+    def _shown(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """The interactions that have places, and these: rows and places of the batch."""
+        seen = (self.place >= self.places[self.past]).nonzero()[:, 0]
+        return seen, (self.lines[self.past[seen]], self.place[seen])
+
+
+def pasts_in(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None) -> Pasts:
+    """The pasts that a batch itself holds: what stands in a row is all that there is.
+
+    Args:
+        input_ids: `(B, T)`; attention_mask: `(B, T)`, 0 for padding; position_ids: `(B, T)`, several users in a row are
+            told apart by positions that begin anew at 0.
+    """
+    batch, width = input_ids.shape
+    real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask[:, -width:] != 0
+    opens = torch.zeros_like(real)
+    opens[:, 0] = True
+    opens[:, 1:] = ~real[:, :-1]
+    if position_ids is not None:
+        opens[:, 1:] |= position_ids.expand(batch, -1)[:, 1:] == 0
+    opens &= real
+    flat = real.reshape(-1).nonzero()[:, 0]
+    opened = opens.reshape(-1)[flat].nonzero()[:, 0]
+    lengths = torch.diff(opened, append=torch.tensor([len(flat)], device=flat.device))
+    begins = flat[opened]
+    return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, begins // width, begins % width)
+
+
+def last_of(ids: torch.Tensor, mask: torch.Tensor, width: int) -> Pasts:
+    """The pasts in the rows of `(B, L)` ids, of which the last interaction alone has a place: the last of `width`.
+
+    Args:
+        mask: `(B, L)`, false for padding, on whichever side.
+    """
+    lengths = mask.sum(1)
+    rows = torch.arange(len(ids), device=ids.device)
+    shown = lengths.clamp(max=1)
+    return Pasts(ids[mask], lengths, shown, rows, width - shown)
+
+
+__all__ = ["Pasts", "last_of", "pasts_in"]
