@@ -65,7 +65,7 @@ def shuffled_baskets(data: PreparedData, seed: int, config: Any) -> ShuffledBask
     """
     if "successors" in getattr(config, "history", ()):
         raise ValueError(
-            "shuffle_baskets is true, but the model's history has the part 'successors', which are counted in the order "
-            "of the log; leave one of the two out."
+            "shuffle_baskets is true, but the model's history has the part 'successors', which are counted in the "
+            "order of the log; leave one of the two out."
         )
     return ShuffledBaskets(data, seed)
