@@ -11,6 +11,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--model", required=True, help="folder or Hub id")
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--history", nargs="+", required=True, metavar="ITEM", help="item ids, oldest first")
+    one.add_argument("--times", nargs="+", type=int, metavar="TIME",
+                     help="moments of these items in the log's unit, for a model that reads them")  # fmt: skip
     one.add_argument("-k", type=at_least(1), default=10)
     one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="items of the history itself; auto does as the model's evaluation did")  # fmt: skip
@@ -30,6 +32,8 @@ def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
             "--fallback popularity for the most popular items."
         )
     exclude_seen = SEEN[options.seen]
-    found = recommender.recommend(options.history, options.k, exclude_seen, options.candidates, options.fallback)
+    found = recommender.recommend(
+        options.history, options.k, exclude_seen, options.candidates, options.fallback, options.times
+    )
     for place, one in enumerate(found, 1):
         print(f"{place:3}  {one.item}  {one.probability:.4f}")

@@ -32,7 +32,7 @@ from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer
 from .loss_lsrm import next_item_loss, targets_after
-from .own_items_lsrm import last_of, pasts_in
+from .own_items_lsrm import pasts_in, pasts_of_rows
 from .scoring_lsrm import item_range, score_items
 
 
@@ -333,7 +333,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(input_ids) if mask is None else mask
             width = inputs["input_ids"].shape[1]
-            inputs["history"] = last_of(input_ids, mask != 0, width).columns(len(input_ids), width)
+            inputs["history"] = pasts_of_rows(input_ids, mask != 0, width).columns(len(input_ids), width)
         return inputs
 
     @torch.compiler.disable  # its sizes depend on the values
