@@ -293,7 +293,7 @@ def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypat
 def test_more_processes_than_rows_train_on(markov_prepared, tmp_path):
     """A step can come without targets; its loss is zero and the weights stay numbers."""
     trainer = make(markov_prepared, tmp_path, eval_strategy="no", save_strategy="no")
-    batch = trainer.data_collator([(np.zeros((0, 3), np.int64), [])])
+    batch = trainer.data_collator([(np.zeros((0, 3), np.int64), [], [])])
     output = trainer.model(**{**batch, "num_items_in_batch": torch.tensor(0)})
     output.loss.backward()
     assert output.loss.item() == 0
