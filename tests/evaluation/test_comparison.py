@@ -6,6 +6,7 @@ from sr_transformers.evaluation.comparison import evaluate_beside, paired_differ
 from sr_transformers.evaluation.evaluator import evaluate, table
 from sr_transformers.evaluation.metrics import MISSED
 from sr_transformers.evaluation.mix import Mix
+from sr_transformers.hub.card_tables import results_table
 
 
 def test_differences_by_hand():
@@ -37,7 +38,8 @@ def test_models_are_compared_with_the_mix(markov_prepared):
         difference = reports[0]["metrics"][metric] - reports[2]["metrics"][metric]
         assert reports[0]["against_mix"][metric]["difference"] == pytest.approx(difference)
         assert reports[0]["against_mix"][metric]["standard_error"] > 0
-    assert "\npopularity less mix, paired, ± standard error over users: hr@10 " in table(reports, ["hr@10"])
+    assert "|\n\npopularity less mix, paired, ± standard error over users: hr@10 " in results_table(reports)
+    assert "\n\npopularity less mix, paired, ± standard error over users: hr@10 " in table(reports, ["hr@10"])
 
 
 def test_without_the_mix_nothing_is_compared(markov_prepared):

@@ -63,6 +63,8 @@ def test_the_model_is_reported_beside_the_baselines(finished, markov_prepared):
     names = [one["model"] for one in record.reports]
     assert names == ["lsrm tiny", *(one.name for one in baselines(markov_prepared))]
     assert names[-1] == "mix"
+    model, *_, mix = (one["metrics"]["hr@10"] for one in record.reports)
+    assert record.reports[0]["against_mix"]["hr@10"]["difference"] == pytest.approx(model - mix)
     assert len({json.dumps(one["protocol"]) for one in record.reports}) == 1
     best = next(entry for entry in record.history if entry.get("step") == record.best_step and "eval_loss" in entry)
     assert record.validation["loss"] == best["eval_loss"]

@@ -40,6 +40,23 @@ def paired_difference(ranks: np.ndarray, others: np.ndarray, k: int = COMPARED_A
     return found
 
 
+def evaluate_floors(
+    floors: Sequence[Scorer],
+    data: PreparedData,
+    split: str = "test",
+    ks: Sequence[int] = DEFAULT_KS,
+    filter_seen: bool | None = None,
+    progress: bool = False,
+) -> tuple[list[dict[str, Any]], np.ndarray | None]:
+    """Reports of baselines, as `evaluate`, and the ranks that `mix` gives, None if it is not among them."""
+    reports, mix = [], None
+    for scorer in floors:
+        ranks = np.zeros(data.num_targets(split), np.int64)
+        reports.append(evaluate(scorer, data, split, ks, filter_seen, progress, ranks))
+        mix = ranks if isinstance(scorer, Mix) else mix
+    return reports, mix
+
+
 def evaluate_beside(
     models: Sequence[Scorer],
     floors: Sequence[Scorer],
@@ -49,20 +66,20 @@ def evaluate_beside(
     filter_seen: bool | None = None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
-    """Evaluates models, then baselines, and compares each model with `mix` if that is among the baselines.
+    """Evaluates models and baselines, and compares each model with `mix` if that is among the baselines.
 
     Args:
         models, floors: the two kinds.
         split, ks, filter_seen, progress: as `evaluate`.
 
     Returns:
-        A report of each, as `evaluate`; those of the models have `against_mix` (`paired_difference`).
+        A report of each, as `evaluate`, models first; those of the models have `against_mix` (`paired_difference`).
     """
-    reports, ranks = [], []
-    for scorer in (*models, *floors):
-        ranks.append(np.zeros(data.num_targets(split), np.int64))
-        reports.append(evaluate(scorer, data, split, ks, filter_seen, progress, ranks[-1]))
-    mix = [place for place, one in enumerate(floors, len(models)) if isinstance(one, Mix)]
-    for place in range(len(models) if mix else 0):
-        reports[place]["against_mix"] = paired_difference(ranks[place], ranks[mix[0]])
-    return reports
+    below, mix = evaluate_floors(floors, data, split, ks, filter_seen, progress)
+    reports = []
+    for scorer in models:
+        ranks = np.zeros(data.num_targets(split), np.int64)
+        reports.append(evaluate(scorer, data, split, ks, filter_seen, progress, ranks))
+        if mix is not None:
+            reports[-1]["against_mix"] = paired_difference(ranks, mix)
+    return reports + below

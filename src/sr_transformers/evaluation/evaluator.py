@@ -269,18 +269,18 @@ def table(
     for one in reports:
         cells = [f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for name in metrics]
         lines.append(f"| {one['model']} | " + " | ".join(cells) + " |")
-    lines += [_against_mix(one) for one in reports if "against_mix" in one]
+    lines += ["\n" + against_mix(one) for one in reports if "against_mix" in one]
     lines += [_translation(one) for one in reports if "translated" in one]
     return "\n".join(lines)
 
 
-def _against_mix(report: dict[str, Any]) -> str:
-    """A model less the best that counting does, user by user."""
+def against_mix(report: dict[str, Any]) -> str:
+    """A model less the best that counting does, user by user, in one sentence; of a report that has `against_mix`."""
     found = [
         f"{metric} {one['difference']:+.4f} ± {one['standard_error']:.4f}"
         for metric, one in report["against_mix"].items()
     ]
-    return f"\n{report['model']} less mix, paired, ± standard error over users: {', '.join(found)}."
+    return f"{report['model']} less mix, paired, ± standard error over users: {', '.join(found)}."
 
 
 def _translation(report: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baskets import PARTS
-from sr_transformers.evaluation.evaluator import protocol_line
+from sr_transformers.evaluation.evaluator import against_mix, protocol_line
 from sr_transformers.records import RunRecord
 
 Rows = list[tuple[str, str]]
@@ -183,7 +183,8 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
         [display(name), *(f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for one in reports)]
         for name in metrics
     ]
-    return protocol_line(reports[0]) + ".\n\n" + markdown(["metric", *(one["model"] for one in reports)], rows)
+    parts = [protocol_line(reports[0]) + ".", markdown(["metric", *(one["model"] for one in reports)], rows)]
+    return "\n\n".join([*parts, *(against_mix(one) for one in reports if "against_mix" in one)])
 
 
 def short_protocol(report: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
@@ -251,7 +252,7 @@ class LSRMTrainer(Trainer):
         """
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         start = time.perf_counter()
-        totals = self.rank(dataset)
+        totals, _ = self.rank(dataset)
         num_items = dataset.data.vocab_size - NUM_SPECIAL
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in totals.metrics(num_items).items()}
         metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
@@ -261,22 +262,23 @@ class LSRMTrainer(Trainer):
             self._switch_to_sgd()
         return metrics
 
-    def rank(self, dataset: TargetDataset, ks: tuple[int, ...] = EVALUATION_KS) -> RankingTotals:
-        """Totals over all targets of a data set, the work shared by the processes."""
-        data = dataset.data
-        totals = RankingTotals(ks, data.vocab_size)
+    def rank(self, dataset: TargetDataset, ks: tuple[int, ...] = EVALUATION_KS) -> tuple[RankingTotals, np.ndarray]:
+        """Totals over all targets of a data set and `(M,)` ranks, int64; the work is shared by the processes."""
+        data, split = dataset.data, dataset.split
+        totals, ranks = RankingTotals(ks, data.vocab_size), np.zeros(data.num_targets(split), np.int64)
         # A sharded model computes in step on all processes, so there every process ranks every target.
         shared = self.args.world_size > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
         shard = (self.args.process_index, self.args.world_size) if shared else (0, 1)
         with self.compute_loss_context_manager():
-            filter_seen = data.filters_seen(self.args.filter_seen)
-            add_users(
-                totals, ModelScorer(self.model, self.window, reuse_memory=True), data, dataset.split, filter_seen, shard
-            )
-        if shared:
-            vector = torch.from_numpy(totals.vector()).to(self.args.device)
-            totals.load_vector(self.accelerator.reduce(vector, "sum").cpu().numpy())
-        return totals
+            scorer = ModelScorer(self.model, self.window, reuse_memory=True)
+            add_users(totals, scorer, data, split, data.filters_seen(self.args.filter_seen), shard, ranks=ranks)
+        if shared:  # what a process has not ranked is 0
+            totals.load_vector(self._sum(totals.vector()))
+            ranks = self._sum(ranks)
+        return totals, ranks
+
+    def _sum(self, values: np.ndarray) -> np.ndarray:
+        return self.accelerator.reduce(torch.from_numpy(values).to(self.args.device), "sum").cpu().numpy()
 
     # The Hub
 
