@@ -4,12 +4,15 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
+from sr_transformers.data import synthetic
+from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.trainer import _layout
@@ -100,6 +103,44 @@ def test_sgd_starts_from_the_weights_that_validated_best(markov_prepared, tmp_pa
         at_switch["model.norm.weight"],
         LSRMForCausalLM.from_pretrained(tmp_path / "checkpoint-18").state_dict()["model.norm.weight"],
     )
+
+
+@pytest.fixture(scope="module")
+def baskets(tmp_path_factory):
+    """A log of baskets of up to 4 items."""
+    log = synthetic.generate(num_users=200, num_items=30, num_successors=3, mean_length=12)
+    log = log.with_columns(pl.col("timestamp") // 4)
+    return prepare(log, tmp_path_factory.mktemp("baskets") / "data")
+
+
+def test_shuffled_baskets_are_others_in_every_epoch_and_the_same_after_a_resume(baskets, tmp_path):
+    """16 steps an epoch, a checkpoint after 5: the run goes on in the middle of an epoch. With loader processes too."""
+    options = {"shuffle_baskets": True, "num_train_epochs": 3, "save_strategy": "steps", "eval_strategy": "steps"}
+    options |= {
+        "save_steps": 5,
+        "eval_steps": 5,
+        "logging_steps": 1,
+        "save_total_limit": None,
+        "switch_optimizer": False,
+    }
+    whole = make(baskets, tmp_path / "whole", **options)
+    steps = whole.sampler.num_steps
+    assert steps == 16
+    whole.train()
+    plain = make(baskets, tmp_path / "plain", **{**options, "shuffle_baskets": False})
+    plain.train()
+    assert losses(plain) != losses(whole)
+    last = 20  # in the second epoch
+    for kept in (5, last):
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{kept}", tmp_path / "part" / f"checkpoint-{kept}")
+    resumed = make(baskets, tmp_path / "part", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "part" / f"checkpoint-{last}"))
+    assert resumed.state.global_step == whole.state.global_step == 3 * steps
+    assert_same_bits(weights(resumed), weights(whole))
+    workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
+    other = make(baskets, tmp_path / "workers", **options, **workers)
+    other.train()
+    assert_same_bits(weights(other), weights(whole))
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def prepare(
         source: what `sources.find_log` takes: files, a folder or glob of them, a Hub data set, a frame, a name.
         output: folder to make; it must not exist or be empty.
         columns: the source's column names by ours: user_id, item_id, timestamp, domain, rating.
-        split: "leave_one_out", "temporal" or "paper".
+        split: "leave_one_out", "temporal", "paper" or "last_basket".
         min_interactions, min_rating, since, until, repeats: what to leave out, see `interactions.Filters`.
         validation_from, test_from: moments of the temporal split: numbers in the log's own unit of time, or ISO 8601.
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
