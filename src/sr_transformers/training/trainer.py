@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, ProgressCallback
@@ -256,7 +255,6 @@ class LSRMTrainer(RankingTrainer):
         Returns:
             `BestRun`: number, objective and arguments of the best trial.
         """
-<<<<<<< HEAD
         if self.prepared is not None:
             hp_space = hp_space or _learning_rates
             compute_objective = compute_objective or self._objective
@@ -267,37 +265,6 @@ class LSRMTrainer(RankingTrainer):
 
     def _objective(self, metrics: dict[str, float]) -> float:
         return metrics[self.phases.metric] if self.phases.best is None else self.phases.best
-=======
-        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        start = time.perf_counter()
-        totals, _ = self.rank(dataset)
-        num_items = dataset.data.vocab_size - NUM_SPECIAL
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in totals.metrics(num_items).items()}
-        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self.phases.wants_switch:
-            self._switch_to_sgd()
-        return metrics
-
-    def rank(self, dataset: TargetDataset, ks: tuple[int, ...] = EVALUATION_KS) -> tuple[RankingTotals, np.ndarray]:
-        """Totals over all targets of a data set and `(M,)` ranks, int64; the work is shared by the processes."""
-        data, split = dataset.data, dataset.split
-        totals, ranks = RankingTotals(ks, data.vocab_size), np.zeros(data.num_targets(split), np.int64)
-        # A sharded model computes in step on all processes, so there every process ranks every target.
-        shared = self.args.world_size > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        shard = (self.args.process_index, self.args.world_size) if shared else (0, 1)
-        with self.compute_loss_context_manager():
-            scorer = ModelScorer(self.model, self.window, reuse_memory=True)
-            add_users(totals, scorer, data, split, data.filters_seen(self.args.filter_seen), shard, ranks=ranks)
-        if shared:  # what a process has not ranked is 0
-            totals.load_vector(self._sum(totals.vector()))
-            ranks = self._sum(ranks)
-        return totals, ranks
-
-    def _sum(self, values: np.ndarray) -> np.ndarray:
-        return self.accelerator.reduce(torch.from_numpy(values).to(self.args.device), "sum").cpu().numpy()
->>>>>>> mix
 
     # The Hub
 
