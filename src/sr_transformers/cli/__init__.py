@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sr_transformers import __version__
 from sr_transformers.cli import (
+    compare,
     data,
     demo,
     evaluate,
@@ -25,7 +26,7 @@ from sr_transformers.cli import (
 )
 
 # In the order of --help.
-COMMANDS = (prepare, data, plan, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
+COMMANDS = (prepare, data, plan, train, evaluate, compare, tasks, scaling, finetune, recommend, export, demo, publish)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
