@@ -61,7 +61,7 @@ def test_a_recipe_trains(path, prepared, tmp_path):
 @pytest.mark.parametrize("name", ["history-complete-journey", "history-online-retail"])
 def test_a_study_of_parts_has_each_alone_and_all_without_it(name):
     study = Study.load(RECIPES / "studies" / f"{name}.yaml")
-    found = {run.block: frozenset(run.settings.get("history", ())) for run in study.runs}
+    found = {run.block: frozenset(dict(run.settings).get("history", ())) for run in study.runs}
     every = frozenset(HISTORY_PARTS)
     expected = {"none": frozenset(), "all": every}
     expected |= {f"{part}-alone": frozenset({part}) for part in every}

@@ -33,7 +33,8 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
 
     check_place(options.json)
     named = [_entry(one) for one in options.runs]
-    shown = shown_names([", ".join(runs) if name is None else name for name, runs in named])
+    told = shown_names([", ".join(runs) for _, runs in named])
+    shown = [name or of_runs for (name, _), of_runs in zip(named, told, strict=True)]
     if len(set(shown)) < len(shown):
         raise ValueError(f"two entries are called alike ({', '.join(shown)}); give them names, NAME=RUN.")
     data = PreparedData(options.data).verified()
