@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sr_transformers import Recipe, Recommender, prepare, train
 from sr_transformers.evaluation.evaluator import table
 
-HERE = Path(__file__).parent
 OUTPUT = Path("runs/demo")
 
 
@@ -35,7 +34,7 @@ def main() -> None:
 
     step("train: LSRM 98k (2 layers x 64) for 10 epochs with full softmax over all items")
     recipe = Recipe.load(
-        HERE / "lsrm" / "98k.yaml",
+        "lsrm/98k",
         # A short run: no plateau will be seen, so the learning rate falls to zero instead.
         {
             "num_train_epochs": 10,

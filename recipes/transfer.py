@@ -53,7 +53,7 @@ class Experiment:
 
 EXPERIMENTS = {
     "periods": Experiment(
-        "regimes/repeats.yaml",
+        "regimes/repeats",
         5,
         {
             "from scratch": None,
@@ -67,7 +67,7 @@ EXPERIMENTS = {
         {"from scratch": (1, 3, 10), "fine-tuned": (1, 3, 10)},
     ),
     "domains": Experiment(
-        "regimes/sparse.yaml",
+        "regimes/sparse",
         5,
         {
             "from scratch": None,
@@ -149,7 +149,7 @@ def run(
 def recipe(experiment: Experiment, num_epochs: int, seed: int) -> Recipe:
     """The regime's recipe with a budget: the learning rate warms up for a tenth of it and falls to zero at its end."""
     overrides = {"num_train_epochs": num_epochs, "warmup_steps": 0.1, "seed": seed, "disable_tqdm": True}
-    return Recipe.load(HERE / experiment.recipe, overrides)
+    return Recipe.load(experiment.recipe, overrides)
 
 
 def table(name: str) -> str:

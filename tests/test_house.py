@@ -9,14 +9,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 # A room imports rooms to its left only; rooms in one set do not import each other.
 ORDER = [
     {"public"},
-    {"columns", "locking", "messages", "records", "_registration"},
+    {"columns", "locking", "messages", "recipe_files", "records", "_registration"},
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},
     {"hub"},
     {"training"},
     {"recommender", "planning"},
-    {"session"},
+    {"session", "recommendation_lists"},
     {"study", "finetuning"},
     {"export", "demo"},
     {"cli"},

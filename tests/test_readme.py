@@ -25,7 +25,6 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     log = synthetic.generate(num_users=60, num_items=12, num_successors=2, mean_length=10)
     names = {"user_id": "customer", "item_id": "sku", "timestamp": "time"}
     log.with_columns(pl.format("sku-{}", "item_id").alias("item_id")).rename(names).write_csv(tmp_path / "events.csv")
-    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
     first, second = blocks("python")
     space: dict = {}

@@ -38,6 +38,8 @@ _PUBLIC = {
     "run_study": "sr_transformers.study.runner",
     "advise": "sr_transformers.study.advise",
     "Recommender": "sr_transformers.recommender",
+    "Recommendation": "sr_transformers.recommender",
+    "recommend_all": "sr_transformers.recommendation_lists",
     "Session": "sr_transformers.session",
     "RunRecord": "sr_transformers.records",
     "publish": "sr_transformers.hub.publish",

@@ -14,10 +14,12 @@ from types import ModuleType
 
 _CONFIG_AUTO = "transformers.models.auto.configuration_auto"
 _MODEL_AUTO = "transformers.models.auto.modeling_auto"
+_TOKENIZER_AUTO = "transformers.models.auto.tokenization_auto"
 _PIPELINES = "transformers.pipelines"
 _OUR_CONFIG = "sr_transformers.lsrm.configuration_lsrm"
 _OUR_MODEL = "sr_transformers.lsrm.modeling_lsrm"
 _OUR_PIPELINE = "sr_transformers.lsrm.pipeline_lsrm"
+_OUR_TOKENIZER = "sr_transformers.lsrm.tokenization_lsrm"
 # Importing our model is possible when none of these is half-way through its own import.
 _NEEDED = (
     "transformers.modeling_utils",
@@ -27,7 +29,12 @@ _NEEDED = (
     _OUR_MODEL,
 )
 
-_WATCHED = (_CONFIG_AUTO, _MODEL_AUTO, _PIPELINES, _OUR_PIPELINE, *_NEEDED)
+_NEEDED_TO_TOKENIZE = ("transformers.tokenization_utils_tokenizers", _OUR_CONFIG, _OUR_TOKENIZER)
+
+_WATCHED = (
+    *(_CONFIG_AUTO, _MODEL_AUTO, _TOKENIZER_AUTO, _PIPELINES, _OUR_PIPELINE),
+    *dict.fromkeys((*_NEEDED, *_NEEDED_TO_TOKENIZE)),
+)
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
@@ -64,7 +71,9 @@ def _register(hook: _AfterImport) -> None:
         return
     hook.registering = True
     try:
-        complete = {name for name in (_CONFIG_AUTO, _MODEL_AUTO, _PIPELINES) if name in sys.modules} - hook.pending
+        complete = {
+            name for name in (_CONFIG_AUTO, _MODEL_AUTO, _TOKENIZER_AUTO, _PIPELINES) if name in sys.modules
+        } - hook.pending
         if _CONFIG_AUTO in complete and _OUR_CONFIG not in hook.pending:
             from transformers.models.auto.configuration_auto import AutoConfig
 
@@ -79,6 +88,13 @@ def _register(hook: _AfterImport) -> None:
 
             AutoModel.register(LSRMConfig, LSRMModel, exist_ok=True)
             AutoModelForCausalLM.register(LSRMConfig, LSRMForCausalLM, exist_ok=True)
+        if _TOKENIZER_AUTO in complete and not hook.pending.intersection(_NEEDED_TO_TOKENIZE):
+            from transformers.models.auto.tokenization_auto import AutoTokenizer
+
+            from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+            from sr_transformers.lsrm.tokenization_lsrm import LSRMTokenizer
+
+            AutoTokenizer.register(LSRMConfig, fast_tokenizer_class=LSRMTokenizer, exist_ok=True)
         if _PIPELINES in complete and not hook.pending.intersection((*_NEEDED, _MODEL_AUTO, _OUR_PIPELINE)):
             from transformers.models.auto.modeling_auto import AutoModelForCausalLM
             from transformers.pipelines import PIPELINE_REGISTRY

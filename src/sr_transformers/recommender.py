@@ -1,13 +1,16 @@
 """Recommending to a user: a raw history in, the next items out. The user need never have been seen in training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sr_transformers.columns import ITEM, USER
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_first
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
@@ -20,8 +23,9 @@ ItemId = str | int
 FALLBACKS = ("error", "popularity")
 
 
-class Recommendation(NamedTuple):
-    """One recommended item.
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One recommended item; a web framework turns it into an object with these two names.
 
     Attributes:
         item: raw id, of the type that the log had.
@@ -114,19 +118,21 @@ class Recommender:
         candidates: Sequence[ItemId] | None = None,
         fallback: str = "error",
         times: Sequence[int] | None = None,
+        exclude: Sequence[ItemId] | None = None,
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; `recommend_batch` tells the rest."""
         moments = None if times is None else [times]
-        return self.recommend_batch([history], k, exclude_seen, candidates, fallback, moments)[0]
+        return self.recommend_batch([history], k, exclude_seen, candidates, fallback, moments, exclude)[0]
 
     def recommend_batch(
         self,
         histories: Sequence[Sequence[ItemId]],
         k: int = 10,
         exclude_seen: bool | None = None,
-        candidates: Sequence[ItemId] | None = None,
+        candidates: Sequence[ItemId] | Sequence[Sequence[ItemId] | None] | None = None,
         fallback: str = "error",
         times: Sequence[Sequence[int]] | None = None,
+        exclude: Sequence[ItemId] | Sequence[Sequence[ItemId] | None] | None = None,
     ) -> list[list[Recommendation]]:
         """Recommends to several users.
 
@@ -137,24 +143,28 @@ class Recommender:
             k: how many items; fewer come back if fewer are allowed.
             exclude_seen: never recommend an item of the user's own history; None: as the model was evaluated, see
                 `Recommender.exclude_seen`.
-            candidates: recommend only from these.
+            candidates: recommend only from these ids: one list for all histories, or a list of lists, one for each
+                history (None: anything).
             fallback: for a history without any known item: "error", or "popularity": the items most frequent in
                 training.
             times: moments of the interactions of each history, in the unit of the log that the model was trained on,
                 for a model that reads them (`scorer.needs_times`); others do without.
+            exclude: ids never to recommend, beside those seen: one list for all, or one for each history. Unknown ones
+                are never recommended in any case.
 
         Raises:
             ValueError: for a model that reads moments without them, or with more or fewer than items; for such a
                 history with fallback "error", or with "popularity" if the vocabulary keeps no
-                training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback, or
-                candidates of which the vocabulary knows none.
+                training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback,
+                candidates of which the vocabulary knows none, or lists of another number than histories.
             TypeError: for a history that is a single id or a string instead of a sequence of ids.
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1.")
         if fallback not in FALLBACKS:
             raise ValueError(f"fallback {fallback!r} is not known; choose from {', '.join(FALLBACKS)}.")
-        allowed = self.allowed(candidates)
+        allowed = self.allowed(candidates, len(histories))
+        excluded = self._of_each(exclude, len(histories), "exclude")
         tokens = [self.encode(history) for history in histories]
         known_times = self.known_times(histories, times)
         for index, known in enumerate(tokens):
@@ -174,7 +184,8 @@ class Recommender:
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
             scores = self.scorer.score(part, memory, known_times and known_times[start : start + rows])
-            results += self.best(scores, part, k, exclude_seen, allowed)
+            chosen = allowed[start : start + rows], excluded[start : start + rows]
+            results += self.best(scores, part, k, exclude_seen, *chosen)
         return results
 
     def best(
@@ -183,7 +194,8 @@ class Recommender:
         tokens: Sequence[np.ndarray],
         k: int,
         exclude_seen: bool | None,
-        allowed: torch.Tensor | None,
+        allowed: Sequence[np.ndarray | None],
+        excluded: Sequence[np.ndarray | None],
     ) -> list[list[Recommendation]]:
         """The k best items of every row of scores.
 
@@ -191,7 +203,8 @@ class Recommender:
             scores: `(B, V)`, of `scorer`; overwritten.
             tokens: what `encode` made of each history; for an empty one popularity (`popular`) stands in.
             exclude_seen: see `recommend_batch`.
-            allowed: `(V,)` bool, see `allowed`; None: everything.
+            allowed, excluded: for each history the tokens that alone may be named, and those that may not; None: no
+                limit.
         """
         log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
@@ -202,8 +215,14 @@ class Recommender:
                 log_z[index] = torch.nan
         if self.exclude_seen if exclude_seen is None else exclude_seen:
             scores[pairs_of(tokens, scores.device)] = -torch.inf
-        if allowed is not None:
-            scores[:, ~allowed.to(scores.device)] = -torch.inf
+        for row, (only, never) in enumerate(zip(allowed, excluded, strict=True)):
+            if only is not None:
+                kept = torch.from_numpy(only).to(scores.device)
+                values = scores[row, kept]
+                scores[row] = -torch.inf
+                scores[row, kept] = values
+            if never is not None:
+                scores[row, torch.from_numpy(never).to(scores.device)] = -torch.inf
         best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
         chosen = (best - log_z).exp()
         item_of, nothing = (
@@ -254,13 +273,101 @@ class Recommender:
             found.append(of_items[np.array(known, bool)])
         return found
 
-    def allowed(self, candidates: Sequence[ItemId] | None) -> torch.Tensor | None:
-        """`(V,)` bool, true for the candidates; None for None."""
-        if candidates is None:
-            return None
-        tokens = self.encode(candidates)
-        if not len(tokens):
-            raise ValueError("the vocabulary knows none of the candidates; pass raw item ids as they were in the log.")
-        allowed = torch.zeros(len(self._item_of), dtype=torch.bool)
-        allowed[torch.from_numpy(tokens)] = True
-        return allowed
+    def allowed(self, candidates: Any, count: int = 1) -> list[np.ndarray | None]:
+        """Tokens of the candidates of each of `count` histories, None where all items are.
+
+        Raises:
+            ValueError: if the vocabulary knows none of the candidates of a history.
+        """
+        tokens = self._of_each(candidates, count, "candidates")
+        for index, known in enumerate(tokens):
+            if known is not None and not len(known):
+                raise ValueError(
+                    f"the vocabulary knows none of the candidates of history {index}; pass raw item ids as they were "
+                    "in the log."
+                )
+        return tokens
+
+    def _of_each(self, given: Any, count: int, name: str) -> list[np.ndarray | None]:
+        """Known tokens of one list of ids for all histories, or of one list for each."""
+        if given is None:
+            return [None] * count
+        sized = not isinstance(given, str | bytes) and hasattr(given, "__iter__")
+        if not sized or not any(hasattr(one, "__len__") and not isinstance(one, str | bytes) for one in given):
+            return [self.encode(given)] * count
+        if len(given) != count:
+            raise ValueError(
+                f"{name} has {len(given)} lists for {count} histories; give one for each, or one list of ids for all."
+            )
+        return [None if one is None else self.encode(one) for one in given]
+
+    def item_embeddings(self) -> tuple[list[ItemId], np.ndarray]:
+        """Raw ids of all items, and their vectors `(items, d)` float32.
+
+        The inner product of a user's vector (`user_embeddings`) with these is the score by which items are ranked; the
+        cosine is not, as popular items have longer vectors.
+
+        Raises:
+            ValueError: if no vectors give the scores (`ModelScorer.check_vectors`).
+        """
+        self.scorer.check_vectors()
+        weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
+        vectors = weight.detach()[NUM_SPECIAL : len(self._item_of)].float().cpu().numpy()
+        return list(self._item_of[NUM_SPECIAL:]), vectors.copy()
+
+    def user_embeddings(
+        self, histories: Sequence[Sequence[ItemId]], times: Sequence[Sequence[int]] | None = None
+    ) -> np.ndarray:
+        """`(B, d)` float32, the vector of each history, see `item_embeddings`.
+
+        Args:
+            histories, times: as `recommend_batch`.
+
+        Raises:
+            ValueError: as `item_embeddings`, and for a history without an item that the model knows.
+        """
+        self.scorer.check_vectors()
+        tokens, moments = [self.encode(history) for history in histories], self.known_times(histories, times)
+        for index, known in enumerate(tokens):
+            if not len(known):
+                raise ValueError(f"history {index} has no item that the model knows; leave it out.")
+        if not tokens:
+            return np.zeros((0, self.model.config.hidden_size), np.float32)
+        rows = rows_of_scores(len(self._item_of))
+        starts = range(0, len(tokens), rows)
+        parts = [self.scorer.states(tokens[i : i + rows], moments and moments[i : i + rows]) for i in starts]
+        return torch.cat(parts).float().cpu().numpy()
+
+    def recommend_frame(
+        self, users: Sequence[ItemId], histories: Sequence[Sequence[ItemId]], k: int = 10, **options: Any
+    ) -> pl.DataFrame:
+        """The recommendations of several users as a table.
+
+        Args:
+            users: their ids, distinct.
+            histories, k: see `recommend_batch`.
+            options: its other arguments.
+
+        Returns:
+            Columns user_id, item_id, rank (from 1 on) and score (the probability); a user's rows stand together.
+
+        Raises:
+            ValueError: as `recommend_batch`, and if there are not as many distinct users as histories.
+        """
+        if len(users) != len(histories) or len(set(users)) < len(users):
+            raise ValueError(
+                f"there are {len(set(users))} distinct users for {len(histories)} histories; give every history a user "
+                "of its own."
+            )
+        found = self.recommend_batch(histories, k, **options)
+        lengths = np.array([len(one) for one in found], np.int64)
+        integers = self.tokenizer.init_kwargs.get("item_id_type") == "integer"
+        who = pl.Series(USER, list(users))
+        return pl.DataFrame(
+            {
+                USER: who.gather(np.repeat(np.arange(len(users)), lengths)),
+                ITEM: pl.Series([one.item for row in found for one in row], dtype=pl.Int64 if integers else pl.String),
+                "rank": pl.Series([place for n in lengths for place in range(1, n + 1)], dtype=pl.Int32),
+                "score": pl.Series([one.probability for row in found for one in row], dtype=pl.Float64),
+            }
+        )

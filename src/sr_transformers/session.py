@@ -76,7 +76,11 @@ class Session:
         return len(known)
 
     def recommend(
-        self, k: int = 10, exclude_seen: bool | None = None, candidates: Sequence[ItemId] | None = None
+        self,
+        k: int = 10,
+        exclude_seen: bool | None = None,
+        candidates: Sequence[ItemId] | None = None,
+        exclude: Sequence[ItemId] = (),
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; see `Recommender.recommend_batch`.
 
@@ -85,7 +89,7 @@ class Session:
         """
         if k < 1:
             raise ValueError(f"k is {k}; it must be at least 1.")
-        allowed = self.recommender.allowed(candidates)
+        allowed, excluded = self.recommender.allowed(candidates), self.recommender.encode(exclude)
         with self._lock:
             tokens = self._tokens
             if not len(tokens):
@@ -93,7 +97,7 @@ class Session:
             if self._scores is None:
                 self._scores = self._score()
             scores = self._scores.clone()
-        return self.recommender.best(scores, [tokens], k, exclude_seen, allowed)[0]
+        return self.recommender.best(scores, [tokens], k, exclude_seen, allowed, [excluded])[0]
 
     @torch.inference_mode(False)  # what is kept must be of use outside of the caller's inference mode
     @torch.no_grad()

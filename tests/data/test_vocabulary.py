@@ -63,7 +63,8 @@ def test_special_tokens_get_names_that_are_part_of_no_item():
     assert (tokenizer.pad_token, tokenizer.unk_token) == ("<<[PAD]>>", "<[UNK]>")
 
 
-def test_a_history_in_one_string_is_cut_at_the_first_separator_that_no_item_has():
+def test_a_history_in_one_string_is_cut_at_every_separator_that_no_item_has():
+    assert build_tokenizer(["a", "c"])("a c\ta\nc  a")["input_ids"] == [2, 3, 2, 3, 2]
     assert build_tokenizer(["a b", "c"])("a b\tc")["input_ids"] == [2, 3]
     assert build_tokenizer(["a\tb", "c"])("a\tb\nc")["input_ids"] == [2, 3]
 

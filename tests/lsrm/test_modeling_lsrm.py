@@ -270,9 +270,6 @@ def test_a_sequence_beyond_the_window_is_refused():
     ids = items(1, WINDOW + 1)
     with pytest.raises(ValueError, match=f"17 items but the model's window is {WINDOW}"):
         tiny()(ids, attention_mask=torch.ones_like(ids))
-    ids = items(1, WINDOW)
-    with pytest.raises(ValueError, match=f"17 items but the model's window is {WINDOW}"):
-        tiny().generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, pad_token_id=0)
 
 
 def test_ids_and_embeddings_exclude_each_other():

@@ -1,6 +1,7 @@
 """One way to score: whatever became of the head, loss and logits agree, and all front ends give one order."""
 
 import warnings
+from dataclasses import astuple
 
 import accelerate
 import numpy as np
@@ -286,11 +287,12 @@ def test_rows_that_are_no_item_have_neither_place_nor_probability(two_tables):
     for k in (5, 999):
         expected, found = (Recommender(one, tokenizer).recommend(history, k) for one in (model, padded))
         assert [one.item for one in found] == [one.item for one in expected]
-        assert [p for _, p in found] == pytest.approx([p for _, p in expected], rel=1e-5)
+        assert [one.probability for one in found] == pytest.approx([one.probability for one in expected], rel=1e-5)
         piped = pipeline("next-item", model=padded, tokenizer=tokenizer, device="cpu")(history, top_k=k)
-        assert [(one["item_id"], one["score"]) for one in piped] == [(i, pytest.approx(p)) for i, p in expected]
+        wanted = [(one.item, pytest.approx(one.probability)) for one in expected]
+        assert [(one["item_id"], one["score"]) for one in piped] == wanted
         visit = Session(Recommender(padded, tokenizer), history).recommend(k)
-        assert [tuple(one) for one in visit] == [(i, pytest.approx(p)) for i, p in expected]
+        assert [astuple(one) for one in visit] == wanted
         with torch.no_grad():
             graph = NextItems(padded, min(k, NUM))(tokens[:1], torch.tensor([True]))
         assert [ids[n - 2] for n in graph["items"][0].tolist() if n] == [one.item for one in expected]
@@ -378,8 +380,8 @@ def test_another_model_says_by_its_configuration_what_fills_up_its_table():
         expected = llama(torch.tensor([[5, 9]])).logits[0, -1, 2:62].softmax(0)
     pipe = pipeline("next-item", model=llama, tokenizer=tokenizer, device="cpu")
     for found in (
-        [tuple(one) for one in recommender.recommend(["i3", "i7"], 999, exclude_seen=False)],
-        [tuple(one) for one in Session(recommender, ["i3", "i7"]).recommend(999, exclude_seen=False)],
+        [astuple(one) for one in recommender.recommend(["i3", "i7"], 999, exclude_seen=False)],
+        [astuple(one) for one in Session(recommender, ["i3", "i7"]).recommend(999, exclude_seen=False)],
         [tuple(one.values()) for one in pipe(["i3", "i7"], top_k=999, exclude_seen=False)],
     ):
         assert dict(found) == pytest.approx(dict(zip(ITEMS, expected.tolist(), strict=True)), rel=1e-4)

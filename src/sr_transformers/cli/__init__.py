@@ -19,6 +19,7 @@ from sr_transformers.cli import (
     plan,
     prepare,
     publish,
+    recipes,
     recommend,
     scaling,
     tasks,
@@ -26,7 +27,10 @@ from sr_transformers.cli import (
 )
 
 # In the order of --help.
-COMMANDS = (prepare, data, plan, train, evaluate, compare, tasks, scaling, finetune, recommend, export, demo, publish)
+COMMANDS = (
+    *(prepare, data, plan, recipes, train, evaluate, compare, tasks, scaling, finetune, recommend, export, demo),
+    publish,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

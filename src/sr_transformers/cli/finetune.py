@@ -14,7 +14,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         epilog="Any key of the recipe's training section and its dropout rates are options too and win over the file: "
         "--learning_rate 5e-4 --seed 1",
     )
-    one.add_argument("recipe", help="a YAML of recipes/ with the checkpoint's architecture")
+    one.add_argument("recipe", help="a YAML or a name, as for train, with the checkpoint's architecture")
     one.add_argument("--model", required=True, help="folder or Hub id of the checkpoint")
     one.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub")
     one.add_argument("--data", required=True, help="prepared folder")

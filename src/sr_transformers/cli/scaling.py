@@ -55,7 +55,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.set_defaults(run=_predict)
 
     run = parts.add_parser("run", help="do the runs of a study file; goes on where it was stopped")
-    run.add_argument("study", help="a YAML of recipes/studies/")
+    run.add_argument("study", help="a YAML, or a name that `sr-transformers recipes` lists, for example ml-1m")
     run.add_argument("--output", required=True, help="folder of the study")
     run.add_argument("--data", help="prepared folder; the study's own if left out")
     run.add_argument("--budget", type=_minutes, metavar="TIME", help="60, 60m or 2h: the runs worth most in that time")
@@ -84,7 +84,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--data", required=True, help="prepared folder")
     advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="60, 60m or 2h")
     advise.add_argument("--output", help="folder of the study; DATA-advice beside the data if left out")
-    advise.add_argument("--recipe", help="a YAML that gives what the study does not set; defaults if left out")
+    advise.add_argument("--recipe", help="a YAML or a name; gives what the study does not set; defaults if left out")
     advise.add_argument("--epochs", type=float, default=5)
     advise.add_argument("--gpu-flops", type=float, default=312e12, help="peak FLOP/s of the accelerator to price")
     advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")

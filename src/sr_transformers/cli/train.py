@@ -9,7 +9,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Declares the command and its options."""
     one = commands.add_parser("train", help="train a recipe on a prepared folder", epilog="Any key of the recipe is an "
                               "option too and wins over the file: --learning_rate 2e-3 --seed 1")  # fmt: skip
-    one.add_argument("recipe", help="a YAML of recipes/, for example recipes/lsrm/98k.yaml")
+    one.add_argument("recipe", help="a YAML, or a name that `sr-transformers recipes` lists, for example lsrm/98k")
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")

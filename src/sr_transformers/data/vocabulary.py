@@ -4,7 +4,7 @@ Token 0 is padding, token 1 stands for every unknown item, items follow from tok
 falling training count (ties: by id), but no reader may count on that order: items that come later (`append`,
 `add_items`, old items that `finetune` keeps) follow the known ones however popular they are. What is popular is said by
 the training counts, which the vocabulary carries (`item_counts`). `AutoTokenizer.from_pretrained` loads the saved
-folder without code of ours.
+folder without code of ours, and with it takes integers too (`tokenization_lsrm`).
 """
 
 import base64
@@ -13,24 +13,23 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from sr_transformers.lsrm.configuration_lsrm import NUM_SPECIAL
+from sr_transformers.lsrm.tokenization_lsrm import LSRMTokenizer
 
 PAD_ID = 0
 UNK_ID = 1
 
 _COUNTS = "item_counts"  # key of tokenizer_config.json: int64, little-endian, zlib, base64
 
-# Splits a history that is given as one string; the first of these that occurs in no item id is used.
-_SEPARATORS = ("\t", "\n", "\x1f", "\x1e", "\x1d", "\x1c")
+# A history that is given as one string is cut at those that occur in no item id, and written with the first of them.
+_SEPARATORS = " \t\n\x1f\x1e\x1d\x1c"
 
 
-def build_tokenizer(
-    item_ids: Sequence[str] | Sequence[int], counts: np.ndarray | None = None
-) -> PreTrainedTokenizerFast:
+def build_tokenizer(item_ids: Sequence[str] | Sequence[int], counts: np.ndarray | None = None) -> LSRMTokenizer:
     """Makes the tokenizer of a vocabulary.
 
     Args:
@@ -38,8 +37,9 @@ def build_tokenizer(
         counts: `(V - 2,)` training interactions of every item; None: not known.
 
     Returns:
-        A tokenizer that takes `tokenizer(["id 1", "id 2"], is_split_into_words=True)` for any text whatsoever, and
-        tab-separated ids in one string. It pads and truncates on the left: the most recent items stay.
+        A tokenizer that takes `tokenizer(["id 1", "id 2"], is_split_into_words=True)` for any text whatsoever, and ids
+        in one string, separated by spaces, tabs or line breaks, whichever occur in no id. What it decodes it reads
+        again: every item comes after a separator. It pads and truncates on the left: the most recent items stay.
 
     Raises:
         ValueError: for duplicate ids, or an id that is empty or cannot be written as UTF-8.
@@ -58,16 +58,19 @@ def build_tokenizer(
         twice = next(text for index, text in enumerate(texts, NUM_SPECIAL) if vocabulary[text] != index)
         raise ValueError(f"item id {twice!r} is given twice; ids must be distinct.")
     core = Tokenizer(WordLevel({pad: PAD_ID, unk: UNK_ID}, unk_token=unk))
-    separator = next((mark for mark in _SEPARATORS if mark not in everything), None)
-    if separator is not None:
-        core.pre_tokenizer = pre_tokenizers.Split(separator, behavior="removed")
-    tokenizer = PreTrainedTokenizerFast(
+    separators = "".join(mark for mark in _SEPARATORS if mark not in everything)
+    if separators:
+        core.pre_tokenizer = pre_tokenizers.Split(Regex(f"[{separators}]"), behavior="removed")
+        core.decoder = decoders.Replace(Regex(r"\A"), separators[0])
+    tokenizer = LSRMTokenizer(
         tokenizer_object=core,
         pad_token=pad,
         unk_token=unk,
         padding_side="left",
         truncation_side="left",
         model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+        separators=separators,
         item_id_type="integer" if item_ids and isinstance(item_ids[0], int) else "text",
     )
     # Only now: transformers copies what it is given, which for a large vocabulary takes longer than to prepare the log.

@@ -209,22 +209,14 @@ class ModelScorer:
         if torch.is_inference_mode_enabled():  # what is made in it could not be used outside of it
             with torch.inference_mode(False):
                 return self.score(histories, memory, times)
-        windows = [history[-self.window :] for history in histories]
         pasts = self._pasts(histories, times) if self.reads_past else []
         reads_states = self._reads_states()
         # To look for the device of a whole model takes as long as many an operation.
         device = self.model.lm_head.weight.device if reads_states else input_device(self.model)
         with evaluation_mode(self.model), self.autocast(device):
-            users = max(len(windows), 1)
-            step = _USERS if device.type == "cpu" and reads_states else users
-            parts = []
-            for first in range(0, users, step):
-                inputs = self._inputs(windows[first : first + step], device)
-                past = self._past_inputs(pasts[first : first + step], inputs[0], not reads_states)
-                parts.append(self._ask(*inputs, reads_states, past))
+            states = self._last_of(histories, pasts, reads_states, device)
             if not reads_states:
-                return self.item_scores(parts[0])
-            states = torch.cat(parts)
+                return self.item_scores(states)
             scores = self._score_states(states, memory)
             if pasts and self.model.history is not None:
                 columns = _placed(pasts, 1, 1, device).columns(len(pasts), 1)
@@ -232,6 +224,53 @@ class ModelScorer:
                 for rows, tokens, values in history(states[:, None], columns):
                     scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
             return scores
+
+    def _last_of(
+        self, histories: Sequence[np.ndarray], pasts: Sequence[Past], reads_states: bool, device: torch.device
+    ) -> torch.Tensor:
+        """`_last` of these histories, some users at a time."""
+        windows = [history[-self.window :] for history in histories]
+        users = max(len(windows), 1)
+        step = _USERS if device.type == "cpu" and reads_states else users
+        parts = []
+        for first in range(0, users, step):
+            inputs = self._inputs(windows[first : first + step], device)
+            past = self._past_inputs(pasts[first : first + step], inputs[0], not reads_states)
+            parts.append(self._ask(*inputs, reads_states, past))
+        return torch.cat(parts)
+
+    def check_vectors(self) -> None:
+        """Refuses a model whose scores are no inner products of states and item vectors.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        if not self._reads_states():
+            raise ValueError(
+                f"{self.name} has no vectors: its scores are more than a product with its item table (another model, "
+                "adapters that were not merged, a quantized or offloaded head)."
+            )
+        if self.model.history is not None:
+            parts = ", ".join(part for part in self.model.config.history if part != "clock")
+            raise ValueError(
+                f"{self.name} has no vectors: it adds to the scores of single items ({parts} of its history). Train a "
+                "model without, or rank with the model itself."
+            )
+
+    def states(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None = None) -> torch.Tensor:
+        """`(B, d)` states after the last item: their products with the rows of the item table are the scores.
+
+        Args:
+            histories, times: as `score`.
+
+        Raises:
+            ValueError: if they are not (`check_vectors`).
+        """
+        self.check_vectors()
+        pasts = self._pasts(histories, times) if self.reads_past else []
+        device = self.model.lm_head.weight.device
+        with torch.inference_mode(False), torch.no_grad(), evaluation_mode(self.model), self.autocast(device):
+            return self._last_of(histories, pasts, True, device)
 
     def item_scores(self, logits: torch.Tensor) -> torch.Tensor:
         """What `score` gives, from `(B, V)` logits of any model."""

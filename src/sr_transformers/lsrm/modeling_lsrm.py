@@ -16,7 +16,6 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
@@ -28,6 +27,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
+from .generation_lsrm import SlidingGenerationMixin
 from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer
@@ -223,7 +223,7 @@ class LSRMModel(LSRMPreTrainedModel):
             )
 
 
-class LSRMForCausalLM(LSRMPreTrainedModel, GenerationMixin):
+class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
     """The decoder with its next-item head, tied to the item embeddings."""
 
     _auto_class = "AutoModelForCausalLM"

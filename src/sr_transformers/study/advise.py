@@ -15,6 +15,7 @@ import numpy as np
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.recipe_files import RECIPES, find_recipe
 from sr_transformers.records import source_commit
 from sr_transformers.scaling.laws import N, law_named
 from sr_transformers.study.analysis import Analysis, analyse, bottleneck_of
@@ -67,12 +68,12 @@ def advice_study(data: PreparedData, epochs: float = 5, recipe: str | Path | Non
     """The study that `advise` runs: seven sizes, three fractions of the users, two seeds of the smaller sizes.
 
     Args:
-        recipe: gives what the study does not set; None: the defaults of model and training.
+        recipe: a file or a name; gives what the study does not set; None: the defaults of model and training.
     """
     content: dict[str, Any] = {
         "name": f"advice-{data.path.name}",
         "data": str(data.path),
-        **({"recipe": str(Path(recipe).resolve())} if recipe else {}),
+        **({"recipe": str(find_recipe(recipe, RECIPES).resolve())} if recipe else {}),
         "settings": {
             "switch_optimizer": False,
             "lr_scheduler_type": "linear",

@@ -34,6 +34,7 @@ import yaml
 from sr_transformers.data.fractions import FRACTIONS, USERS
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.public import last_part
+from sr_transformers.recipe_files import STUDIES, find_recipe
 from sr_transformers.study.soundness import CONVERGED_WITHIN
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.yaml_reader import read_yaml
@@ -153,16 +154,14 @@ class Study:
     source: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Study":
-        """Reads a study.
+    def load(cls, name_or_path: str | Path) -> "Study":
+        """Reads a study, a file or one that comes with the package by its name: "ml-1m" (`recipe_files`).
 
         Raises:
-            FileNotFoundError: if there is no such file, or no such recipe.
+            FileNotFoundError: if there is no such file and no such name, or no such recipe.
             ValueError: for anything that is not a study; the message names the file and the key.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such study; recipes/studies/ holds examples.")
+        path = find_recipe(name_or_path, STUDIES, "study")
         content = read_yaml(path)
         if not isinstance(content, dict):
             raise ValueError(f"{path}: a study is a YAML of keys and values.")
@@ -170,7 +169,7 @@ class Study:
 
     @classmethod
     def build(cls, content: dict[str, Any], path: Path) -> "Study":
-        """A study from the content of its file; the recipe's path counts from the file's folder."""
+        """A study from the content of its file; the recipe is a path from the file's folder, or a name."""
         where = str(path)
         _keys(content, {"name", "data", "sizes", "blocks"},
               {"recipe", "settings", "tuning", "validation_targets", "converged_within"}, where)  # fmt: skip
@@ -180,7 +179,10 @@ class Study:
         for key in ("sizes", "blocks", "settings"):
             if not isinstance(content.get(key) or {}, dict):
                 raise ValueError(f"{where}: {key} must hold names and values, not {content[key]!r}.")
-        recipe = Recipe.load(path.parent / content["recipe"]) if content.get("recipe") else Recipe("defaults")
+        recipe = Recipe("defaults")
+        if content.get("recipe"):
+            beside = path.parent / content["recipe"]
+            recipe = Recipe.load(beside if beside.is_file() else content["recipe"])
         _check_no_token(content.get("settings") or {}, where)
         for key, value in (content.get("settings") or {}).items():
             recipe.set(key, value, where)

@@ -121,13 +121,12 @@ def _record(
 
 
 def generation_config(config: PreTrainedConfig) -> GenerationConfig:
-    """Greedy continuation to the end of the window that never names what is no item (see `scoring_lsrm.item_range`)."""
+    """Greedy continuation that never names what is no item (see `scoring_lsrm.item_range`)."""
     first, last = item_range(config)
     return GenerationConfig(
         do_sample=False,
         pad_token_id=PAD_ID,
         suppress_tokens=[*range(first), *range(last, config.vocab_size)],
-        max_length=config.max_position_embeddings,
     )
 
 

@@ -18,6 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.messages import one_line, shown
+from sr_transformers.recipe_files import RECIPES, find_recipe
 from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.yaml_reader import parse_yaml, read_yaml
 
@@ -59,16 +60,17 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> "Recipe":
-        """Reads a recipe; `overrides` are values by key, of either section, and win.
+    def load(cls, name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> "Recipe":
+        """Reads a recipe, a file or one that comes with the package by its name: "lsrm/98k" or "98k" (`recipe_files`).
+
+        Args:
+            overrides: values by key, of either section; they win.
 
         Raises:
-            FileNotFoundError: if there is no such file.
+            FileNotFoundError: if there is no such file and no such name.
             ValueError: for a section, key or value that is not allowed; the message names file, key and nearest key.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such recipe; recipes/ holds one per scale, for example lsrm/98k.yaml.")
+        path = find_recipe(name_or_path, RECIPES)
         content = read_yaml(path)
         content = {} if content is None else content
         if not isinstance(content, dict):
