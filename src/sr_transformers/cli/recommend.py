@@ -17,7 +17,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     asked = one.add_mutually_exclusive_group(required=True)
     asked.add_argument("--history", nargs="+", metavar="ITEM", help="item ids, oldest first")
     one.add_argument("--times", nargs="+", type=int, metavar="TIME",
-                     help="with --history: moments of the items in the log's unit, for a model that reads them")  # fmt: skip
+                     help="with --history: when, in the log's unit, for a model that reads moments")  # fmt: skip
     asked.add_argument("--data", help="prepared folder: lists for its users, into --output")
     one.add_argument("--output", metavar="FILE.parquet", help="with --data: user_id, item_id, rank, score")
     one.add_argument("--users", metavar="FILE", help="with --data: csv, tsv or parquet with the column user_id; "
