@@ -218,6 +218,13 @@ def test_a_log_without_moments_is_refused_by_name(tmp_path):
 
 
 def test_the_configuration_of_a_run_names_the_parts(run):
+    groups = run[0].parameters
+    model = Checkpoint(run[1]).model()
+    assert sum(groups.values()) == sum(one.numel() for one in model.parameters())
+    assert groups["blocks"] == model.config.num_non_embedding_parameters
+    assert groups["history"] == sum(
+        one.numel() for name, one in model.named_parameters() if "history" in name or "clock" in name
+    )
     config = json.loads((run[1] / "config.json").read_text())
     assert config["history"] == list(HISTORY_PARTS)
     assert config["num_successors"] == 8

@@ -131,18 +131,21 @@ def generation_config(config: PreTrainedConfig) -> GenerationConfig:
 
 
 def count_parameters(model: PreTrainedModel) -> dict[str, int]:
-    """Parameters by group; the groups are disjoint and sum to the model's total (tied weights counted once)."""
+    """Parameters by group; the groups are disjoint and sum to the model's total (tied weights counted once). A model
+    with `history` has a group of that name too."""
     groups = {"blocks": 0, "biases_and_norms": 0, "item_embedding": 0, "position_embedding": 0}
     for name, parameter in model.named_parameters():
         if "embed_tokens" in name or "lm_head" in name:
             group = "item_embedding"
         elif "embed_positions" in name:
             group = "position_embedding"
+        elif name.startswith("history.") or ".clock." in name:
+            group = "history"
         elif parameter.ndim == 2:
             group = "blocks"
         else:
             group = "biases_and_norms"
-        groups[group] += parameter.numel()
+        groups[group] = groups.get(group, 0) + parameter.numel()
     return groups
 
 
