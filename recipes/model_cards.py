@@ -1,17 +1,22 @@
 """python recipes/model_cards.py: writes model_cards/ from the run records in recipes/results/.
 
 One card per data set and recipe: the model is the run with the smallest seed, other seeds stand in a table of the card.
+Baselines that a record lacks, because they came later, are those of the same log in recipes/results/baselines/.
 What a record cannot know, the terms of the data, is in TERMS below; weights get terms that fit their data's.
 """
 
+import dataclasses
+import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from sr_transformers import CardOptions, RunRecord
 from sr_transformers.hub.model_card import Evidence, model_card
 
 ROOT = Path(__file__).parent.parent
 RESULTS, CARDS = ROOT / "recipes" / "results", ROOT / "model_cards"
+BASELINES = RESULTS / "baselines"
 INDEX = "README.md"
 
 MOVIELENS = CardOptions(
@@ -44,9 +49,19 @@ def cards(folder: Path = RESULTS) -> dict[str, str]:
     made = {}
     for name, records in sorted(groups.items()):
         first, *others = sorted(records, key=lambda one: one.seed)
+        later = _baselines(name.removeprefix("lsrm-").removesuffix(f"-{first.name}"), first)
+        first = dataclasses.replace(first, reports=[*first.reports, *later])
         card = model_card(first, f"org/{name}", _terms(name), Evidence(siblings=others))
         made[f"{name}.md"] = str(card)
     return made
+
+
+def _baselines(data: str, record: RunRecord) -> list[dict[str, Any]]:
+    """Reports of the baselines of a log that a record lacks."""
+    path = BASELINES / f"{data}.json"
+    names = [one["model"] for one in record.reports]
+    reports = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [one for one in reports if one["model"] not in names and one["protocol"] == record.reports[0]["protocol"]]
 
 
 def _terms(name: str) -> CardOptions:

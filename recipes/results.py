@@ -2,33 +2,28 @@
 
 python recipes/results.py --add RUN_FOLDER NAME first puts a finished run's record there, as NAME.json; names end in
 -seed and a number, and records that differ in that only share a row.
+
+Baselines are those of the record. What a record lacks, because the baseline came later, is taken from
+results/baselines/NAME.json, which `sr-transformers evaluate --data prepared/NAME --json FILE` wrote for the same log.
 """
 
 import argparse
+import json
 import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from sr_transformers import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-HEAD = (
-    "data",
-    "seen",
-    "recipe",
-    "N",
-    "seeds",
-    "HR@10",
-    "NDCG@10",
-    "loss",
-    "popularity",
-    "user frequency",
-    "Markov",
-    "minutes",
-)
+BASELINES = RESULTS / "baselines"
+FLOORS = {"popularity": "popularity", "user frequency": "user frequency", "markov": "Markov"}
+MIX = "mix: HR@10 / NDCG@10 / loss"
+HEAD = ("data", "seen", "recipe", "N", "seeds", "HR@10", "NDCG@10", "loss", *FLOORS.values(), MIX, "minutes")
 METRICS = ("hr@10", "ndcg@10", "loss")
 
 
@@ -41,8 +36,10 @@ def table(folder: Path = RESULTS) -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for (data, name), records in sorted(groups.items()):
         model, *baselines = records[0].reports
+        measured = {one["model"]: one["metrics"] for one in [*_later_baselines(data, model), *baselines]}
         cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in METRICS]
-        floors = [f"{one['metrics']['hr@10']:.3f}" for one in baselines]
+        floors = [f"{measured[name]['hr@10']:.3f}" for name in FLOORS]
+        floors.append(" / ".join(f"{measured['mix'][metric]:.3f}" for metric in METRICS))
         seen = "removed" if model["protocol"]["filter_seen"] else "kept"
         minutes = statistics.mean(one.seconds for one in records) / 60
         lines.append(
@@ -51,6 +48,19 @@ def table(folder: Path = RESULTS) -> str:
             + f" | {minutes:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _later_baselines(data: str, model: dict[str, Any]) -> list[dict[str, Any]]:
+    """Reports of all baselines on a log.
+
+    Raises:
+        ValueError: if their protocol is not that of the model.
+    """
+    path = BASELINES / f"{data}.json"
+    reports = json.loads(path.read_text()) if path.exists() else []
+    if any(one["protocol"] != model["protocol"] for one in reports):
+        raise ValueError(f"{path} has another protocol than the records of {data}.")
+    return reports
 
 
 def _mean(values: list[float]) -> str:

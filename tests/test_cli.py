@@ -63,10 +63,12 @@ def test_evaluate_prints_the_protocol_and_all_models(walked, capsys):
     assert main(["evaluate", *arguments, "--k", "5", "--seen", "remove"]) == 0
     out = capsys.readouterr().out
     assert "full ranking over 20 items, seen items removed, ties against the model, 120 targets" in out
-    for model in ("run", "popularity", "user frequency", "markov"):
+    for model in ("run", "popularity", "user frequency", "markov", "recent popularity", "mix"):
         assert model in out
     reports = json.loads((walked / "reports.json").read_text())
-    assert [len(reports), "hr@5" in reports[0]["metrics"]] == [4, True]
+    assert [len(reports), "hr@5" in reports[0]["metrics"]] == [6, True]
+    assert "run less mix, paired, ± standard error over users: hr@10 " in out
+    assert [one["model"] for one in reports if "against_mix" in one] == ["run"]
 
 
 def test_recommend_prints_items(walked, capsys):

@@ -25,6 +25,8 @@ def test_reports_are_written_before_anything_is_printed(prepared, tmp_path, read
         "popularity",
         "user frequency",
         "markov",
+        "recent popularity",
+        "mix",
     ]
 
 

@@ -54,7 +54,7 @@ def test_sizes_and_seeds_side_by_side(models, markov_prepared, tmp_path, capsys)
     assert "relative gain in hr@3 over small" in out
     assert "Not run: no user has 10 interactions after the test target" in out
     found = json.loads(report.read_text())
-    assert [one["name"] for one in found["models"]] == ["small", "large", "popularity", "markov"]
+    assert [one["name"] for one in found["models"]] == ["small", "large", "popularity", "markov", "mix"]
     assert found["models"][0]["num_checkpoints"] == 2
     protocol = found["protocol"]
     assert (protocol["perturbation_rate"], protocol["ks"], protocol["seed"]) == (0.5, [3], 1)

@@ -1,6 +1,7 @@
 """What the README shows is run, parsed or compared: examples, commands, the results table."""
 
 import importlib.util
+import json
 import re
 import shlex
 from pathlib import Path
@@ -72,6 +73,30 @@ def test_the_results_table_is_what_the_records_say():
     shown = re.search(r"<!-- results -->\n(.*?)\n<!-- /results -->", README, flags=re.DOTALL)
     assert shown
     assert shown[1].strip() == results.table()
+
+
+def test_baselines_of_later_are_of_the_logs_of_the_records():
+    """Hit rates, NDCG and MRR of what both have are the same, but for rounding."""
+    results = script("recipes/results.py")
+    for path in results.RESULTS.glob("*.json"):
+        record = json.loads(path.read_text())
+        later = results._later_baselines(path.stem.rsplit("-seed", 1)[0], record["reports"][0])
+        found = {one["model"]: one for one in later}
+        for one in record["reports"][1:]:
+            both = found[one["model"]]["metrics"].keys() & one["metrics"].keys()
+            assert {"hr@10", "ndcg@10", "mrr"} <= both
+            for metric in [name for name in both if not name.startswith("coverage")]:  # equal items are listed anew
+                assert found[one["model"]]["metrics"][metric] == pytest.approx(one["metrics"][metric], abs=1e-4), path
+            assert found[one["model"]]["num_targets"] == one["num_targets"]
+
+
+def test_baselines_of_another_protocol_are_refused(tmp_path, monkeypatch):
+    results = script("recipes/results.py")
+    monkeypatch.setattr(results, "BASELINES", tmp_path)
+    (tmp_path / "shop.json").write_text('[{"protocol": {"part": "validation"}}]')
+    with pytest.raises(ValueError, match=r"shop\.json has another protocol than the records of shop"):
+        results._later_baselines("shop", {"protocol": {"part": "test"}})
+    assert results._later_baselines("other", {"protocol": {}}) == []
 
 
 def test_the_tasks_tables_are_what_the_reports_say():

@@ -8,7 +8,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from sr_transformers import LSRMConfig, Recipe
-from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LSRM_SIZES
 from sr_transformers.study.plan import Study
 from sr_transformers.training.run import train
 
@@ -58,7 +58,24 @@ def test_a_recipe_trains(path, prepared, tmp_path):
     assert train(recipe, prepared, tmp_path / "run").steps == 1
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", ["history-complete-journey", "history-online-retail"])
+def test_a_study_of_parts_has_each_alone_and_all_without_it(name):
+    study = Study.load(RECIPES / "studies" / f"{name}.yaml")
+    found = {run.block: frozenset(dict(run.settings).get("history", ())) for run in study.runs}
+    every = frozenset(HISTORY_PARTS)
+    expected = {"none": frozenset(), "all": every}
+    expected |= {f"{part}-alone": frozenset({part}) for part in every}
+    expected |= {f"without-{part}": every - {part} for part in every}
+    assert found == expected
+    assert {run.seed for run in study.runs} == {1, 2, 3}
+    assert len({run.epochs for run in study.runs}) == 1
+    assert not any(run.in_law for run in study.runs)
+
+
+LAWS = [path for path in STUDIES if not path.stem.startswith("history-")]
+
+
+@pytest.mark.parametrize("path", LAWS, ids=lambda path: path.stem)
 def test_a_study_can_be_run_and_enough_of_it_is_the_law(path):
     seeds = defaultdict(set)
     for run in Study.load(path).runs:

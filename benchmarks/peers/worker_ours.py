@@ -86,7 +86,7 @@ def train_model(settings: dict[str, Any]) -> tuple[LSRMTrainer, StepClock]:
         **settings.get("arguments", {}),
     )
     watch = Watch(clock)
-    trainer = LSRMTrainer(model, arguments, data, [watch])
+    trainer = LSRMTrainer(model, arguments, train_dataset=data.train_dataset(), callbacks=[watch])
 
     def planned():
         epoch = 0

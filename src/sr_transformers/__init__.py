@@ -43,6 +43,7 @@ _PUBLIC = {
     "Session": "sr_transformers.session",
     "RunRecord": "sr_transformers.records",
     "publish": "sr_transformers.hub.publish",
+    "publish_data": "sr_transformers.hub.data_set",
     "CardOptions": "sr_transformers.hub.model_card",
     "NextItemPipeline": "sr_transformers.lsrm.pipeline_lsrm",
 }

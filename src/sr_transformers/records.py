@@ -92,8 +92,8 @@ class RunRecord:
         commit: of the sources that ran, with "+changes" if files differed from it; None outside a git checkout.
         hardware: device, cores, threads, processes.
         num_non_embedding_parameters: N.
-        parameters: all parameters by group (blocks, biases_and_norms, item_embedding, position_embedding); they sum to
-            the model's total.
+        parameters: all parameters by group (blocks, biases_and_norms, item_embedding, position_embedding, and history
+            where the model has it); they sum to the model's total.
         num_train_interactions: D, distinct training interactions.
         num_interactions_seen: targets trained on, epochs included, padding not.
         training_flops: 6 * N * positions that held an item; one position per target with the objective

@@ -2,6 +2,8 @@
 
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from bad_inputs.row import Damage, Row, both, write
 
 _HEAD = "user_id,item_id,timestamp\n"
@@ -14,6 +16,11 @@ def _log(id: str, what: str, content: str | bytes, says: str, more: str = "", na
 
 def _option(id: str, more: str, says: str) -> Row:
     return _log(id, more, _GOOD, says, more)
+
+
+def _lists(**columns: list) -> Damage:
+    """Writes x.parquet with a row per user."""
+    return lambda here: pq.write_table(pa.table({"user_id": ["u1", "u2"], **columns}), here / "x.parquet")
 
 
 def _pipe(name: str) -> Damage:
@@ -83,4 +90,10 @@ ROWS = [
     _option("N067", "--engine dask", "--engine: invalid choice"),
     _option("N068", "--time-unit days", "--time-unit: invalid choice"),
     _option("N069", "--until soon", "soon|until"),
+    Row("N132", "lists of other lengths", "prepare x.parquet --output o", r"x\.parquet: timestamp .* length .* row 2",
+        _lists(item_id=[["a"], ["b", "c"]], timestamp=[[1], [1]])),
+    Row("N133", "a list is missing", "prepare x.parquet --output o", r"x\.parquet: item_id is missing in row 2",
+        _lists(item_id=[["a"], None], timestamp=[[1], [1]])),
+    Row("N134", "one column is a list", "prepare x.parquet --output o", r"x\.parquet: item_id is a list and other",
+        _lists(item_id=[["a"], ["b"]], timestamp=[1, 1])),
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The demo page, Spaces and publishing: what they are given beside a model."""
 
-from bad_inputs.row import FLAG, Row, write
+from bad_inputs.row import FLAG, Row, flip, write
 
 SPACE = "demo RUN --titles t.csv --space o"
 
@@ -42,4 +42,13 @@ ROWS = [
     Row("G002", "a size that is none", "publish RUN a/b --dry-run --output o --max-shard-size big", "max.shard.size|big"),
     Row("G003", "a scaling study that is none", "publish RUN a/b --dry-run --output o --scaling nowhere", "nowhere"),
     Row("G004", "other needs a name", "publish RUN a/b --dry-run --output o --license other", "license"),
+    Row("N125", "data publish without a license", "data publish DATA a/b --dry-run o", "--license"),
+    Row("N126", "data publish: other needs a name", "data publish DATA a/b --dry-run o --license other", "license"),
+    Row("N127", "data publish under no name", "data publish DATA nonsense --dry-run o --license mit", "nonsense"),
+    Row("N128", "data publish of nothing", "data publish nowhere a/b --dry-run o --license mit", "nowhere"),
+    Row("N129", "data publish into what exists", "data publish DATA a/b --dry-run e --license mit", "e",
+        write("e/mine.txt", "mine")),
+    Row("N130", "data publish: a file was changed", "data publish d a/b --dry-run o --license mit", r"test\.arrow",
+        flip("d/test.arrow", 0.99, 2)),
+    Row("N131", "data publish: disk full", "data publish DATA a/b --dry-run o --license mit", FULL, room=300),
 ]  # fmt: skip

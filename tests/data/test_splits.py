@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sr_transformers.data import splits
 from sr_transformers.data.splits import (
+    LAST_BASKET,
     LEAKS,
     LEAVE_ONE_OUT,
     PAPER,
@@ -15,6 +17,7 @@ from sr_transformers.data.splits import (
     TEMPORAL,
     Options,
     blocks,
+    last_basket,
     leave_one_out,
     paper,
     quantile,
@@ -292,6 +295,7 @@ def test_options_split_as_they_say():
         split(Options(TEMPORAL, 30_000, "soon"))
     assert_same_split(split(Options(PAPER)), paper(lengths, users, 15, 0.2, 0))
     assert_same_split(split(Options(PAPER, None, None, 18, 0.4, 3)), paper(lengths, users, 18, 0.4, 3))
+    assert_same_split(split(Options(LAST_BASKET)), last_basket(lengths, times))
 
 
 def test_the_smallest_trajectory_length_and_its_neighbour():
@@ -309,3 +313,31 @@ def test_who_is_unseen_does_not_change_from_release_to_release():
         for user, length in enumerate(split.train_length):
             digest = hashlib.blake2b(f"{seed} u{user}".encode(), digest_size=8).hexdigest()
             assert (length == 0) == (int(digest, 16) / 16**16 < 0.2)
+
+
+def test_the_last_basket_is_held_out_whole():
+    lengths = np.array([6, 1, 4, 3])
+    times = np.array([1, 1, 5, 5, 8, 8, 3, 2, 2, 2, 2, 1, 2, 3])
+    split = last_basket(lengths, times)
+    assert split.train_length.tolist() == [2, 1, 4, 1]
+    assert split.validation.tolist() == [[0, 2], [3, 1]]
+    assert split.test.tolist() == [[0, 4], [3, 2]]
+    assert split.notes == {"users_too_short_to_hold_out": 2}
+
+
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=1, max_size=9), min_size=1, max_size=6), st.integers(1, 12))
+def test_last_baskets_are_those_of_every_user_whatever_the_block(users, rows):
+    histories = [np.sort(np.array(one, np.int64)) for one in users]
+    lengths = np.array([len(one) for one in histories])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits, "blocks", lambda lengths: blocks(lengths, rows))
+        split = last_basket(lengths, np.concatenate(histories))
+    test, validation = dict(split.test.tolist()), dict(split.validation.tolist())
+    for user, times in enumerate(histories):
+        moments = np.unique(times)
+        if len(moments) < 3:
+            assert user not in test
+            assert split.train_length[user] == len(times)
+            continue
+        assert test[user] == np.searchsorted(times, moments[-1])
+        assert validation[user] == split.train_length[user] == np.searchsorted(times, moments[-2])

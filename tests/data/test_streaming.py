@@ -98,7 +98,9 @@ def train(data: PreparedData, output) -> tuple[list[float], dict]:
         output_dir=str(output), num_train_epochs=2, per_device_train_batch_size=8, logging_steps=1, seed=1,
         report_to=[], disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
-    trainer = LSRMTrainer(model, arguments, data)
+    trainer = LSRMTrainer(
+        model, arguments, train_dataset=data.train_dataset(), eval_dataset=data.eval_dataset("validation")
+    )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return losses, trainer.evaluate()

@@ -15,7 +15,9 @@ def trainer_for(data, output, **more):
         output_dir=str(output), max_steps=2, eval_strategy="no", save_strategy="no", load_best_model_at_end=False,
         disable_tqdm=True, **more,
     )  # fmt: skip
-    return LSRMTrainer(model, arguments, data)
+    return LSRMTrainer(
+        model, arguments, train_dataset=data.train_dataset(), eval_dataset=data.eval_dataset("validation")
+    )
 
 
 def test_a_recipe_that_pushes(hub, prepared, tmp_path):
@@ -39,7 +41,7 @@ def test_by_hand_the_run_is_finished_first(hub, prepared, tmp_path):
     assert url.endswith(repo.refs["v1"])
     assert {"README.md", "run.json", "configuration_lsrm.py"} <= set(repo.files("v1"))
     record = RunRecord.load(tmp_path / "run")
-    assert [record.steps, record.name, len(record.reports)] == [2, "custom", 4]
+    assert [record.steps, record.name, len(record.reports)] == [2, "custom", 6]
     assert "auto_map" not in record.recipe["model"]
     assert trainer.push_to_hub(revision="v1") == url
 

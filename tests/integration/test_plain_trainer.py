@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import DataCollatorForLanguageModeling, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from sr_transformers import LSRMConfig, LSRMForCausalLM
+from sr_transformers import LSRMConfig, LSRMForCausalLM, evaluate
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.evaluation.model_scorer import ModelScorer
 
 LENGTHS = (2, 9, 3, 5, 9, 4, 2, 7)
 
@@ -69,3 +70,88 @@ def test_padded_on_the_left_with_labels_right_after_padding_it_is_right_or_refus
         assert loss == pytest.approx(by_hand(), abs=1e-4)
     with pytest.raises(ValueError, match="first item and of padding to -100"):
         trained(tmp_path / "refused", 4, 2, "left", labels=False)
+
+
+def make_plain(data, folder, **more):
+    torch.manual_seed(0)
+    config = LSRMConfig(
+        vocab_size=data.vocab_size, hidden_size=16, num_hidden_layers=1, max_position_embeddings=20,
+        embedding_dropout=0.0, residual_dropout=0.0,
+    )  # fmt: skip
+    arguments = TrainingArguments(
+        output_dir=str(folder), num_train_epochs=3, per_device_train_batch_size=32, learning_rate=1e-2, seed=3,
+        eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True, use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    return Trainer(
+        LSRMForCausalLM(config), arguments, DataCollatorForSeq2Seq(data.tokenizer), data.train_dataset(20),
+        data.eval_dataset("validation", 20), **more,
+    )  # fmt: skip
+
+
+def test_it_validates_keeps_the_best_and_computes_metrics(markov_prepared, tmp_path):
+    """On the data sets of a prepared log; the loss is that of full ranking: no history is cut."""
+
+    def ranks(logits, labels):
+        last = labels.ne(-100).long().argmax(-1)
+        scores, target = logits[range(len(labels)), last - 1], labels[range(len(labels)), last][:, None]
+        return (scores >= scores.gather(1, target)).sum(1)
+
+    trainer = make_plain(
+        markov_prepared, tmp_path, preprocess_logits_for_metrics=ranks,
+        compute_metrics=lambda found: {"hr@1": float((found.predictions == 1).mean())},
+    )  # fmt: skip
+    assert trainer.label_names == ["labels"]
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    found = trainer.evaluate()
+    assert found["eval_loss"] < before - 0.5
+    expected = evaluate(ModelScorer(trainer.model), markov_prepared, "validation", filter_seen=False)["metrics"]
+    assert found["eval_loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    assert found["eval_hr@1"] == pytest.approx(expected["hr@1"], abs=1e-9)
+    best = min(entry["eval_loss"] for entry in trainer.state.log_history[:-1] if "eval_loss" in entry)
+    assert found["eval_loss"] == pytest.approx(best, abs=1e-6)
+
+
+def test_labels_made_by_the_collator_are_enough(tmp_path):
+    tokenizer = build_tokenizer([f"i{n}" for n in range(20)])
+    torch.manual_seed(0)
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=22, hidden_size=16, num_hidden_layers=1, max_position_embeddings=12))
+    trainer = Trainer(
+        model, TrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True),
+        DataCollatorForLanguageModeling(tokenizer, mlm=False), eval_dataset=rows(False),
+        compute_metrics=lambda found: {"shape": found.predictions.shape},
+    )  # fmt: skip
+    found = trainer.evaluate()
+    assert found["eval_shape"] == (8, 9, 22)
+    ids = [torch.tensor([row["input_ids"]]) for row in rows(False)]
+    total = -sum(model(one).logits[0, :-1].log_softmax(-1).gather(1, one[0, 1:, None]).sum().item() for one in ids)
+    assert found["eval_loss"] == pytest.approx(total / sum(length - 1 for length in LENGTHS), abs=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_best_weights_come_back_without_a_warning(tmp_path, monkeypatch, tied):
+    """Tied weights are stored once, and are not missing; untied ones are all stored."""
+    said = []
+    monkeypatch.setattr("transformers.trainer.logger.warning", lambda message, *args: said.append(message))
+    torch.manual_seed(0)
+    config = LSRMConfig(
+        vocab_size=22, hidden_size=16, num_hidden_layers=1, max_position_embeddings=12, tie_word_embeddings=tied
+    )
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch", learning_rate=0.1,
+        load_best_model_at_end=True, metric_for_best_model="never", greater_is_better=True, use_cpu=True,
+        disable_tqdm=True,
+    )  # fmt: skip
+    tokenizer = build_tokenizer([f"i{n}" for n in range(20)])
+    values = iter([1.0, 0.0])
+    trainer = Trainer(
+        LSRMForCausalLM(config), arguments, DataCollatorForSeq2Seq(tokenizer), rows(True), rows(True),
+        compute_metrics=lambda found: {"never": next(values)},
+    )  # fmt: skip
+    trainer.train()
+    assert not [message for message in said if "missing keys" in message]
+    model = trainer.model
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    first = LSRMForCausalLM.from_pretrained(tmp_path / "checkpoint-1")
+    for name, one in first.state_dict().items():
+        assert torch.equal(one, model.state_dict()[name])

@@ -218,9 +218,9 @@ def test_ids_alone_are_the_whole_history():
 def test_generate_counts_what_it_has_generated():
     model = make(("recency", "bigrams", "items", "successors"))
     ids = torch.from_numpy(pasts()[2].items[:4])[None]
-    cached = model.generate(ids, max_new_tokens=4, do_sample=False, use_cache=True)
+    cached = model.generate(ids, max_new_tokens=8, do_sample=False, use_cache=True)  # beyond the window of 8
     history = ids[0].tolist()
-    for _ in range(4):
+    for _ in range(8):
         history.append(int(ModelScorer(model).score([np.array(history)])[0].argmax()))
     assert cached[0].tolist() == history
 

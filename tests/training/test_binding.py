@@ -45,7 +45,7 @@ def test_a_model_of_other_items_is_not_trained_on(markov_prepared, tmp_path):
         bind(model, markov_prepared, None)
     arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), precision="fp32")
     with pytest.raises(ValueError, match="carry it over with `finetune`"):
-        LSRMTrainer(model, arguments, markov_prepared)
+        LSRMTrainer(model, arguments, train_dataset=markov_prepared.train_dataset())
 
 
 def test_a_log_with_the_vocabulary_of_another_is_refused_before_anything_is_written(markov_prepared, tmp_path):

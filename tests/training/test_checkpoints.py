@@ -22,7 +22,12 @@ def trainer_for(data, folder, **more):
     arguments = LSRMTrainingArguments(
         output_dir=str(folder), disable_tqdm=True, precision="fp32", **{**settings, **more}
     )  # fmt: skip
-    return LSRMTrainer(LSRMForCausalLM(config), arguments, data)
+    return LSRMTrainer(
+        LSRMForCausalLM(config),
+        arguments,
+        train_dataset=data.train_dataset(),
+        eval_dataset=data.eval_dataset("validation"),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,24 @@ def test_pipeline_and_generate_read_ids_alone(log, ids_run):
         assert [item["score"] for item in one] == pytest.approx([item.probability for item in other], rel=1e-4)
 
 
+def test_the_pipeline_takes_moments(log, run):
+    folder = run[1]
+    recommender = Recommender.from_pretrained(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    pipe = pipeline("next-item", model=model, tokenizer=tokenizer, batch_size=3, top_k=5, exclude_seen=False)
+    inputs = []
+    for user, position in log.targets("test")[:7].tolist():
+        items = tokenizer.convert_ids_to_tokens(log.items(user, position).tolist())
+        times = log.timestamps(user, position).tolist()
+        inputs.append({"history": ["nothing known", *items], "times": [times[0], *times]})
+    for one, asked in zip(pipe(inputs), inputs, strict=True):
+        ours = recommender.recommend(asked["history"], k=5, exclude_seen=False, times=asked["times"])
+        assert [item["item_id"] for item in one] == [item.item for item in ours]
+        assert [item["score"] for item in one] == pytest.approx([item.probability for item in ours], rel=1e-4)
+    with pytest.raises(ValueError, match="write a history as"):
+        pipe(["i1", "i2"])
+
+
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(log, run, tmp_path):
     """Everything that history needs is made anew from log and checkpoint."""
 
@@ -200,6 +218,13 @@ def test_a_log_without_moments_is_refused_by_name(tmp_path):
 
 
 def test_the_configuration_of_a_run_names_the_parts(run):
+    groups = run[0].parameters
+    model = Checkpoint(run[1]).model()
+    assert sum(groups.values()) == sum(one.numel() for one in model.parameters())
+    assert groups["blocks"] == model.config.num_non_embedding_parameters
+    assert groups["history"] == sum(
+        one.numel() for name, one in model.named_parameters() if "history" in name or "clock" in name
+    )
     config = json.loads((run[1] / "config.json").read_text())
     assert config["history"] == list(HISTORY_PARTS)
     assert config["num_successors"] == 8

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import polars as pl
 import pytest
 import torch
@@ -6,7 +10,7 @@ from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTraini
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.prepare import prepare
 from sr_transformers.training import preflight
-from sr_transformers.training.preflight import check_memory, check_test, check_validation, free_memory
+from sr_transformers.training.preflight import check_launch, check_memory, check_test, check_validation, free_memory
 
 MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
 WITHOUT = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "max_steps": 2}
@@ -48,7 +52,10 @@ def test_validation_on_unknown_items_alone_is_refused_before_anything_is_written
 def test_the_trainer_looks_too(all_unknown, tmp_path):
     arguments = LSRMTrainingArguments(output_dir=str(tmp_path / "run"), disable_tqdm=True)
     trainer = LSRMTrainer(
-        LSRMForCausalLM(LSRMConfig(vocab_size=all_unknown.vocab_size, **MODEL)), arguments, all_unknown
+        LSRMForCausalLM(LSRMConfig(vocab_size=all_unknown.vocab_size, **MODEL)),
+        arguments,
+        train_dataset=all_unknown.train_dataset(),
+        eval_dataset=all_unknown.eval_dataset("validation"),
     )
     with pytest.raises(ValueError, match="all 8 validation targets lie outside"):
         trainer.train()
@@ -89,3 +96,43 @@ def test_memory_is_weights_and_gradients(monkeypatch):
 
 def test_free_memory_is_that_of_this_machine():
     assert 2**27 < free_memory() < 2**46
+
+
+LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "fine"),
+    [
+        ({}, True),
+        (LAUNCHED, False),
+        ({**LAUNCHED, "WORLD_SIZE": "2", "RANK": "0"}, True),
+        ({**LAUNCHED, "OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, True),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, True),
+    ],
+)
+def test_one_process_where_several_were_asked_for_is_refused(environment, fine, monkeypatch):
+    for name in (*LAUNCHED, *preflight._WORLD):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if fine:
+        check_launch()
+        return
+    with pytest.raises(ValueError, match="was asked for several processes and has started one"):
+        check_launch()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "refused"), [(1, False), (2, True)])
+def test_accelerate_leaves_what_it_is_known_by(processes, refused, tmp_path):
+    (tmp_path / "script.py").write_text("from sr_transformers.training.preflight import check_launch\ncheck_launch()\n")
+    words = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
+    environment = {name: value for name, value in os.environ.items() if name not in (*LAUNCHED, *preflight._WORLD)}
+    run = subprocess.run(
+        [*words, "script.py"],
+        cwd=tmp_path, env={**environment, "HF_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (run.returncode != 0) == refused, run.stderr
+    assert ("has started one" in run.stderr) == refused

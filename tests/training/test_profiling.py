@@ -64,7 +64,13 @@ def trainer(data, folder, profiler, slow=(), **arguments):
         "save_total_limit": None,
     }
     args = LSRMTrainingArguments(output_dir=str(folder / "run"), **{**settings, **arguments})
-    return LSRMTrainer(model, args, data, [profiler])
+    return LSRMTrainer(
+        model,
+        args,
+        train_dataset=data.train_dataset(),
+        eval_dataset=data.eval_dataset("validation"),
+        callbacks=[profiler],
+    )
 
 
 def read(folder):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sr_transformers import Recipe, RunRecord, train
 from sr_transformers.data.prepare import prepare
+from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.locking import LOCK
 from sr_transformers.training.checkpoints import COMPLETE
 
@@ -57,9 +58,13 @@ def test_the_record_is_read_back_as_it_was(finished):
     assert RunRecord.load(folder) == record
 
 
-def test_the_model_is_reported_beside_the_baselines(finished):
+def test_the_model_is_reported_beside_the_baselines(finished, markov_prepared):
     _, record = finished
-    assert [one["model"] for one in record.reports] == ["lsrm tiny", "popularity", "user frequency", "markov"]
+    names = [one["model"] for one in record.reports]
+    assert names == ["lsrm tiny", *(one.name for one in baselines(markov_prepared))]
+    assert names[-1] == "mix"
+    model, *_, mix = (one["metrics"]["hr@10"] for one in record.reports)
+    assert record.reports[0]["against_mix"]["hr@10"]["difference"] == pytest.approx(model - mix)
     assert len({json.dumps(one["protocol"]) for one in record.reports}) == 1
     best = next(entry for entry in record.history if entry.get("step") == record.best_step and "eval_loss" in entry)
     assert record.validation["loss"] == best["eval_loss"]

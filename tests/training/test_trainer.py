@@ -4,15 +4,18 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from transformers import Trainer, set_seed
 from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
+from sr_transformers.data import synthetic
+from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.checkpoints import last_complete_checkpoint
-from sr_transformers.training.trainer import TargetDataset, _layout
+from sr_transformers.training.trainer import _layout
 
 
 def make(data, folder, *callbacks, dropout=0.1, **arguments):
@@ -39,7 +42,13 @@ def make(data, folder, *callbacks, dropout=0.1, **arguments):
         attention_dropout=dropout,
     )
     args = LSRMTrainingArguments(output_dir=str(folder), **{**defaults, **arguments})
-    return LSRMTrainer(LSRMForCausalLM(config), args, data, list(callbacks))
+    return LSRMTrainer(
+        LSRMForCausalLM(config),
+        args,
+        train_dataset=data.train_dataset(),
+        eval_dataset=data.eval_dataset("validation"),
+        callbacks=list(callbacks),
+    )
 
 
 def weights(trainer):
@@ -94,6 +103,44 @@ def test_sgd_starts_from_the_weights_that_validated_best(markov_prepared, tmp_pa
         at_switch["model.norm.weight"],
         LSRMForCausalLM.from_pretrained(tmp_path / "checkpoint-18").state_dict()["model.norm.weight"],
     )
+
+
+@pytest.fixture(scope="module")
+def baskets(tmp_path_factory):
+    """A log of baskets of up to 4 items."""
+    log = synthetic.generate(num_users=200, num_items=30, num_successors=3, mean_length=12)
+    log = log.with_columns(pl.col("timestamp") // 4)
+    return prepare(log, tmp_path_factory.mktemp("baskets") / "data")
+
+
+def test_shuffled_baskets_are_others_in_every_epoch_and_the_same_after_a_resume(baskets, tmp_path):
+    """16 steps an epoch, a checkpoint after 5: the run goes on in the middle of an epoch. With loader processes too."""
+    options = {"shuffle_baskets": True, "num_train_epochs": 3, "save_strategy": "steps", "eval_strategy": "steps"}
+    options |= {
+        "save_steps": 5,
+        "eval_steps": 5,
+        "logging_steps": 1,
+        "save_total_limit": None,
+        "switch_optimizer": False,
+    }
+    whole = make(baskets, tmp_path / "whole", **options)
+    steps = whole.sampler.num_steps
+    assert steps == 16
+    whole.train()
+    plain = make(baskets, tmp_path / "plain", **{**options, "shuffle_baskets": False})
+    plain.train()
+    assert losses(plain) != losses(whole)
+    last = 20  # in the second epoch
+    for kept in (5, last):
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{kept}", tmp_path / "part" / f"checkpoint-{kept}")
+    resumed = make(baskets, tmp_path / "part", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "part" / f"checkpoint-{last}"))
+    assert resumed.state.global_step == whole.state.global_step == 3 * steps
+    assert_same_bits(weights(resumed), weights(whole))
+    workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True}
+    other = make(baskets, tmp_path / "workers", **options, **workers)
+    other.train()
+    assert_same_bits(weights(other), weights(whole))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +202,7 @@ def test_validation_is_a_mean_over_targets_and_keeps_no_logits(markov_prepared, 
         target = int(data.items(history, position + 1)[-1])
         by_hand.append(-model(ids).logits[0, -1].log_softmax(-1)[target].item())
     assert metrics["eval_loss"] == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-5)
-    assert trainer.evaluate(TargetDataset(data, "test"), metric_key_prefix="test")["test_hr@50"] == 1.0
+    assert trainer.evaluate(data.eval_dataset("test"), metric_key_prefix="test")["test_hr@50"] == 1.0
 
 
 def test_training_learns(markov_prepared, tmp_path):
@@ -241,7 +288,7 @@ def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypat
             seen.append(scores.clone())
             return scores
 
-    monkeypatch.setattr("sr_transformers.training.trainer.ModelScorer", Watched)
+    monkeypatch.setattr("sr_transformers.training.ranked.ModelScorer", Watched)
     trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)
     trainer.evaluate()
     assert seen
@@ -252,7 +299,7 @@ def test_ranks_are_not_decided_by_bf16_ties(markov_prepared, tmp_path, monkeypat
 def test_more_processes_than_rows_train_on(markov_prepared, tmp_path):
     """A step can come without targets; its loss is zero and the weights stay numbers."""
     trainer = make(markov_prepared, tmp_path, eval_strategy="no", save_strategy="no")
-    batch = trainer.data_collator([(np.zeros((0, 3), np.int64), [])])
+    batch = trainer.data_collator([(np.zeros((0, 3), np.int64), [], [])])
     output = trainer.model(**{**batch, "num_items_in_batch": torch.tensor(0)})
     output.loss.backward()
     assert output.loss.item() == 0
@@ -276,6 +323,7 @@ class FlashLike:
         ("sdpa", "auto", "rows"),
         ("eager", "flat", "flat"),
         ("flash_attention_2", "auto", "flat"),
+        ("kernels-community/flash-attn2", "auto", "flat"),
         ("flex_attention", "auto", "flat"),
         ("flex_attention", "rows", "rows"),
     ],
@@ -320,7 +368,12 @@ def test_deepspeed_cannot_switch_optimizers(markov_prepared, tmp_path, monkeypat
 def test_a_foreign_vocabulary_is_refused(markov_prepared, prepared, tmp_path):
     trainer = make(markov_prepared, tmp_path)
     with pytest.raises(ValueError, match=r"the model has \d+ tokens, the prepared log \d+"):
-        LSRMTrainer(trainer.model, trainer.args, prepared)
+        LSRMTrainer(
+            trainer.model,
+            trainer.args,
+            train_dataset=prepared.train_dataset(),
+            eval_dataset=prepared.eval_dataset("validation"),
+        )
 
 
 @pytest.mark.parametrize("name", ["pad_token_id", "unk_token_id"])
@@ -328,4 +381,4 @@ def test_a_special_token_of_the_model_that_is_an_item_of_the_log_is_refused(mark
     trainer = make(markov_prepared, tmp_path)
     setattr(trainer.model.config, name, 7)
     with pytest.raises(ValueError, match=f"the model's {name} is 7, an item of the log, in which this token is"):
-        LSRMTrainer(trainer.model, trainer.args, markov_prepared)
+        LSRMTrainer(trainer.model, trainer.args, train_dataset=markov_prepared.train_dataset())

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sr_transformers import __version__
 from sr_transformers.cli import (
+    compare,
     data,
     demo,
     evaluate,
@@ -26,7 +27,10 @@ from sr_transformers.cli import (
 )
 
 # In the order of --help.
-COMMANDS = (prepare, data, plan, recipes, train, evaluate, tasks, scaling, finetune, recommend, export, demo, publish)
+COMMANDS = (
+    *(prepare, data, plan, recipes, train, evaluate, compare, tasks, scaling, finetune, recommend, export, demo),
+    publish,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""`sr-transformers data describe`, `append`, `verify`: look at a log, add days to a prepared one, check its files."""
+"""`sr-transformers data describe`, `append`, `verify`, `publish`: look at logs, add days, check files, show them."""
 
 import argparse
 
@@ -25,6 +25,18 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     three = actions.add_parser("verify", help="compare the files of a prepared folder with the digests in its manifest")
     three.add_argument("folder", help="the prepared folder")
     three.set_defaults(run=_verify)
+    four = actions.add_parser("publish", help="publish a prepared log, with its user ids, as a data set on the Hub")
+    four.add_argument("folder", help="the prepared folder")
+    four.add_argument("repo", metavar="org/name", help="name on the Hub")
+    four.add_argument("--license", required=True, help="of the data; other needs --license-name")
+    four.add_argument("--license-name")
+    four.add_argument("--license-link", metavar="URL")
+    four.add_argument("--private", action="store_true", help="make the repository private if it is new")
+    four.add_argument("--branch", default="main", help="branch to publish on; made if it does not exist")
+    four.add_argument("--dry-run", metavar="FOLDER", help="write the exact folder there and send nothing")
+    four.set_defaults(
+        run=_publish, go_on="what is on the Hub already stays there; the same command sends what is missing."
+    )
     for action in (one, two):
         action.add_argument("--names", nargs="+", metavar="NAME", help="columns of CSV files that have no header line")
         action.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")
@@ -68,3 +80,18 @@ def _verify(options: argparse.Namespace, rest: list[str]) -> None:
     files = verify(options.folder)
     size = sum(said["bytes"] for said in files.values())
     print(f"{options.folder}: {len(files)} files of {size:,} bytes together are what was made")
+
+
+def _publish(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.hub.data_set import publish_data
+    from sr_transformers.hub.model_card import CardOptions
+
+    where = publish_data(
+        options.folder,
+        options.repo,
+        CardOptions(options.license, options.license_name, options.license_link),
+        private=options.private,
+        branch=options.branch,
+        dry_run=options.dry_run,
+    )
+    print(f"nothing was sent; {where} holds what would be" if options.dry_run else where)

@@ -14,6 +14,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--part", default="test", choices=("test", "validation"))
+    one.add_argument("--target", default="item", choices=("item", "basket"),
+                     help="basket: the whole next basket, all that the user takes at one moment, too")  # fmt: skip
     one.add_argument("--k", type=at_least(1), nargs="+", default=[1, 5, 10, 20, 50], help="cut-offs of HR and NDCG")
     one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
@@ -29,7 +31,9 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
-    from sr_transformers.evaluation.evaluator import evaluate, seen_choice, table
+    from sr_transformers.evaluation.baskets import PARTS, evaluate_baskets, next_baskets
+    from sr_transformers.evaluation.comparison import evaluate_beside
+    from sr_transformers.evaluation.evaluator import seen_choice, table
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
@@ -42,8 +46,18 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
         scorer.name = name
     choice = SEEN[options.seen]
     filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
-    scorers += baselines(data)
-    reports = [evaluate(scorer, data, options.part, options.k, filter_seen, progress=True) for scorer in scorers]
-    write_document(options.json, reports)
+    if options.target == "basket":
+        next_baskets(data, options.part)  # a log that has none is told before the long work
+    floors = baselines(data, filter_seen)
+    reports = evaluate_beside(scorers, floors, data, options.part, options.k, filter_seen, progress=True)
+    of_baskets = [
+        evaluate_baskets(scorer, data, options.part, options.k, filter_seen, progress=True)
+        for scorer in (*scorers, *floors)
+        if options.target == "basket"
+    ]
+    write_document(options.json, reports + of_baskets)
     metrics = [f"{name}@{k}" for k in options.k for name in ("hr", "ndcg", "coverage")] + ["mrr", "loss"]
     print(table(reports, metrics))
+    if of_baskets:
+        metrics = [f"{part}{name}@{k}" for part in PARTS for k in options.k for name in ("recall", "ndcg")]
+        print("\n" + table(of_baskets, metrics))

@@ -21,7 +21,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--output", required=True, help="folder to make")
     for column in ("user", "item", "timestamp", "domain", "rating"):
         one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
-    one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal", "paper"))
+    one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal", "paper", "last_basket"))
     one.add_argument(
         "--min-interactions", type=at_least(1), default=1, metavar="K", help="keep the K-core of users and items"
     )

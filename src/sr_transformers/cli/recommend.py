@@ -16,6 +16,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     asked = one.add_mutually_exclusive_group(required=True)
     asked.add_argument("--history", nargs="+", metavar="ITEM", help="item ids, oldest first")
+    one.add_argument("--times", nargs="+", type=int, metavar="TIME",
+                     help="with --history: when, in the log's unit, for a model that reads moments")  # fmt: skip
     asked.add_argument("--data", help="prepared folder: lists for its users, into --output")
     one.add_argument("--output", metavar="FILE.parquet", help="with --data: user_id, item_id, rank, score")
     one.add_argument("--users", metavar="FILE", help="with --data: csv, tsv or parquet with the column user_id; "
@@ -38,6 +40,8 @@ def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError("--data and --output belong together: the log, and the file for the lists of its users.")
     if not options.data and (options.users or options.before):
         raise ValueError("--users and --before choose among the users of --data; leave them out with --history.")
+    if options.data and options.times:
+        raise ValueError("--times are those of --history; leave them out with --data, which has its own.")
     users = _users(Path(options.users)) if options.users else None
     recommender = Recommender.from_pretrained(options.model, revision=options.revision)
     choice = {
@@ -60,7 +64,7 @@ def _for_one(recommender: Any, options: argparse.Namespace, choice: dict[str, An
             f"--history: the model knows no item of {shown(options.history)}; give ids as they were in the log, or "
             "--fallback popularity for the most popular items."
         )
-    for place, one in enumerate(recommender.recommend(options.history, options.k, **choice), 1):
+    for place, one in enumerate(recommender.recommend(options.history, options.k, times=options.times, **choice), 1):
         print(f"{place:3}  {one.item}  {one.probability:.4f}")
 
 

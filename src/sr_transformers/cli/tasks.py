@@ -29,7 +29,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      "the --model before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--task", action="append", choices=_TASKS, help="may be given several times; default: all")
-    one.add_argument("--no-baselines", action="store_true", help="leave out popularity and the Markov chain")
+    one.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="leave out popularity, the Markov chain, the user's own frequencies and mix",
+    )
     one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip

@@ -21,6 +21,7 @@ from sr_transformers.data import interactions, sources, splits
 from sr_transformers.data.engine import DuckDBEngine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
+from sr_transformers.data.lists import unrolled
 from sr_transformers.data.prepare import sorted_on_disk, versions, write
 from sr_transformers.data.reopen import reopen
 from sr_transformers.data.staging import check_output, staged
@@ -74,7 +75,8 @@ def append(
             part.mkdir()
         engine = DuckDBEngine(parts[0])
         try:
-            engine.load(log, columns, filters.min_rating is not None)
+            rating = filters.min_rating is not None
+            engine.load(unrolled(log, columns, rating, parts[0]), columns, rating)
             sound = interactions.make_sound(
                 engine, log.name, filters, times["unit_given"], times["millionths"], before["counts"]["last"]
             )

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sr_transformers.data.examples import IGNORE
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import EpochPlan
 from sr_transformers.data.past_inputs import Past, PastInputs
+from sr_transformers.data.ties import ShuffledBaskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 
-IGNORE = -100  # transformers' label for "no target here"
 ROWS, FLAT = "rows", "flat"
 
 
@@ -34,7 +35,7 @@ class WindowDataset(Dataset):
             window if it needs them.
     """
 
-    def __init__(self, data: PreparedData, num_rows: int, past_inputs: PastInputs | None = None):
+    def __init__(self, data: PreparedData | ShuffledBaskets, num_rows: int, past_inputs: PastInputs | None = None):
         self.data, self.num_rows, self.past_inputs = data, num_rows, past_inputs
 
     def __len__(self) -> int:
@@ -64,6 +65,7 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
         window, width, seed, objective, bounds: see `EpochPlan`.
         rows_per_step: rows of one optimizer step over all processes; an epoch has `ceil(rows / rows_per_step)` steps,
             the rows counted in epoch 0.
+        shuffled: what the windows are read from, if it has other orders in every epoch: it is told the epoch.
     """
 
     def __init__(
@@ -78,8 +80,9 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
         world_size: int = 1,
         rank: int = 0,
         bounds: np.ndarray | None = None,
+        shuffled: ShuffledBaskets | None = None,
     ):
-        self._bounds = bounds
+        self._bounds, self._shuffled = bounds, shuffled
         self._plan_arguments = (lengths, window, width, seed, objective)
         self.accumulation, self.world_size, self.rank = accumulation, world_size, rank
         self.plan = EpochPlan(*self._plan_arguments, epoch=0, bounds=bounds)
@@ -91,6 +94,8 @@ class EpochBatchSampler(Sampler[list[np.ndarray]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the plan of an epoch; called by the Trainer."""
+        if self._shuffled is not None:
+            self._shuffled.set_epoch(epoch)
         if epoch != self._epoch:
             self.plan = EpochPlan(*self._plan_arguments, epoch=epoch, bounds=self._bounds)
             self._epoch = epoch

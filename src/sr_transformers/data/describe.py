@@ -15,6 +15,7 @@ from sr_transformers.data import interactions, sources
 from sr_transformers.data.engine import DuckDBEngine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters
+from sr_transformers.data.lists import unrolled
 from sr_transformers.data.manifest import MANIFEST
 from sr_transformers.data.moments import show_moment
 from sr_transformers.data.prepare import sorted_on_disk
@@ -104,7 +105,8 @@ def _rows(
     log = sources.find_log(source, names, separator)
     engine = DuckDBEngine(folder)
     try:
-        engine.load(log, {**dict(log.columns), **(columns or {})}, False)
+        names_of = {**dict(log.columns), **(columns or {})}
+        engine.load(unrolled(log, names_of, False, folder), names_of, False)
         sound = interactions.make_sound(engine, log.name, Filters(), unit)
         _, rows = sorted_on_disk(engine, sound, folder)
     finally:

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sr_transformers.data.examples import EvalDataset, TrainDataset
 from sr_transformers.data.manifest import MANIFEST, Files, check_contents, check_sizes, read_manifest
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint, tokenizer_fingerprint
@@ -209,6 +210,19 @@ class PreparedData:
     def num_targets(self, split: str) -> int:
         """M, the number of targets of `"validation"` or `"test"`."""
         return len(self._target_table(split))
+
+    def train_dataset(self, window: int | None = None) -> TrainDataset:
+        """The training part as a data set for a Trainer, see `TrainDataset`.
+
+        Args:
+            window: most items of an example: the model's `max_position_embeddings`. None: whole histories; for
+                `LSRMTrainer`, which cuts windows anew in every epoch, those of the model.
+        """
+        return TrainDataset(self, window)
+
+    def eval_dataset(self, split: str, window: int | None = None) -> EvalDataset:
+        """The held-out targets of "validation" or "test" as a data set for a Trainer, see `EvalDataset`."""
+        return EvalDataset(self, split, window)
 
     def _target_table(self, split: str) -> pa.Table:
         if split not in ("validation", "test"):

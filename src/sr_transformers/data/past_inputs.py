@@ -28,7 +28,7 @@ class Past(NamedTuple):
 
     def and_then(self, item: int) -> "Past":
         """One interaction more, at the moment of the last one: when it will be is not known."""
-        times = None if self.times is None else np.append(self.times, self.times[-1])
+        times = None if self.times is None else np.append(self.times, self.times[-1] if len(self.times) else 0)
         return Past(np.append(self.items, item), times)
 
 

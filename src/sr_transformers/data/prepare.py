@@ -20,6 +20,7 @@ from sr_transformers.data.card import write_card
 from sr_transformers.data.engine import DuckDBEngine, Engine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
+from sr_transformers.data.lists import unrolled
 from sr_transformers.data.manifest import write_manifest
 from sr_transformers.data.spark import SparkEngine
 from sr_transformers.data.staging import check_output, staged
@@ -55,7 +56,7 @@ def prepare(
         source: what `sources.find_log` takes: files, a folder or glob of them, a Hub data set, a frame, a name.
         output: folder to make; it must not exist or be empty.
         columns: the source's column names by ours: user_id, item_id, timestamp, domain, rating.
-        split: "leave_one_out", "temporal" or "paper".
+        split: "leave_one_out", "temporal", "paper" or "last_basket".
         min_interactions, min_rating, since, until, repeats: what to leave out, see `interactions.Filters`.
         validation_from, test_from: moments of the temporal split: numbers in the log's own unit of time, or ISO 8601.
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
@@ -96,7 +97,7 @@ def prepare(
         work = Path(tempfile.mkdtemp(prefix=".work-", dir=staging))
         running: Engine = ENGINES[engine](work)
         try:
-            running.load(log, columns, min_rating is not None)
+            running.load(unrolled(log, columns, min_rating is not None, work), columns, min_rating is not None)
             sound = interactions.make_sound(running, log.name, filters, time_unit)
             user_ids, rows = sorted_on_disk(running, sound, work)
         finally:

@@ -24,6 +24,7 @@ import datasets
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import hf_hub_download
 
 from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
 from sr_transformers.data import downloads, synthetic
@@ -92,7 +93,8 @@ def find_log(source: Source, names: Sequence[str] | None = None, separator: str 
     Args:
         source: a `.csv`, `.tsv`, `.dat`, `.jsonl` or `.parquet` file (text also `.gz`; the columns of JSONL are the
             keys of its first line), a folder or glob of them (in the order of their names),
-            `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, a polars frame (lazy ones are computed), a
+            `hf://datasets/OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT]`, one file of a data set
+            `hf://datasets/OWNER/NAME[@REVISION]/PATH.parquet`, a polars frame (lazy ones are computed), a
             pandas frame, an Arrow table, a data set of the package datasets (iterable ones are read to their end; of a
             dictionary of several splits one must be chosen), an embedded set or the name of a download.
         names: names of the columns, for CSV files that have no header line.
@@ -131,6 +133,8 @@ def _find(source: Source) -> Log:
         return Log(text, table=_complete_journey().to_arrow())
     if text == SYNTHETIC:
         return Log(text, table=synthetic.generate().to_arrow())
+    if text.startswith(HUB) and text.split("?")[0].count("/") > HUB.count("/") + 1:
+        return dataclasses.replace(_files(_hub_file(text)), name=text)
     if text.startswith(HUB):
         return Log(text, table=arrow_table(_from_hub(text)))
     if found := downloads.parts(text):
@@ -342,12 +346,22 @@ def _from_hub(address: str) -> datasets.Dataset:
     repository, _, revision = path.partition("@")
     wanted = dict(urllib.parse.parse_qsl(query))
     if repository.count("/") != 1 or set(wanted) - {"name", "split"}:
-        raise ValueError(f"{address}: write {HUB}OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT].")
+        raise ValueError(f"{address}: write {HUB}OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT] or .../PATH.parquet.")
     try:
         return datasets.load_dataset(
             repository, wanted.get("name"), split=wanted.get("split", "train"), revision=revision or None
         )
     except (ConnectionError, OSError) as error:
+        raise FileNotFoundError(f"{address}: not on the Hub, or no network to reach it: {error}") from error
+
+
+def _hub_file(address: str) -> Path:
+    """A file of a data set on the Hub, fetched once."""
+    owner, name, inside = address.removeprefix(HUB).split("/", 2)
+    name, _, revision = name.partition("@")
+    try:
+        return Path(hf_hub_download(f"{owner}/{name}", inside, repo_type="dataset", revision=revision or None))
+    except (OSError, ValueError) as error:
         raise FileNotFoundError(f"{address}: not on the Hub, or no network to reach it: {error}") from error
 
 

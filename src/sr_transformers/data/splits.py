@@ -18,7 +18,8 @@ from sr_transformers.data.moments import parse_moment
 LEAVE_ONE_OUT = "leave_one_out"
 TEMPORAL = "temporal"
 PAPER = "paper"
-SPLITS = (LEAVE_ONE_OUT, TEMPORAL, PAPER)
+LAST_BASKET = "last_basket"
+SPLITS = (LEAVE_ONE_OUT, TEMPORAL, PAPER, LAST_BASKET)
 
 TRAJECTORY_LENGTH = 10
 PAPER_DEFAULTS = {"min_trajectory_length": 15, "unseen_share": 0.2, "seed": 0}
@@ -36,6 +37,10 @@ LEAKS = {
         "the paper's split: a share of the users never enters training, vocabulary or counts (the cold-start pool), "
         "and the last 10 interactions of long histories are held out as trajectory; but users' histories end at "
         "different times, so as with leave-one-out popularity and trends leak from the future, also into the pool."
+    ),
+    LAST_BASKET: (
+        "last basket: nothing of a user's last two moments is trained on; but users' last moments differ, so as with "
+        "leave-one-out popularity and trends leak from the future."
     ),
 }
 
@@ -123,6 +128,8 @@ class Options:
             return temporal(lengths, timestamps, **moments)
         if self.split == PAPER:
             return paper(lengths, user_ids.to_pylist(), **parameters)
+        if self.split == LAST_BASKET:
+            return last_basket(lengths, timestamps)
         return leave_one_out(lengths)
 
 
@@ -143,6 +150,45 @@ def leave_one_out(lengths: np.ndarray) -> Split:
         np.stack([held_out, lengths[held_out] - 2], axis=1),
         np.stack([held_out, lengths[held_out] - 1], axis=1),
         {"users_too_short_to_hold_out": int((lengths < 3).sum())},
+    )
+
+
+def last_basket(lengths: np.ndarray, timestamps: np.ndarray) -> Split:
+    """All interactions of a user's last moment = test, those of the moment before = validation, the rest = training.
+
+    The target of a part is its first interaction, which nothing of its basket helps to predict; the whole baskets are
+    for `evaluation.baskets`. Users of fewer than 3 moments are training data only.
+
+    Args:
+        lengths: `(U,)` int.
+        timestamps: `(sum of lengths,)` int64, by user and time.
+
+    >>> split = last_basket(np.array([5, 2]), np.array([1, 4, 4, 9, 9, 1, 2]))
+    >>> split.train_length.tolist(), split.validation.tolist(), split.test.tolist()
+    ([1, 2], [[0, 1]], [[0, 3]])
+    """
+    lengths = lengths.astype(np.int64)
+    last, before = np.zeros_like(lengths), np.zeros_like(lengths)  # first positions of the last two baskets
+    moments = np.zeros_like(lengths)
+    for first_user, after, start, stop in blocks(lengths):
+        user = np.repeat(np.arange(first_user, after), lengths[first_user:after])
+        times = np.asarray(timestamps[start:stop])
+        begins = np.flatnonzero(np.diff(times, prepend=0) | np.diff(user, prepend=-1))
+        user = user[begins]
+        end = np.flatnonzero(np.diff(user, append=-1))  # each user's last basket, among those of the block
+        moments[first_user:after] = np.bincount(user - first_user, minlength=after - first_user)
+        offset = np.cumsum(lengths[first_user:after]) - lengths[first_user:after]
+        last[user[end]] = begins[end] - offset[user[end] - first_user]
+        several = end[moments[user[end]] > 1]
+        before[user[several]] = begins[several - 1] - offset[user[several] - first_user]
+    held_out = np.flatnonzero(moments >= 3)
+    train_length = lengths.copy()
+    train_length[held_out] = before[held_out]
+    return Split(
+        train_length,
+        np.stack([held_out, before[held_out]], axis=1),
+        np.stack([held_out, last[held_out]], axis=1),
+        {"users_too_short_to_hold_out": int((moments < 3).sum())},
     )
 
 

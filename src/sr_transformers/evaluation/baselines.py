@@ -1,10 +1,11 @@
-"""Scorers that need no training, beside which every model is reported: a model below them is broken.
+"""Scorers that only count, beside which every model is reported: a model below them is broken.
 
 A scorer maps histories to scores over the vocabulary: `score(histories) -> (B, V)` float32, each history an int array
 of tokens, oldest first. The caller may overwrite the scores.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,10 @@ import torch
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.experts import HALF_LIVES, OwnItems
+from sr_transformers.evaluation.log_counts import RecentCounts, popularity, transition_counts
+from sr_transformers.evaluation.mix import Mix
+from sr_transformers.evaluation.validation_choices import best_half_life, best_window, validation_targets
 
 
 class Scorer(Protocol):
@@ -26,7 +31,8 @@ class Scorer(Protocol):
     name: str
     gives_log_probabilities: bool
 
-    def score(self, histories: Sequence[np.ndarray]) -> torch.Tensor: ...
+    @property
+    def score(self) -> Callable[..., torch.Tensor]: ...
 
 
 class Popularity:
@@ -74,7 +80,7 @@ class Markov:
     def __init__(self, data: PreparedData, order: int = 3, weight: float = 0.5):
         self.order, self.weight = order, weight
         self.popularity, self.items_fingerprint = Popularity(data), data.items_fingerprint
-        counts = _transition_counts(data)
+        (counts,) = transition_counts(data, lags=1)
         total = np.asarray(counts.sum(axis=1)).ravel()
         self.transitions = scipy.sparse.diags_array(1.0 / np.maximum(total, 1)).tocsr() @ counts
         # Smaller than any probability above: it decides among items with none.
@@ -92,23 +98,70 @@ class Markov:
         return scores
 
 
-def _transition_counts(data: PreparedData, block: int = 1 << 12) -> scipy.sparse.csr_array:
-    """`(V, V)` how often one item follows another in the training histories, added up a block of users at a time."""
-    size = data.vocab_size
-    counts = scipy.sparse.csr_array((size, size), dtype=np.float32)
-    lengths = data.train_lengths
-    for start in range(0, len(lengths), block):
-        histories = [
-            data.train_items(history, int(lengths[history]))
-            for history in range(start, min(start + block, len(lengths)))
-        ]
-        current = np.concatenate([items[:-1] for items in histories])
-        following = np.concatenate([items[1:] for items in histories])
-        pairs = (np.ones(len(current), np.float32), (current, following))
-        counts = counts + scipy.sparse.coo_array(pairs, shape=(size, size)).tocsr()
-    return counts
+class RecentPopularity:
+    """Scores items by their training count in a window before the user's last interaction, then by their count in all.
+
+    The window holds a share of the log's training interactions; it is tuned on validation targets
+    (`validation_choices.best_window`).
+    """
+
+    name = "recent popularity"
+    gives_log_probabilities = False
+    needs_times = True
+
+    def __init__(self, data: PreparedData):
+        self.popularity, self.items_fingerprint = Popularity(data), data.items_fingerprint
+        self._recent, self._vocab_size = RecentCounts(data), data.vocab_size
+        self.window = best_window(self._recent, popularity(data), validation_targets(data))
+        self.fitted = {"window": self.window / max(self._recent.stretches, 1)}
+
+    def score(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray]) -> torch.Tensor:
+        scores = self.popularity.score(histories) / 2  # below one occurrence
+        now = OwnItems(histories, times, self._vocab_size).now
+        return scores.add_(torch.from_numpy(self._recent.table(self._recent.ended(now), self.window)))
 
 
-def baselines(data: PreparedData) -> list[Scorer]:
-    """The scorers that stand in every report."""
-    return [Popularity(data), UserFrequency(data), Markov(data)]
+class DecayedFrequency:
+    """Scores items by how often the user had them, every interaction counted by half for each half-life of later ones.
+
+    Items that the user never had stand below them, by popularity. The half-life, in interactions, is tuned on
+    validation targets (`validation_choices.best_half_life`); an infinite one is the plain frequency, among equals of
+    which popularity decides.
+
+    Args:
+        outside_basket: items in the current basket, the interactions at the moment of the last one, count as never
+            had: few are bought twice at once.
+    """
+
+    gives_log_probabilities = False
+    needs_times = True
+
+    def __init__(self, data: PreparedData, outside_basket: bool = False):
+        self.name = "decayed frequency" + ", basket left out" * outside_basket
+        self.outside_basket, self.items_fingerprint = outside_basket, data.items_fingerprint
+        self._popularity = popularity(data)
+        self.half_life = best_half_life(HALF_LIVES, outside_basket, self._popularity, validation_targets(data))
+        self.fitted = {"half_life": self.half_life if math.isfinite(self.half_life) else "none"}
+
+    def score(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray]) -> torch.Tensor:
+        scores = np.tile((self._popularity - 1).astype(np.float32), (len(histories), 1))  # below all that count
+        own = OwnItems(histories, times, len(self._popularity)).frequencies([self.half_life], self.outside_basket)
+        counted = own.values[:, 0] > 0
+        rows, tokens, values = own.rows[counted], own.tokens[counted], own.values[counted, 0]
+        if not math.isfinite(self.half_life):
+            values = values + self._popularity[tokens] / 2
+        scores[rows, tokens] = values
+        return torch.from_numpy(scores)
+
+
+def baselines(data: PreparedData, filter_seen: bool | None = None) -> list[Scorer]:
+    """The scorers that stand in every report, `Mix` last.
+
+    Args:
+        filter_seen: whether rankings leave seen items out; None: as the log has it (`PreparedData.filters_seen`). Where
+            they do, decayed frequencies are popularity again, as the plain one is, and are left out.
+    """
+    found: list[Scorer] = [Popularity(data), UserFrequency(data), Markov(data), RecentPopularity(data)]
+    if not data.filters_seen(filter_seen):
+        found += [DecayedFrequency(data), DecayedFrequency(data, outside_basket=True)]
+    return [*found, Mix(data, filter_seen)]

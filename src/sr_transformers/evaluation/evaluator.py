@@ -33,6 +33,7 @@ def add_users(
     filter_seen: bool,
     shard: tuple[int, int] = (0, 1),
     progress: bool = False,
+    ranks: np.ndarray | None = None,
 ) -> None:
     """Ranks the targets of a split and adds them to `totals`.
 
@@ -42,6 +43,7 @@ def add_users(
         split: "test" or "validation".
         filter_seen: take the items of a user's own history out of the ranking.
         shard: (i, n): only every n-th target, from the i-th on; for n processes that share the work.
+        ranks: `(M,)` int64, filled with the rank of every target that is ranked here (-1: missed); None: not kept.
 
     Raises:
         ValueError: as `check_scorer`.
@@ -53,10 +55,13 @@ def add_users(
     for start in range(0, data.num_targets(split), _BLOCK):
         block = data.targets(split, start, start + _BLOCK)[index::count]
         # Users of like length side by side: a model pads less.
-        block = block[np.argsort(block[:, 1], kind="stable")]
+        order = np.argsort(block[:, 1], kind="stable")
         for first in range(0, len(block), batch_size):
-            rows = block[first : first + batch_size]
-            _add_batch(totals, scorer, data, rows, filter_seen)
+            places = order[first : first + batch_size]
+            rows = block[places]
+            found = _add_batch(totals, scorer, data, rows, filter_seen)
+            if ranks is not None:
+                ranks[start + index + count * places] = found
             bar.update(len(rows) * count)
     bar.close()
 
@@ -96,11 +101,14 @@ def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: Prep
     return data.filters_seen(choice if choice is not None or not said else said.pop())
 
 
-def _add_batch(totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:
+def _add_batch(
+    totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool
+) -> np.ndarray:
     known = [known_past(scorer, data, history, position) for history, position in rows.tolist()]
     seen = [past.items for past in known] if filter_seen else None
     ranking, losses = rank_histories(scorer, known, target_tokens(data, rows), seen, totals.ks)
     totals.add(ranking.ranks, None if losses is None else losses[~np.isnan(losses)], ranking.top)
+    return ranking.ranks
 
 
 def known_past(scorer: Scorer, data: PreparedData, history: int, stop: int) -> Past:
@@ -115,6 +123,14 @@ def known_past(scorer: Scorer, data: PreparedData, history: int, stop: int) -> P
 def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
     """`(M,)` int64 tokens at the rows (history, position); `UNK_ID` for those outside the vocabulary."""
     return np.array([data.items(history, position + 1, position)[0] for history, position in rows.tolist()], np.int64)
+
+
+def scores_of(scorer: Scorer, shown: Sequence[Past]) -> torch.Tensor:
+    """`(B, V)` scores of what is shown, with moments for a scorer that reads them."""
+    times = {}
+    if getattr(scorer, "needs_times", False):
+        times = {"times": [past.times for past in shown]}
+    return scorer.score([past.items for past in shown], **times)
 
 
 def rank_histories(
@@ -139,10 +155,7 @@ def rank_histories(
     Raises:
         ValueError: if a score is NaN.
     """
-    times = {}
-    if getattr(scorer, "needs_times", False):
-        times = {"times": [past.times for past in shown]}
-    scores = scorer.score([past.items for past in shown], **times)
+    scores = scores_of(scorer, shown)
     target = torch.from_numpy(targets).to(scores.device)
     losses = None
     summaries = log_partition(scores) if scorer.gives_log_probabilities else scores.amax(1)
@@ -163,6 +176,7 @@ def evaluate(
     ks: Sequence[int] = DEFAULT_KS,
     filter_seen: bool | None = None,
     progress: bool = False,
+    ranks: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluates one scorer.
 
@@ -170,12 +184,14 @@ def evaluate(
         split: "test" or "validation".
         ks: cut-offs.
         filter_seen: take items of the user's own history out of the ranking; None: see `seen_choice`.
+        ranks: filled with the ranks, see `add_users`.
 
     Returns:
         A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
-        `coverage@k`, and `loss` in nats for models), `standard_errors` over users, `num_targets`,
-        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`; for a model of other items
-        (`translation.TranslatedScorer`) also `translated`.
+        `coverage@k`, and `loss` in nats for scorers with probabilities), `standard_errors` over users, `num_targets`,
+        `num_targets_outside_vocabulary` (they count as missed and have no loss), `seconds`; for a baseline with
+        settings of its own also `fitted`, what they are; for a model of other items (`translation.TranslatedScorer`)
+        also `translated`.
 
     Raises:
         ValueError: if a score is NaN, a file of the data is not what was made (`PreparedData.verified`), or as
@@ -184,10 +200,9 @@ def evaluate(
     filter_seen = seen_choice(filter_seen, [getattr(scorer, "filter_seen", None)], data.verified())
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
-    add_users(totals, scorer, data, split, filter_seen, progress=progress)
+    add_users(totals, scorer, data, split, filter_seen, progress=progress, ranks=ranks)
     found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
-    translated = getattr(scorer, "translated", None)
-    return found if translated is None else {**found, "translated": translated}
+    return found | {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
 
 
 def report(
@@ -221,10 +236,20 @@ def protocol_line(report: dict[str, Any]) -> str:
     protocol = report["protocol"]
     seen = "seen items removed" if protocol["filter_seen"] else "seen items kept"
     core = f"{protocol['min_interactions']}-core, " if protocol["min_interactions"] > 1 else ""
-    return (
+    ranking = (
         f"{protocol['data']}, {core}{protocol['split']}, {protocol['part']}: full ranking over "
-        f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, {report['num_targets']:,} targets "
-        f"({report['num_targets_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
+        f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, "
+    )
+    if protocol.get("target") == "basket":
+        items = report["num_items"]
+        return (
+            f"{ranking}the next baskets of {report['num_targets']:,} users, nothing of them shown: {items['all']:,} "
+            f"items, {items['repeated']:,} of them repeated and {items['new']:,} new to the user "
+            f"({report['num_items_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
+        )
+    return (
+        f"{ranking}{report['num_targets']:,} targets ({report['num_targets_outside_vocabulary']:,} outside the "
+        "vocabulary, counted as missed)"
     )
 
 
@@ -244,15 +269,30 @@ def table(
     for one in reports:
         cells = [f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for name in metrics]
         lines.append(f"| {one['model']} | " + " | ".join(cells) + " |")
+    lines += ["\n" + against_mix(one) for one in reports if "against_mix" in one]
     lines += [_translation(one) for one in reports if "translated" in one]
     return "\n".join(lines)
 
 
+def against_mix(report: dict[str, Any]) -> str:
+    """A model less the best that counting does, user by user, in one sentence; of a report that has `against_mix`."""
+    found = [
+        f"{metric} {one['difference']:+.4f} ± {one['standard_error']:.4f}"
+        for metric, one in report["against_mix"].items()
+    ]
+    return f"{report['model']} less mix, paired, ± standard error over users: {', '.join(found)}."
+
+
 def _translation(report: dict[str, Any]) -> str:
     """What a reader must know of a model that was trained on other items."""
-    known, missed = report["translated"], report["num_targets_outside_vocabulary"]
-    return (
+    known = report["translated"]
+    text = (
         f"\n{report['model']} was trained on other items and is read by raw id: it knows {known['items_known']:,} of "
-        f"the {known['items']:,} items; {missed:,} of {report['num_targets']:,} targets are outside its vocabulary or "
-        "the log's: missed, and without loss."
+        f"the {known['items']:,} items; "
+    )
+    if report["protocol"].get("target") == "basket":
+        return text + "the others of a basket are missed."
+    return (
+        f"{text}{report['num_targets_outside_vocabulary']:,} of {report['num_targets']:,} targets are outside its "
+        "vocabulary or the log's: missed, and without loss."
     )

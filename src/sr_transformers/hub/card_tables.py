@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
-from sr_transformers.evaluation.evaluator import protocol_line
+from sr_transformers.evaluation.baskets import PARTS
+from sr_transformers.evaluation.evaluator import against_mix, protocol_line
 from sr_transformers.records import RunRecord
 
 Rows = list[tuple[str, str]]
@@ -21,6 +22,7 @@ TRAINING_KEYS = {
     "per_device_train_batch_size": "rows per step and process",
     "gradient_accumulation_steps": "accumulated steps",
     "row_width": "positions per row",
+    "shuffle_baskets": "baskets shuffled anew in every epoch",
     "num_negatives": "sampled negatives (0: full softmax)",
     "num_train_epochs": "epochs at most",
     "bf16": "bf16",
@@ -57,7 +59,17 @@ SHOWN = (
     "mrr",
     "coverage@10",
     "loss",
+    # Of whole next baskets.
+    *(
+        f"{part}{name}@{k}"
+        for part in PARTS
+        for k in (10, 20)
+        for name in ("recall", "ndcg")
+        if part or name == "recall"
+    ),
 )
+
+HEADLINES = ("hr@10", "ndcg@10", "mrr", "coverage@10", "loss")  # those that stand in metadata
 
 
 def display(metric: str) -> str:
@@ -173,7 +185,8 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
         [display(name), *(f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for one in reports)]
         for name in metrics
     ]
-    return protocol_line(reports[0]) + ".\n\n" + markdown(["metric", *(one["model"] for one in reports)], rows)
+    parts = [protocol_line(reports[0]) + ".", markdown(["metric", *(one["model"] for one in reports)], rows)]
+    return "\n\n".join([*parts, *(against_mix(one) for one in reports if "against_mix" in one)])
 
 
 def short_protocol(report: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sr_transformers.evaluation.tasks import report as task_report
 from sr_transformers.hub import card_tables as tables
+from sr_transformers.hub.curve import CURVE
 from sr_transformers.public import plain
 from sr_transformers.records import RunRecord, read_json
 
@@ -32,7 +33,7 @@ class CardOptions:
         license: of weights and code, an identifier of the Hub; "unknown" must be said, and "other" needs a name.
         license_name, license_link: of a license that the Hub does not list.
         dataset: id of the training data on the Hub; default is the name of the source file.
-        base_model: id of the model that this one was fine-tuned from.
+        base_model: id of the model that this one was fine-tuned from; default: as the record has it.
         study_repo: id of the scaling study that the model belongs to; study: its folder, for the fits.
 
     Raises:
@@ -81,11 +82,11 @@ class Evidence:
             read_json(tasks) if tasks.exists() else None,
             read_json(evaluation) if evaluation.exists() else [],
             find_fits(folder / "scaling"),
-            _figures(folder),
+            figures_of(folder),
         )
 
 
-def _figures(folder: Path) -> list[str]:
+def figures_of(folder: Path) -> list[str]:
     """The figures of a repository, one of those that differ in their format only."""
     found = {path.with_suffix(""): path for ending in FIGURES for path in folder.glob(f"figures/**/*{ending}")}
     return sorted(str(path.relative_to(folder)) for path in found.values())
@@ -125,6 +126,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         repo_id=repo_id,
         architecture=f"`{model['model_type']}`",
         base_model=options.base_model or record.recipe.get("origin", {}).get("model"),
+        curve=next((one for one in evidence.figures if Path(one).stem == CURVE), None),
         data_name=source,
         size=tables.size_rows(record),
         window=model["max_position_embeddings"],
@@ -141,7 +143,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         tasks=task_report.markdown(evidence.tasks) if evidence.tasks else "",
         fits=tables.fit_table(fits),
         study_repo=options.study_repo,
-        figures=evidence.figures,
+        figures=[one for one in evidence.figures if Path(one).stem != CURVE],
         popularity=_popularity(record),
         leave_one_out=record.data["split"] == "leave_one_out",
         unknown=f"{counts['test_targets_outside_vocabulary']:,}",
@@ -166,11 +168,12 @@ def _as_text(value: Any) -> Any:
 
 
 def card_data(record: RunRecord, name: str, options: CardOptions, evidence: Evidence) -> ModelCardData:
-    """The metadata; every metric carries its protocol.
+    """The metadata: the five metrics that people compare, each with its protocol in its name.
 
     No task of the Hub is recommendation: `pipeline_tag` says "other", so that nobody is offered text generation.
     """
     dataset = options.dataset or record.data["source"]["name"].rsplit(".", 1)[0]
+    report = record.reports[0]
     results = [
         EvalResult(
             task_type="sequential-recommendation",
@@ -181,12 +184,10 @@ def card_data(record: RunRecord, name: str, options: CardOptions, evidence: Evid
             dataset_split=report["protocol"]["part"],
             metric_type=tables.identifier(metric),
             metric_name=f"{tables.display(metric)} ({tables.short_protocol(report)})",
-            metric_value=value,
-            metric_args=report["protocol"],
+            metric_value=report["metrics"][metric],
         )
-        for report in [record.reports[0], *evidence.reports]
-        if report is record.reports[0] or report["model"] == record.reports[0]["model"]
-        for metric, value in report["metrics"].items()
+        for metric in tables.HEADLINES
+        if metric in report["metrics"]
     ]
     return ModelCardData(
         license=options.license,
@@ -197,10 +198,16 @@ def card_data(record: RunRecord, name: str, options: CardOptions, evidence: Evid
         tags=[*TAGS, record.recipe["model"]["model_type"]],
         datasets=[dataset],
         metrics=sorted({result.metric_type for result in results}),
-        base_model=options.base_model,
+        base_model=_base_model(record, options),
         model_name=name,
         eval_results=results,
     )
+
+
+def _base_model(record: RunRecord, options: CardOptions) -> str | None:
+    """The model on the Hub that this one was fine-tuned from; a folder is no name there, and has no commit."""
+    origin = record.recipe.get("origin", {})
+    return options.base_model or (origin["model"] if origin.get("commit") else None)
 
 
 def _by_protocol(reports: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

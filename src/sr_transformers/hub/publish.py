@@ -13,7 +13,10 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.hub.check import EXTRAS, FinishedRun, check_run, whole
-from sr_transformers.hub.model_card import CardOptions, Evidence, model_card
+from sr_transformers.hub.curve import draw_curve
+from sr_transformers.hub.eval_results import FILE as EVAL_RESULTS
+from sr_transformers.hub.eval_results import FOLDER, eval_results
+from sr_transformers.hub.model_card import CardOptions, Evidence, figures_of, model_card
 from sr_transformers.hub.outgoing import refuse_links, refuse_private
 from sr_transformers.hub.upload import repo_name, upload
 from sr_transformers.records import RUN_FILE
@@ -21,7 +24,13 @@ from sr_transformers.records import RUN_FILE
 SHARD_SIZE = "5GB"
 CARD = "README.md"
 # What an earlier publish of ours may have left and the new one does not have.
-OURS = ("*.safetensors", "*.safetensors.index.json", "*_lsrm.py", *EXTRAS[:2], *(f"{name}/*" for name in EXTRAS[2:]))
+OURS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*_lsrm.py",
+    *EXTRAS[:2],
+    *(f"{name}/*" for name in (*EXTRAS[2:], FOLDER)),
+)
 
 
 def build(
@@ -56,16 +65,23 @@ def build(
         finished.tokenizer.save_pretrained(staging)
         shutil.copyfile(finished.folder / RUN_FILE, staging / RUN_FILE)
         _copy_extras(finished, staging)
-        (staging / CARD).write_text(str(_card(finished, name, options or CardOptions())), encoding="utf-8")
+        options = options or CardOptions()
+        with whole(finished.folder / RUN_FILE):
+            draw_curve(finished.record, staging / "figures")
+            results = eval_results(finished.record, options.dataset)
+        if results is not None:
+            (staging / EVAL_RESULTS).parent.mkdir()
+            (staging / EVAL_RESULTS).write_text(results, encoding="utf-8")
+        (staging / CARD).write_text(str(_card(finished, name, options, staging)), encoding="utf-8")
         refuse_private(staging, token)
     return folder
 
 
-def _card(finished: FinishedRun, name: str, options: CardOptions) -> ModelCard:
+def _card(finished: FinishedRun, name: str, options: CardOptions, staging: Path) -> ModelCard:
     """The card, written without the further records first: so an error is known to be of run.json or of the others."""
     for file, evidence in ((RUN_FILE, Evidence()), (" or ".join(EXTRAS[:2]), Evidence.of(finished.folder))):
         with whole(finished.folder / file):
-            card = model_card(finished.record, name, options, evidence)
+            card = model_card(finished.record, name, options, replace(evidence, figures=figures_of(staging)))
     return card
 
 

@@ -32,7 +32,7 @@ from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer
 from .loss_lsrm import next_item_loss, targets_after
-from .own_items_lsrm import last_of, pasts_in
+from .own_items_lsrm import pasts_in, pasts_of_rows
 from .scoring_lsrm import item_range, score_items
 
 
@@ -240,6 +240,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         scores_items = any(part != "clock" for part in config.history)
         self.history = LSRMHistory(config) if scores_items else None
         self.post_init()
+        # Tied weights are stored once; the Trainer warns of what a checkpoint lacks unless it stands here.
+        self._keys_to_ignore_on_save = {"lm_head.weight"} if config.tie_word_embeddings else None
 
     @can_return_tuple
     def forward(
@@ -252,7 +254,6 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        shift_labels: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         negative_ids: torch.LongTensor | None = None,
         negative_log_q: torch.FloatTensor | None = None,
@@ -268,6 +269,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
                 what else is no item (the unknown token) needs -100.
             logits_to_keep: only the last so many positions get logits (0: all), or a tensor of positions.
             shift_labels: `(B, T)` int64, the item *after* each position, -100 for no target; used instead of `labels`.
+                By name only: a Trainer wants a value for every parameter whose name has "label" in it.
             num_items_in_batch: number of targets to divide the summed loss by; None: those of this call. transformers'
                 Trainer counts labels without looking at the mask: see `loss_lsrm.targets_after`.
             negative_ids: `(S,)` int64 and negative_log_q: `(S,)`: sampled instead of full softmax (see
@@ -281,6 +283,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             `loss` in nats per target, over all items and nothing else; `logits` `(B, T or logits_to_keep, V)`, float32
             (float64 for a model in that), lowest for what is no item (`scoring_lsrm`).
         """
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -333,7 +336,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(input_ids) if mask is None else mask
             width = inputs["input_ids"].shape[1]
-            inputs["history"] = last_of(input_ids, mask != 0, width).columns(len(input_ids), width)
+            inputs["history"] = pasts_of_rows(input_ids, mask != 0, width).columns(len(input_ids), width)
         return inputs
 
     @torch.compiler.disable  # its sizes depend on the values

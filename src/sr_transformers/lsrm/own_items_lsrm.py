@@ -137,16 +137,20 @@ def pasts_in(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, posit
     return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, begins // width, begins % width)
 
 
-def last_of(ids: torch.Tensor, mask: torch.Tensor, width: int) -> Pasts:
-    """The pasts in the rows of `(B, L)` ids, of which the last interaction alone has a place: the last of `width`.
+def pasts_of_rows(
+    ids: torch.Tensor, mask: torch.Tensor, width: int, window: int = 1, times: torch.Tensor | None = None
+) -> Pasts:
+    """The pasts in the rows of `(B, L)` ids, of which the last `window` interactions have places, at the right end of
+    `width`.
 
     Args:
         mask: `(B, L)`, false for padding, on whichever side.
+        times: `(B, L)` int64 moments, or None.
     """
     lengths = mask.sum(1)
     rows = torch.arange(len(ids), device=ids.device)
-    shown = lengths.clamp(max=1)
-    return Pasts(ids[mask], lengths, shown, rows, width - shown)
+    shown = lengths.clamp(max=window)
+    return Pasts(ids[mask], lengths, shown, rows, width - shown, None if times is None else times[mask])
 
 
-__all__ = ["Pasts", "last_of", "pasts_in"]
+__all__ = ["Pasts", "pasts_in", "pasts_of_rows"]

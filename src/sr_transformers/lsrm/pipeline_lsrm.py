@@ -6,6 +6,7 @@ Where this package is installed the task is known; elsewhere this file travels t
 vocabulary knows no item: there is nothing to predict from.
 """
 
+import itertools
 import numbers
 from collections.abc import Collection, Iterable, Sequence
 
@@ -13,7 +14,7 @@ import torch
 from transformers import Pipeline
 
 from .identity_lsrm import check_same_items, tokenizer_fingerprint
-from .own_items_lsrm import last_of
+from .own_items_lsrm import pasts_of_rows
 from .scoring_lsrm import check_tokenizer, excludes_seen, input_device, item_range, only_items, top_k_items
 
 NEXT_ITEM = "next-item"
@@ -76,7 +77,8 @@ class NextItemPipeline(Pipeline):
     """Recommends the next item.
 
     Call it with one history (raw ids, oldest first), a list of histories, or a generator or data set of them. Instead
-    of a list of ids a history may be a dict with the key "history" and, for this history only, "exclude".
+    of a list of ids a history may be a dict with the key "history" and, for this history only, "exclude" and, for a
+    model that reads moments, "times".
 
     Call options, also taken by `pipeline(...)` as defaults:
         top_k: how many items, 10 by default; fewer come back if fewer are allowed.
@@ -156,7 +158,9 @@ class NextItemPipeline(Pipeline):
         if not known:
             raise ValueError(f"the vocabulary knows no item of the history {list(history)[:5]!r}.")
         window = torch.tensor([known[-self.model.config.max_position_embeddings :]])
-        past = {"past_ids": torch.tensor([known])} if getattr(self.model, "history", None) is not None else {}
+        past = {"past_ids": torch.tensor([known])} if getattr(self.model.config, "history", ()) else {}
+        if getattr(self.model.config, "needs_times", False):
+            past["past_times"] = torch.tensor([self._times_of_known(history, inputs)])
         return {
             **past,
             "input_ids": window,
@@ -169,8 +173,11 @@ class NextItemPipeline(Pipeline):
         mask = inputs["attention_mask"]
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         if "past_ids" in inputs:  # of the whole history, not only of what the window reads
-            past = inputs.pop("past_ids")
-            inputs["history"] = last_of(past, past != self.tokenizer.pad_token_id, mask.shape[1]).columns(*mask.shape)
+            past, times, width = inputs.pop("past_ids"), inputs.pop("past_times", None), mask.shape[1]
+            real = past != self.tokenizer.pad_token_id
+            inputs["history"] = pasts_of_rows(past, real, width, times=times).columns(*mask.shape)
+            if "clock" in self.model.config.history:
+                inputs["clock"] = pasts_of_rows(past, real, width, width, times).clock(*mask.shape)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
         items = item_range(self.model.config)
         return {"logits": only_items(logits.float(), items, -torch.inf)[:, : items[1]], "excluded": excluded}
@@ -188,6 +195,15 @@ class NextItemPipeline(Pipeline):
             {"item_id": int(item) if integers else item, "score": probability}
             for item, (_, probability) in zip(ids, found, strict=True)
         ]
+
+    def _times_of_known(self, history, inputs):
+        times = inputs.get("times") if isinstance(inputs, dict) else None
+        if times is None or len(times) != len(history) or any(a > b for a, b in itertools.pairwise(times)):
+            raise ValueError(
+                "this model reads when interactions happened: write a history as {'history': ids, 'times': moments}, "
+                "one moment for each id, none earlier than the one before."
+            )
+        return [time for item, time in zip(history, times, strict=True) if self._known([item])]
 
     def _known(self, items):
         """Tokens of the raw ids that the vocabulary has."""

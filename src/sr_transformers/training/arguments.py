@@ -37,6 +37,10 @@ class LSRMTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Places in a training row, filled with windows of several users. None: the window."},
     )
+    shuffle_baskets: bool = field(
+        default=False,
+        metadata={"help": "Read the interactions of a user at one moment in an order drawn anew for every epoch."},
+    )
     layout: str = field(
         default="auto", metadata={"help": "rows, flat (variable-length kernels) or auto: flat with flash-attention."}
     )

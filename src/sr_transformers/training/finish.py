@@ -18,7 +18,8 @@ from sr_transformers import __version__
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.evaluation.baselines import baselines
-from sr_transformers.evaluation.evaluator import evaluate, report
+from sr_transformers.evaluation.comparison import evaluate_floors, paired_difference
+from sr_transformers.evaluation.evaluator import report
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.public import last_part
@@ -57,7 +58,7 @@ def finish(
     """
     arguments, data, model = trainer.args, trainer.prepared, trainer.model
     start = time.perf_counter()
-    totals = trainer.rank(trainer.targets("test"), DEFAULT_KS)
+    totals, ranks = trainer.rank(data.eval_dataset("test"), DEFAULT_KS)
     filter_seen = data.filters_seen(arguments.filter_seen)
     reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
     model.generation_config = generation_config(model.config)
@@ -65,10 +66,11 @@ def finish(
     data.tokenizer.model_max_length = model.config.max_position_embeddings
     trainer.save_model(arguments.output_dir, _internal_call=True)  # a push now would lack the record
     if with_baselines and trainer.is_world_process_zero():
-        reports += [
-            evaluate(scorer, data, "test", DEFAULT_KS, filter_seen, progress=not arguments.disable_tqdm)
-            for scorer in baselines(data)
-        ]
+        floors, progress = baselines(data, filter_seen), not arguments.disable_tqdm
+        below, mix = evaluate_floors(floors, data, "test", DEFAULT_KS, filter_seen, progress)
+        if mix is not None:
+            reports[0]["against_mix"] = paired_difference(ranks, mix)
+        reports += below
     record = _record(name, trainer, settings, started, seconds, reports)
     if trainer.is_world_process_zero():
         record.save(arguments.output_dir)
@@ -129,18 +131,21 @@ def generation_config(config: PreTrainedConfig) -> GenerationConfig:
 
 
 def count_parameters(model: PreTrainedModel) -> dict[str, int]:
-    """Parameters by group; the groups are disjoint and sum to the model's total (tied weights counted once)."""
+    """Parameters by group; the groups are disjoint and sum to the model's total (tied weights counted once). A model
+    with `history` has a group of that name too."""
     groups = {"blocks": 0, "biases_and_norms": 0, "item_embedding": 0, "position_embedding": 0}
     for name, parameter in model.named_parameters():
         if "embed_tokens" in name or "lm_head" in name:
             group = "item_embedding"
         elif "embed_positions" in name:
             group = "position_embedding"
+        elif name.startswith("history.") or ".clock." in name:
+            group = "history"
         elif parameter.ndim == 2:
             group = "blocks"
         else:
             group = "biases_and_norms"
-        groups[group] += parameter.numel()
+        groups[group] = groups.get(group, 0) + parameter.numel()
     return groups
 
 

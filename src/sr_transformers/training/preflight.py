@@ -10,22 +10,44 @@ from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.evaluator import target_tokens
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 
+# By these a launcher says how many processes there are.
+_WORLD = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _BLOCK = 1 << 12  # targets looked at a time
 # Bytes per parameter that no training does without: float32 weights and their gradients.
 _LEAST = 8
 
 
-def check_validation(data: PreparedData) -> None:
-    """Refuses to begin a run whose validation could not tell better weights from worse ones.
+def check_launch() -> None:
+    """Refuses to be the only process where `accelerate launch` was asked for several.
+
+    Without a configuration file that says how, accelerate takes `--cpu --num_processes 2` and starts one process. It
+    then leaves an address for several to meet at, and does not say that there are any.
 
     Raises:
-        ValueError: if the log has no validation targets, or if all of them lie outside the vocabulary.
+        ValueError: with the command that starts them.
     """
-    total = data.num_targets("validation")
+    alone = not any(name in os.environ for name in _WORLD)
+    if alone and "ACCELERATE_MIXED_PRECISION" in os.environ and {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        raise ValueError(
+            "accelerate was asked for several processes and has started one, because it needs a configuration file to "
+            "know how: accelerate launch --config_file recipes/accelerate/cpu.yaml ... (ddp.yaml for GPUs)."
+        )
+
+
+def check_validation(data: PreparedData, split: str = "validation") -> None:
+    """Refuses to begin a run whose validation could not tell better weights from worse ones.
+
+    Args:
+        split: what it validates on.
+
+    Raises:
+        ValueError: if the log has no such targets, or if all of them lie outside the vocabulary.
+    """
+    total = data.num_targets(split)
     for start in range(0, total, _BLOCK):
-        if (target_tokens(data, data.targets("validation", start, start + _BLOCK)) != UNK_ID).any():
+        if (target_tokens(data, data.targets(split, start, start + _BLOCK)) != UNK_ID).any():
             return
-    what = f"all {total:,} validation targets lie outside the item vocabulary" if total else "no validation targets"
+    what = f"all {total:,} {split} targets lie outside the item vocabulary" if total else f"no {split} targets"
     raise ValueError(
         f"{data.path}: {what}, so nothing would say which weights are best. Prepare the log with another split (for a "
         "temporal one: another moment), or train without validation: --eval_strategy no --save_strategy no "

@@ -18,7 +18,7 @@ from sr_transformers.records import RUN_FILE, RunRecord, write_whole
 from sr_transformers.training.binding import bind
 from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.finish import finish, run_settings
-from sr_transformers.training.preflight import check_memory, check_test
+from sr_transformers.training.preflight import check_launch, check_memory, check_test
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.trainer import LSRMTrainer
 
@@ -60,6 +60,7 @@ def train(
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
         BlockingIOError: if another process is training into the folder.
     """
+    check_launch()
     data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
@@ -79,7 +80,13 @@ def train(
         settings = run_settings(model, arguments, data, origin)
         with arguments.main_process_first(local=False):
             checkpoint = _check_output(output_dir, settings)
-        trainer = LSRMTrainer(model, arguments, data, callbacks)
+        trainer = LSRMTrainer(
+            model,
+            arguments,
+            train_dataset=data.train_dataset(),
+            eval_dataset=data.eval_dataset("validation"),
+            callbacks=callbacks,
+        )
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         start = time.perf_counter()
         with _settings_kept(output_dir, settings) if arguments.process_index == 0 else contextlib.nullcontext():

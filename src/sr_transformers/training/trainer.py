@@ -2,17 +2,14 @@
 checkpoints that survive being killed at any moment."""
 
 import datetime
-import shutil
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
-from transformers.optimization import get_scheduler
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, PreTrainedModel, PrinterCallback, ProgressCallback
+from transformers.trainer_utils import TrainOutput
 
 from sr_transformers.data.batches import (
     FLAT,
@@ -23,119 +20,110 @@ from sr_transformers.data.batches import (
     PackingCollator,
     WindowDataset,
 )
+from sr_transformers.data.examples import EvalDataset, TrainDataset
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import LAST_POSITION
 from sr_transformers.data.past_inputs import PastInputs
+from sr_transformers.data.ties import shuffled_baskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
-from sr_transformers.evaluation.evaluator import add_users
-from sr_transformers.evaluation.metrics import RankingTotals
-from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
 from sr_transformers.hub.upload import make_repo
 from sr_transformers.records import RUN_FILE
-from sr_transformers.training.arguments import EVALUATION_KS, LSRMTrainingArguments, without_traces
+from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.binding import bind
-from sr_transformers.training.checkpoints import (
-    COMPLETE,
-    best_beside,
-    checkpoints,
-    last_complete_checkpoint,
-    mark_complete,
-    verify_checkpoint,
-)
+from sr_transformers.training.checks import check_arguments
 from sr_transformers.training.finish import finish, run_settings
-from sr_transformers.training.phases import SGD, TrainingPhases
-from sr_transformers.training.preflight import check_validation
+from sr_transformers.training.phases import TrainingPhases
+from sr_transformers.training.preflight import check_launch, check_validation
 from sr_transformers.training.progress import TrainingProgress
+from sr_transformers.training.ranked import RankingTrainer
 
 
-class TargetDataset(Dataset):
-    """The held-out targets of a prepared log, as the Trainer's `eval_dataset`.
+class LSRMTrainer(RankingTrainer):
+    """transformers' Trainer, and on the data sets of a prepared log what a sequential recommender needs.
 
-    Args:
-        split: "validation" or "test".
-    """
+    With `data.train_dataset()` and `data.eval_dataset("validation")` it trains on packed rows, validates by full
+    ranking, and changes from Adam to SGD; these need `LSRMTrainingArguments`. With data sets of another kind, and
+    `TrainingArguments`, it is transformers' Trainer and nothing else.
 
-    def __init__(self, data: PreparedData, split: str):
-        self.data, self.split, self.num_targets = data, split, data.num_targets(split)
-
-    def __len__(self) -> int:
-        return self.num_targets
-
-    def __getitem__(self, index: int) -> tuple[int, int]:
-        history, position = self.data.targets(self.split, index, index + 1)[0].tolist()
-        return history, position
-
-
-class LSRMTrainer(Trainer):
-    """Trains a causal language model on a prepared log.
-
-    Args:
+    Args: those of `transformers.Trainer`; on a prepared log
         model: an `LSRMForCausalLM`, or another head that takes `shift_labels`.
-        args: what to do.
-        data: the prepared log; validation runs on its validation targets.
-        callbacks: further callbacks.
+        data_collator: lays out the rows of windows; default: `PackingCollator`.
+        train_dataset: `data.train_dataset()`; rows are cut and packed anew for every epoch, in the model's window.
+        eval_dataset: `data.eval_dataset("validation")`.
+        processing_class: default: the vocabulary of the log.
+        compute_metrics: further metrics of every evaluation, from ranks and target tokens (see `RankingOutput`).
+        compute_loss_func, preprocess_logits_for_metrics: refused, for there are no logits to give them.
+        optimizers, optimizer_cls_and_kwargs: for the first phase; a finished optimizer needs `switch_optimizer=False`.
+
+    Attributes:
+        prepared: the log.
+        sampler: which windows form which batch; None without a train_dataset.
 
     Raises:
+        TypeError: if arguments of one kind meet data sets of the other.
         ValueError: if the model's items are not the log's, or if arguments and attention backend do not fit.
     """
 
-    args: LSRMTrainingArguments
-    model: PreTrainedModel
-    train_dataset: WindowDataset
-    eval_dataset: TargetDataset
-
     def __init__(
-        self, model: PreTrainedModel, args: LSRMTrainingArguments, data: PreparedData, callbacks: list | None = None
+        self,
+        model: PreTrainedModel | None = None,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., PreTrainedModel] | None = None,
+        compute_loss_func: Callable | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        optimizer_cls_and_kwargs: tuple[Any, dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable | None = None,
     ):
-        bind(model, data.verified(), args.filter_seen)
-        for name, fixed in (("pad_token_id", PAD_ID), ("unk_token_id", UNK_ID)):
-            if getattr(model.config, name, None) not in (None, fixed):
-                raise ValueError(
-                    f"the model's {name} is {getattr(model.config, name)}, an item of the log, in which this token is "
-                    f"{fixed}; leave {name} out."
-                )
-        if args.num_negatives >= data.vocab_size - NUM_SPECIAL:
-            raise ValueError(
-                f"num_negatives is {args.num_negatives}, but the log has {data.vocab_size - NUM_SPECIAL} items: use 0, "
-                "the full softmax, which is exact and costs less."
+        self.prepared = _log_behind(args, train_dataset, eval_dataset)
+        if self.prepared is not None:
+            check_launch()
+            for name, given in (
+                ("compute_loss_func", compute_loss_func),
+                ("preprocess_logits_for_metrics", preprocess_logits_for_metrics),
+            ):
+                if given is not None:
+                    raise ValueError(f"{name} wants logits, and on a prepared log none are kept; leave it out.")
+            if optimizers != (None, None) and args.switch_optimizer:
+                raise ValueError("an optimizer of your own is never switched; set switch_optimizer=False with it.")
+            self.args = args  # for _adopt, which is asked before transformers sets it
+            self.phases = TrainingPhases(
+                args.metric_for_best_model, bool(args.greater_is_better), args.patience, args.switch_optimizer
             )
-        self.prepared = data
-        self.settings = run_settings(model, args, data)
-        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self.window = model.config.max_position_embeddings
-        self.phases = TrainingPhases(
-            args.metric_for_best_model, bool(args.greater_is_better), args.patience, args.switch_optimizer
-        )
-        layout = _layout(args, model)
-        negatives = None
-        if args.num_negatives:
-            negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
-        width = self.window if args.row_width is None else args.row_width
-        past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
-        collator = PackingCollator(width, layout, args.objective == LAST_POSITION, negatives, past_inputs)
-        self.sampler = EpochBatchSampler(
-            data.train_lengths,
-            self.window,
-            width,
-            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            args.data_seed if args.data_seed is not None else args.seed,
-            args.objective,
-            args.gradient_accumulation_steps,
-            args.world_size,
-            args.process_index,
-            data.shard_bounds,
-        )
+            self.prepared.verified()
+            if model is not None:
+                self._adopt(model)
+            if args.num_negatives >= self.prepared.vocab_size - NUM_SPECIAL:
+                raise ValueError(
+                    f"num_negatives is {args.num_negatives}, but the log has {self.prepared.vocab_size - NUM_SPECIAL} "
+                    "items: use 0, the full softmax, which is exact and costs less."
+                )
+            processing_class = processing_class or self.prepared.tokenizer
+            callbacks = [self.phases, *(callbacks or [])]
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
-            train_dataset=WindowDataset(data, self.sampler.num_rows, past_inputs),
-            eval_dataset=TargetDataset(data, "validation"),
-            processing_class=data.tokenizer,
-            callbacks=[self.phases, *(callbacks or [])],
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            model_init=model_init,
+            compute_loss_func=compute_loss_func,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
+        if self.prepared is None:
+            return
         if self.is_deepspeed_enabled and args.switch_optimizer:
             raise ValueError("DeepSpeed cannot change its optimizer; train with switch_optimizer false.")
         if args.n_gpu > 1:
@@ -146,13 +134,73 @@ class LSRMTrainer(Trainer):
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(TrainingProgress())
         self.pop_callback(PrinterCallback)  # without bars nothing is printed: run.json has every number
+        self._first_optimizer = optimizer_cls_and_kwargs
+        self._own_collator = data_collator
+        self._plan()
+
+    def _adopt(self, model: PreTrainedModel) -> None:
+        """Makes a model the model of the log, and notes what it was before it was trained."""
+        data = self._log
+        bind(model, data, self.args.filter_seen)
+        for name, fixed in (("pad_token_id", PAD_ID), ("unk_token_id", UNK_ID)):
+            if getattr(model.config, name, None) not in (None, fixed):
+                raise ValueError(
+                    f"the model's {name} is {getattr(model.config, name)}, an item of the log, in which this token is "
+                    f"{fixed}; leave {name} out."
+                )
+        self.settings = run_settings(model, self.args, data)
+        self.started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+    def _plan(self) -> None:
+        """Everything that follows from model and arguments; again for every trial of a search."""
+        args, model, data = self.args, self.model, self._log
+        self.phases.patience, self.phases.switch = args.patience, args.switch_optimizer
+        self.window = model.config.max_position_embeddings
+        self.sampler: EpochBatchSampler | None = None
+        if self.train_dataset is None:
+            return
+        if self.train_dataset.window not in (None, self.window):
+            raise ValueError(
+                f"the train_dataset has a window of {self.train_dataset.window}, the model one of {self.window}; "
+                "leave it out: data.train_dataset()."
+            )
+        width = self.window if args.row_width is None else args.row_width
+        negatives = None
+        if args.num_negatives:
+            negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
+        layout = _layout(args, model)
+        self._past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
+        self.data_collator = self._own_collator or PackingCollator(
+            width, layout, args.objective == LAST_POSITION, negatives, self._past_inputs
+        )
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        self._shuffled = shuffled_baskets(data, seed, model.config) if args.shuffle_baskets else None
+        self.sampler = EpochBatchSampler(
+            data.train_lengths,
+            self.window,
+            width,
+            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            seed,
+            args.objective,
+            args.gradient_accumulation_steps,
+            args.world_size,
+            args.process_index,
+            data.shard_bounds,
+            self._shuffled,
+        )
+
+    @property
+    def _log(self) -> PreparedData:
+        return cast(PreparedData, self.prepared)
 
     # Data
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process. Not handed to accelerate: the sampler knows ranks, and must not be cut again."""
+        if self.prepared is None or self.sampler is None:
+            return super().get_train_dataloader()  # which refuses to train without a train_dataset
         return EpochDataLoader(
-            self.train_dataset,
+            WindowDataset(self._shuffled or self.prepared, self.sampler.num_rows, self._past_inputs),
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -162,117 +210,61 @@ class LSRMTrainer(Trainer):
             generator=torch.Generator().manual_seed(self.args.seed),
         )
 
-    def targets(self, split: str) -> TargetDataset:
-        """The held-out targets of "validation" or "test"."""
-        return TargetDataset(self.prepared, split)
-
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Trains, after a look at all that would make it fail or go wrong at its end.
-
-        Args:
-            resume_from_checkpoint: a folder; or True: the newest whole one of `args.output_dir`.
-            args, kwargs: as transformers has them.
+        """Trains, after a look at all that would make it fail or go wrong at its end; see `KeepingTrainer.train`.
 
         Raises:
-            FileNotFoundError: if there is no such checkpoint.
-            ValueError: if there is nothing to validate on though the arguments ask for validation, or if files of the
-                checkpoint are missing or were changed.
+            ValueError: if there is nothing to validate on though the arguments ask for validation.
         """
-        if self.args.eval_strategy != "no":
-            check_validation(self.prepared)
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
-            if resume_from_checkpoint is None:
-                raise FileNotFoundError(f"{self.args.output_dir} has no complete checkpoint to go on from.")
-        if resume_from_checkpoint:
-            verify_checkpoint(resume_from_checkpoint)
-            self._best_checkpoint = best_beside(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+        if isinstance(self.eval_dataset, EvalDataset) and self.args.eval_strategy != "no":
+            check_validation(self.eval_dataset.data, self.eval_dataset.split)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    def _init_training_state(
-        self, max_steps: int, updates: int, epochs: int, checkpoint: str | None, trial: Any
-    ) -> Any:
-        result = super()._init_training_state(max_steps, updates, epochs, checkpoint, trial)
-        if checkpoint is not None:
-            self.state.best_model_checkpoint = self._best_checkpoint
-        return result
+    def call_model_init(self, trial: Any = None) -> Any:
+        """A new model from `model_init`, bound to the log."""
+        model: Any = super().call_model_init(trial)
+        if self.prepared is not None:
+            self._adopt(model)
+        return model
 
-    # Optimizer phases
+    def _hp_search_setup(self, trial: Any) -> None:
+        super()._hp_search_setup(trial)
+        if self.prepared is not None and self.hp_search_backend is not None and trial is not None:
+            check_arguments(self.args)  # a space may hold values that the arguments would have refused
+            self._plan()
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Adam, or SGD once the run has switched."""
-        if not self.phases.active:
-            self.phases.restore(self.state)
-        sgd = {"lr": self.args.sgd_learning_rate, "momentum": self.args.sgd_momentum}
-        self.optimizer_cls_and_kwargs = (torch.optim.SGD, sgd) if self.phases.phase == SGD else None
-        return super().create_optimizer(model)
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule of the arguments for Adam, a constant rate for SGD."""
-        if self.lr_scheduler is None and self.phases.phase == SGD:
-            self.lr_scheduler = get_scheduler("constant", optimizer or self.optimizer)  # type: ignore[arg-type]
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # transformers asks whether to stop only after an update; a run that was over must not make another.
-        if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
-
-    def _switch_to_sgd(self) -> None:
-        if self.state.best_model_checkpoint is not None:
-            self._load_best_model()
-        self.phases.switched(self.state.global_step)
-        self.accelerator._optimizers.remove(self.optimizer)
-        self.optimizer = self.lr_scheduler = None
-        self.create_optimizer(self.model_wrapped if self.is_fsdp_enabled else None)
-        self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
-        self.create_scheduler(self.state.max_steps)
-        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
-        self.log({"switched_to_sgd_at": float(self.state.global_step)})
-
-    # Evaluation
-
-    def evaluate(  # type: ignore[override]
+    def hyperparameter_search(  # type: ignore[override]
         self,
-        eval_dataset: TargetDataset | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> dict[str, float]:
-        """Full ranking of all targets; no logits are kept.
+        hp_space: Callable[[Any], dict[str, float]] | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' search, on a prepared log with other defaults.
+
+        Args:
+            hp_space: arguments to try. Default: the learning rate between 1e-4 and 1e-2 (Optuna).
+            compute_objective: default: the best value so far of `args.metric_for_best_model`. (transformers' own would
+                add up all metrics, whatever they mean.)
+            n_trials: trainings.
+            direction: default: as the metric has it, "minimize" for the loss and "maximize" for all others.
+            args, kwargs: as transformers has them.
 
         Returns:
-            `{prefix}_loss` (nats, mean over targets, over all processes), `_hr@k`, `_ndcg@k`, `_mrr`, `_coverage@k`,
-            `_runtime` in seconds.
+            `BestRun`: number, objective and arguments of the best trial.
         """
-        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
-        start = time.perf_counter()
-        totals = self.rank(dataset)
-        num_items = dataset.data.vocab_size - NUM_SPECIAL
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in totals.metrics(num_items).items()}
-        metrics[f"{metric_key_prefix}_runtime"] = time.perf_counter() - start
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self.phases.wants_switch:
-            self._switch_to_sgd()
-        return metrics
+        if self.prepared is not None:
+            hp_space = hp_space or _learning_rates
+            compute_objective = compute_objective or self._objective
+            direction = direction or ("maximize" if self.args.greater_is_better else "minimize")
+        return super().hyperparameter_search(
+            hp_space, compute_objective, n_trials, direction or "minimize", *args, **kwargs
+        )
 
-    def rank(self, dataset: TargetDataset, ks: tuple[int, ...] = EVALUATION_KS) -> RankingTotals:
-        """Totals over all targets of a data set, the work shared by the processes."""
-        data = dataset.data
-        totals = RankingTotals(ks, data.vocab_size)
-        # A sharded model computes in step on all processes, so there every process ranks every target.
-        shared = self.args.world_size > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        shard = (self.args.process_index, self.args.world_size) if shared else (0, 1)
-        with self.compute_loss_context_manager():
-            filter_seen = data.filters_seen(self.args.filter_seen)
-            add_users(
-                totals, ModelScorer(self.model, self.window, reuse_memory=True), data, dataset.split, filter_seen, shard
-            )
-        if shared:
-            vector = torch.from_numpy(totals.vector()).to(self.args.device)
-            totals.load_vector(self.accelerator.reduce(vector, "sum").cpu().numpy())
-        return totals
+    def _objective(self, metrics: dict[str, float]) -> float:
+        return metrics[self.phases.metric] if self.phases.best is None else self.phases.best
 
     # The Hub
 
@@ -290,7 +282,7 @@ class LSRMTrainer(Trainer):
         A run that nobody has finished yet is finished first: its test targets are ranked and run.json is written.
 
         Args:
-            commit_message, blocking: not used; the signature is transformers'.
+            commit_message, blocking: not used on a prepared log; the signature is transformers'.
             token, revision, private: default are those of the arguments (`hub_token`, `hub_revision`,
                 `hub_private_repo`).
             options: of the model card.
@@ -302,6 +294,8 @@ class LSRMTrainer(Trainer):
             ValueError: if `hub_model_id` is not set, or nothing has been trained.
             HubError: if the Hub refuses or cannot be reached.
         """
+        if self.prepared is None:
+            return super().push_to_hub(commit_message, blocking, token, revision)
         if self.args.hub_model_id is None:
             raise ValueError("hub_model_id is not set; give the arguments the name org/name.")
         folder = Path(str(self.args.output_dir))
@@ -328,55 +322,37 @@ class LSRMTrainer(Trainer):
             ValueError: if `hub_model_id` is not set.
             HubError: if the Hub refuses or cannot be reached.
         """
+        if self.prepared is None:
+            return super().init_hf_repo(token)
         if self.args.hub_model_id is None:
             raise ValueError("push_to_hub needs hub_model_id; give the arguments the name org/name.")
         if self.is_world_process_zero():
             private = self.args.hub_private_repo if private is None else private
             make_repo(self.args.hub_model_id, bool(private), token or self.args.hub_token)
 
-    # Checkpoints
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        # super() pickles the arguments, and what is pickled has no token and names no place.
-        arguments = self.args
-        self.args = without_traces(arguments)
-        try:
-            super()._save(output_dir or arguments.output_dir, state_dict)
-        finally:
-            self.args = arguments
+def _log_behind(args: Any, train_dataset: Any, eval_dataset: Any) -> PreparedData | None:
+    """The prepared log of the data sets; None if they are of another kind."""
+    given = [one for one in (train_dataset, eval_dataset) if one is not None]
+    ours = [one for one in given if isinstance(one, TrainDataset | EvalDataset)]
+    if isinstance(args, LSRMTrainingArguments) != bool(ours) or (ours and len(ours) < len(given)):
+        raise TypeError(
+            "LSRMTrainingArguments and the data sets of a prepared log go together: "
+            "LSRMTrainer(model, LSRMTrainingArguments(...), train_dataset=data.train_dataset(), "
+            'eval_dataset=data.eval_dataset("validation")). For data sets of another kind use transformers\' '
+            "TrainingArguments."
+        )
+    if not ours:
+        return None
+    if train_dataset is not None and not isinstance(train_dataset, TrainDataset):
+        raise TypeError("the train_dataset is one of held-out targets; train on data.train_dataset().")
+    if len({one.data.items_fingerprint for one in ours}) > 1:
+        raise ValueError("train_dataset and eval_dataset come from logs of different items; prepare them as one log.")
+    return ours[0].data
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Old checkpoints go only when the new one is whole, so super() must not remove any.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()  # every process has written its part
-        if self.args.should_save:
-            output = Path(self._get_output_dir(trial))
-            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            self._save_state(checkpoint)
-            mark_complete(checkpoint)
-            self._rotate(output, limit)
 
-    def _save_state(self, checkpoint: Path) -> None:
-        """Writes trainer_state.json again: the checkpoint that validated best by its name, for a run may move."""
-        best = self.state.best_model_checkpoint
-        self.phases.best_checkpoint = None if best is None else Path(best).name
-        callbacks: Any = self.state.stateful_callbacks  # by class name, once there is a checkpoint
-        callbacks[type(self.phases).__name__] = self.phases.state()
-        self.state.best_model_checkpoint = None
-        self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))
-        self.state.best_model_checkpoint = best
-
-    def _rotate(self, output: Path, limit: int | None) -> None:
-        """Removes all checkpoints but the newest `limit` and the best."""
-        best = self.state.best_model_checkpoint
-        for folder in checkpoints(output)[limit:] if limit else []:
-            if best is None or folder.name != Path(best).name:
-                (folder / COMPLETE).unlink(missing_ok=True)  # first: half a checkpoint must not look whole
-                shutil.rmtree(folder)
+def _learning_rates(trial: Any) -> dict[str, float]:
+    return {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True)}
 
 
 def _layout(args: LSRMTrainingArguments, model: PreTrainedModel) -> str:

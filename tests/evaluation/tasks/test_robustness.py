@@ -11,15 +11,17 @@ from sr_transformers.evaluation.tasks.robustness import perturb
 from sr_transformers.evaluation.tasks.runner import Contestant, run_tasks
 
 LONG = np.arange(2, 100_002, dtype=np.int32)
+TIMES = 3 * np.arange(len(LONG))
+PAST = Past(LONG, TIMES)
 
 
 def test_nothing_happens_at_rate_0():
     for padded in (True, False):
-        assert np.array_equal(perturb(0, Past(LONG), 0.0, len(LONG) + 2, 0, padded).items, LONG)
+        assert np.array_equal(perturb(0, PAST, 0.0, len(LONG) + 2, 0, padded).items, LONG)
 
 
 def test_half_of_the_hit_items_are_replaced_and_half_deleted():
-    padded = perturb(0, Past(LONG), 0.3, len(LONG) + 2, 0, padded=True).items
+    padded = perturb(0, PAST, 0.3, len(LONG) + 2, 0, padded=True).items
     deleted = padded == PAD_ID
     replaced = (padded != LONG) & ~deleted
     assert deleted.mean() == pytest.approx(0.15, abs=0.005)
@@ -31,15 +33,22 @@ def test_half_of_the_hit_items_are_replaced_and_half_deleted():
 
 
 def test_both_ways_to_delete_hit_the_same_items():
-    padded = perturb(3, Past(LONG), 0.3, len(LONG) + 2, 1, padded=True).items
-    assert np.array_equal(perturb(3, Past(LONG), 0.3, len(LONG) + 2, 1, padded=False).items, padded[padded != PAD_ID])
+    padded = perturb(3, PAST, 0.3, len(LONG) + 2, 1, padded=True)
+    left = padded.items != PAD_ID
+    deleted = perturb(3, PAST, 0.3, len(LONG) + 2, 1, padded=False)
+    assert np.array_equal(deleted.items, padded.items[left])
+    assert np.array_equal(padded.times, TIMES)
+    assert np.array_equal(deleted.times, TIMES[left])  # what stays keeps its moment
 
 
 def test_users_and_seeds_differ():
-    first = perturb(0, Past(LONG), 0.3, 200, 0, padded=True).items
-    assert np.array_equal(first, perturb(0, Past(LONG), 0.3, 200, 0, padded=True).items)
-    assert not np.array_equal(first, perturb(1, Past(LONG), 0.3, 200, 0, padded=True).items)
-    assert not np.array_equal(first, perturb(0, Past(LONG), 0.3, 200, 1, padded=True).items)
+    def items(user, seed):
+        return perturb(user, PAST, 0.3, 200, seed, padded=True).items
+
+    first = items(0, 0)
+    assert np.array_equal(first, items(0, 0))
+    assert not np.array_equal(first, items(1, 0))
+    assert not np.array_equal(first, items(0, 1))
 
 
 def test_every_model_reads_the_same_whatever_the_batch(markov_prepared, successor, options, monkeypatch):

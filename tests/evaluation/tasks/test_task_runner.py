@@ -104,7 +104,7 @@ def test_user_frequency_stands_beside_where_seen_items_stay(markov_prepared):
         seen: [one.name for one in baseline_contestants(markov_prepared, TaskOptions(filter_seen=seen))]
         for seen in (True, False)
     }
-    assert names == {True: ["popularity", "markov"], False: ["popularity", "markov", "user frequency"]}
+    assert names == {True: ["popularity", "markov", "mix"], False: ["popularity", "markov", "user frequency", "mix"]}
 
 
 def test_what_is_refused(markov_prepared):

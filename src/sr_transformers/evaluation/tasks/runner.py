@@ -13,6 +13,7 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Markov, Popularity, Scorer, UserFrequency
 from sr_transformers.evaluation.evaluator import check_scorer, seen_choice
+from sr_transformers.evaluation.mix import Mix
 from sr_transformers.evaluation.tasks import (
     cold_items,
     cold_start,
@@ -69,12 +70,14 @@ def with_seen_choice(options: TaskOptions, contestants: Sequence[Contestant], da
 
 
 def baseline_contestants(data: PreparedData, options: TaskOptions) -> list[Contestant]:
-    """Popularity and the Markov chain; the user's own frequencies where seen items stay in the ranking (elsewhere they
-    are removed, and it is popularity again). Beside models give them the options of `with_seen_choice`."""
-    kinds: list[Callable[[PreparedData], Scorer]] = [Popularity, Markov]
-    if not data.filters_seen(options.filter_seen):
+    """Popularity, the Markov chain, the user's own frequencies where seen items stay in the ranking (elsewhere they
+    are removed, and it is popularity again), and `Mix`. Beside models give them the options of `with_seen_choice`."""
+    filter_seen = data.filters_seen(options.filter_seen)
+    kinds: list[type[Popularity] | type[Markov] | type[UserFrequency]] = [Popularity, Markov]
+    if not filter_seen:
         kinds.append(UserFrequency)
-    return [Contestant(kind.name, [lambda kind=kind: kind(data)]) for kind in kinds]  # type: ignore[attr-defined, misc]
+    found = [Contestant(kind.name, [lambda kind=kind: kind(data)]) for kind in kinds]  # type: ignore[misc]
+    return [*found, Contestant(Mix.name, [lambda: Mix(data, filter_seen)])]
 
 
 def run_tasks(

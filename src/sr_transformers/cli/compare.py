@@ -1,0 +1,68 @@
+"""`sr-transformers compare`: which of several runs is better on one log, and how sure that is."""
+
+import argparse
+
+from sr_transformers.cli.values import SEEN, at_least
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declares the command and its options."""
+    one = commands.add_parser("compare", help="runs on one prepared log, user by user, with intervals")
+    one.add_argument("runs", nargs="+", metavar="[NAME=]RUN[,RUN...]",
+                     help="folder or Hub id of a model; several with commas are one entry, the same with other seeds. "
+                     "All are compared with the first entry")  # fmt: skip
+    one.add_argument("--data", required=True, help="prepared folder")
+    one.add_argument("--baselines", action="store_true", help="compare with the baselines too")
+    one.add_argument("--part", default="test", choices=("test", "validation"))
+    one.add_argument("--k", type=at_least(1), default=10, help="cut-off of HR and NDCG")
+    one.add_argument("--seen", choices=tuple(SEEN), default="auto",
+                     help="seen items in the ranking; auto does as the runs did")  # fmt: skip
+    one.add_argument("--json", metavar="FILE", help="write the comparison here too")
+    one.add_argument("--figures", metavar="FOLDER", help="draw the differences there")
+    one.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.cli.documents import check_place, write_document
+    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.evaluation.baselines import baselines
+    from sr_transformers.evaluation.evaluator import seen_choice
+    from sr_transformers.evaluation.significance import check_run, compare, draw, table
+    from sr_transformers.evaluation.translation import open_scorer
+    from sr_transformers.public import shown_names
+
+    check_place(options.json)
+    named = [_entry(one) for one in options.runs]
+    told = shown_names([", ".join(runs) for _, runs in named])
+    shown = [name or of_runs for (name, _), of_runs in zip(named, told, strict=True)]
+    if len(set(shown)) < len(shown):
+        raise ValueError(f"two entries are called alike ({', '.join(shown)}); give them names, NAME=RUN.")
+    data = PreparedData(options.data).verified()
+    entries: dict[str, list] = {}
+    for name, (_, runs) in zip(shown, named, strict=True):
+        entries[name] = [open_scorer(run, data) for run in runs]
+    scorers = [scorer for one in entries.values() for scorer in one]
+    filter_seen = seen_choice(SEEN[options.seen], [scorer.filter_seen for scorer in scorers], data)
+    for _, runs in named:
+        for run in runs:
+            check_run(run, data, filter_seen)
+    if options.baselines:
+        entries |= {scorer.name: [scorer] for scorer in baselines(data, filter_seen)}
+    found = compare(entries, data, options.part, options.k, filter_seen, progress=True)
+    write_document(options.json, found)
+    print(table(found))
+    for path in draw(found, options.figures) if options.figures else []:
+        print(path)
+
+
+def _entry(text: str) -> tuple[str | None, list[str]]:
+    """Name and runs of `[NAME=]RUN[,RUN...]`.
+
+    >>> _entry("with=runs/a,runs/b"), _entry("runs/a")
+    (('with', ['runs/a', 'runs/b']), (None, ['runs/a']))
+    """
+    name, sign, runs = text.rpartition("=")
+    found = [run for run in runs.split(",") if run]
+    if not found or (sign and not name):
+        raise ValueError(f"{text!r} names no run; write RUN, or NAME=RUN,RUN for one recipe with several seeds.")
+    return (name or None), found

@@ -1,0 +1,186 @@
+"""Which of several models is better on one log, and how sure that is: differences user by user, over users and seeds.
+
+What makes a user easy or hard for two models alike cancels out in the difference, so this is far sharper than two means
+with an interval each. Runs of one recipe with several seeds are one entry: their differences then also vary by seed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.evaluation.baselines import Scorer
+from sr_transformers.evaluation.evaluator import evaluate, protocol_line, seen_choice
+from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
+from sr_transformers.records import RUN_FILE, RunRecord
+
+SAMPLES = 2000
+_MOST = 1 << 25  # weights of resampled users held at a time
+
+
+def check_run(folder: str | Path, data: PreparedData, filter_seen: bool) -> None:
+    """Refuses a run that was tested by another protocol than the one that the comparison would have.
+
+    A run on another split may have been trained on what is a test target here. A folder without run.json says nothing.
+
+    Args:
+        folder: of a checkpoint; a name on the Hub says nothing either.
+        filter_seen: whether the comparison leaves out the items of a user's own history.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if not (Path(folder) / RUN_FILE).is_file():
+        return
+    reports = RunRecord.load(folder).reports
+    here = {
+        "data": data.manifest["source"]["name"],
+        "split": data.manifest["split"],
+        "min_interactions": data.manifest["min_interactions"],
+        "filter_seen": filter_seen,
+    }
+    protocol = reports[0]["protocol"] if reports else {}
+    other = [
+        f"{name} {protocol[name]!r} there, {here[name]!r} here" for name in here if protocol.get(name) != here[name]
+    ]
+    if protocol and other:
+        raise ValueError(
+            f"{folder} was tested by another protocol than this comparison: {'; '.join(other)}. Compare runs on the "
+            "prepared log that they were trained on (--data), with seen items as they had them (--seen)."
+        )
+
+
+def compare(
+    entries: Mapping[str, Sequence[Scorer]],
+    data: PreparedData,
+    split: str = "test",
+    k: int = 10,
+    filter_seen: bool | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Ranks the targets with all scorers and compares the entries with the first one.
+
+    Args:
+        entries: by name one scorer, or several that differ in their seed only.
+        split: "test" or "validation".
+        k: cut-off of HR and NDCG.
+        filter_seen: see `seen_choice`.
+        samples: resamples of users, and of seeds where an entry has several, for the intervals.
+        seed: of the resamples.
+
+    Returns:
+        `protocol` (of `evaluate`), `num_targets`, `k`, `samples`, and `entries`, a list of `name`, `scorers` (how many)
+        and `metrics`: by metric `value`, the mean over users and seeds, and for all entries but the first `difference`
+        from the first one's value, its `standard_error` over users, and `low` and `high`, its 95 % interval over users
+        and seeds.
+
+    Raises:
+        ValueError: for less than two entries, or as `evaluate`.
+    """
+    if len(entries) < 2 or not all(entries.values()):
+        raise ValueError(f"{len(entries)} to compare; give two entries or more, each with a model at least.")
+    all_scorers = [scorer for scorers in entries.values() for scorer in scorers]
+    filter_seen = seen_choice(filter_seen, [getattr(one, "filter_seen", None) for one in all_scorers], data)
+    gains: dict[str, dict[str, np.ndarray]] = {f"hr@{k}": {}, f"ndcg@{k}": {}}
+    report: dict[str, Any] = {}
+    for name, scorers in entries.items():
+        ranks = np.zeros((len(scorers), data.num_targets(split)), np.int64)
+        for row, scorer in zip(ranks, scorers, strict=True):
+            report = evaluate(scorer, data, split, sorted({*DEFAULT_KS, k}), filter_seen, progress, row)
+        gains[f"hr@{k}"][name], gains[f"ndcg@{k}"][name] = hit_rate(ranks, k), ndcg(ranks, k)
+    found: list[dict[str, Any]] = [
+        {"name": name, "scorers": len(scorers), "metrics": {}} for name, scorers in entries.items()
+    ]
+    for metric, of_entries in gains.items():
+        base = next(iter(of_entries.values()))
+        for one, values in zip(found, of_entries.values(), strict=True):
+            one["metrics"][metric] = {"value": float(values.mean())}
+            if values is not base:
+                one["metrics"][metric] |= _difference(values, base, samples, seed)
+    facts = {name: report[name] for name in ("protocol", "num_targets", "num_targets_outside_vocabulary")}
+    return {**facts, "k": k, "samples": samples, "entries": found}
+
+
+def _difference(values: np.ndarray, base: np.ndarray, samples: int, seed: int) -> dict[str, float]:
+    """Mean of `(S, M)` less mean of `(S', M)`, its standard error over users and its interval over users and seeds."""
+    per_user = values.mean(0) - base.mean(0)
+    users = len(per_user)
+    error = float(per_user.std(ddof=1)) / math.sqrt(users) if users > 1 else math.nan
+    rng = np.random.default_rng(seed)
+    drawn: list[np.ndarray] = []
+    at_a_time = max(_MOST // max(users, 1), 1)
+    for start in range(0, samples, at_a_time):
+        number = min(at_a_time, samples - start)
+        weights = rng.multinomial(users, np.full(users, 1 / users), number) / users
+        means = []
+        for one in (values, base):
+            of_seeds = weights @ one.T
+            chosen = rng.integers(0, len(one), (number, len(one)))
+            means.append(np.take_along_axis(of_seeds, chosen, 1).mean(1))
+        drawn.append(means[0] - means[1])
+    low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
+    return {
+        "difference": float(per_user.mean()),
+        "standard_error": error,
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def table(comparison: dict[str, Any]) -> str:
+    """A comparison as a Markdown table under a line that states the protocol."""
+    first, k = comparison["entries"][0]["name"], comparison["k"]
+    lines = [protocol_line(comparison), "", f"Differences from {first}, with 95 % intervals over users and seeds.", ""]
+    lines += [f"| | runs | HR@{k} | difference | NDCG@{k} | difference |", "|---|---|---|---|---|---|"]
+    for one in comparison["entries"]:
+        cells = []
+        for name in (f"hr@{k}", f"ndcg@{k}"):
+            found = one["metrics"][name]
+            cells.append(f"{found['value']:.4f}")
+            cells.append(
+                f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})" if "low" in found else "–"
+            )
+        lines.append(f"| {one['name']} | {one['scorers']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(comparison: dict[str, Any], folder: str | Path) -> list[Path]:
+    """Draws the differences and their intervals as comparison.png and comparison.svg.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ValueError("figures need matplotlib: pip install 'sr-transformers[figures]'.") from error
+
+    first, *others = comparison["entries"]
+    names = list(first["metrics"])
+    figure = Figure(figsize=(4.8 * len(names), 1.4 + 0.4 * len(others)), layout="constrained")
+    places = range(len(others))
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
+        found = [one["metrics"][name] for one in others]
+        values = [one["difference"] for one in found]
+        sides = [[v - one["low"] for v, one in zip(values, found, strict=True)]]
+        sides += [[one["high"] - v for v, one in zip(values, found, strict=True)]]
+        axes.axvline(0, color="0.5", linewidth=1)
+        axes.errorbar(values, places, xerr=sides, fmt="o", color="#0072B2", capsize=3)
+        axes.set_yticks(places, [one["name"] for one in others])
+        axes.set_ylim(len(others) - 0.5, -0.5)
+        axes.set_xlabel(f"{name.upper()} less that of {first['name']} ({first['metrics'][name]['value']:.3f})")
+        axes.spines[["top", "right"]].set_visible(False)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"comparison.{ending}" for ending in ("png", "svg")]
+    for path in paths:
+        figure.savefig(path, dpi=150)
+    return paths

@@ -1,0 +1,112 @@
+"""A Trainer whose checkpoints survive being killed at any moment, and from which a run goes on exactly."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+
+from sr_transformers.data.histories import PreparedData
+from sr_transformers.training.arguments import without_traces
+from sr_transformers.training.checkpoints import (
+    COMPLETE,
+    best_beside,
+    checkpoints,
+    last_complete_checkpoint,
+    mark_complete,
+    verify_checkpoint,
+)
+from sr_transformers.training.phases import TrainingPhases
+
+
+class KeepingTrainer(Trainer):
+    """transformers' Trainer for a prepared log, as far as checkpoints go; with `prepared` None it is transformers' own.
+
+    Attributes:
+        prepared: the log; None for data sets of another kind.
+        phases: where its training stands.
+    """
+
+    # On a prepared log LSRMTrainingArguments, an LSRMForCausalLM, TrainDataset, EvalDataset; else transformers' own.
+    args: Any
+    model: Any
+    train_dataset: Any
+    eval_dataset: Any
+    prepared: PreparedData | None
+    phases: TrainingPhases
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains.
+
+        Args:
+            resume_from_checkpoint: a folder; or True: the newest whole one of `args.output_dir`.
+            args, kwargs: as transformers has them.
+
+        Raises:
+            FileNotFoundError: if there is no such checkpoint.
+            ValueError: if files of the checkpoint are missing or were changed.
+        """
+        if self.prepared is None:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(str(self.args.output_dir))
+            if resume_from_checkpoint is None:
+                raise FileNotFoundError(f"{self.args.output_dir} has no complete checkpoint to go on from.")
+        if resume_from_checkpoint:
+            verify_checkpoint(resume_from_checkpoint)
+            self._best_checkpoint = best_beside(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint or None, *args, **kwargs)
+
+    def _init_training_state(
+        self, max_steps: int, updates: int, epochs: int, checkpoint: str | None, trial: Any
+    ) -> Any:
+        result = super()._init_training_state(max_steps, updates, epochs, checkpoint, trial)
+        if self.prepared is not None and checkpoint is not None:
+            self.state.best_model_checkpoint = self._best_checkpoint
+        return result
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # super() pickles the arguments, and what is pickled has no token and names no place.
+        arguments = self.args
+        self.args = without_traces(arguments)
+        try:
+            super()._save(output_dir or arguments.output_dir, state_dict)
+        finally:
+            self.args = arguments
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.prepared is None:
+            return super()._save_checkpoint(model, trial)
+        # Old checkpoints go only when the new one is whole, so super() must not remove any.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # every process has written its part
+        if self.args.should_save:
+            output = Path(self._get_output_dir(trial))
+            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self._save_state(checkpoint)
+            mark_complete(checkpoint)
+            self._rotate(output, limit)
+
+    def _save_state(self, checkpoint: Path) -> None:
+        """Writes trainer_state.json again: the checkpoint that validated best by its name, for a run may move."""
+        best = self.state.best_model_checkpoint
+        self.phases.best_checkpoint = None if best is None else Path(best).name
+        callbacks: Any = self.state.stateful_callbacks  # by class name, once there is a checkpoint
+        callbacks[type(self.phases).__name__] = self.phases.state()
+        self.state.best_model_checkpoint = None
+        self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))
+        self.state.best_model_checkpoint = best
+
+    def _rotate(self, output: Path, limit: int | None) -> None:
+        """Removes all checkpoints but the newest `limit` and the best."""
+        best = self.state.best_model_checkpoint
+        for folder in checkpoints(output)[limit:] if limit else []:
+            if best is None or folder.name != Path(best).name:
+                (folder / COMPLETE).unlink(missing_ok=True)  # first: half a checkpoint must not look whole
+                shutil.rmtree(folder)

@@ -1,0 +1,49 @@
+"""A Trainer that changes from Adam to SGD where validation stops improving; see `training.phases`."""
+
+from typing import Any
+
+import torch
+from transformers.optimization import get_scheduler
+
+from sr_transformers.training.keeping import KeepingTrainer
+from sr_transformers.training.phases import SGD
+
+
+class SwitchingTrainer(KeepingTrainer):
+    """Optimizer and schedule of the phase that training is in; with `prepared` None transformers' own."""
+
+    _first_optimizer: tuple[Any, dict[str, Any]] | None = None  # `optimizer_cls_and_kwargs` of the first phase
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Adam, or SGD once the run has switched."""
+        if self.prepared is None:
+            return super().create_optimizer(model)
+        if not self.phases.active:
+            self.phases.restore(self.state)
+        sgd = {"lr": self.args.sgd_learning_rate, "momentum": self.args.sgd_momentum}
+        self.optimizer_cls_and_kwargs = (torch.optim.SGD, sgd) if self.phases.phase == SGD else self._first_optimizer
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of the arguments for Adam, a constant rate for SGD."""
+        if self.prepared is not None and self.lr_scheduler is None and self.phases.phase == SGD:
+            self.lr_scheduler = get_scheduler("constant", optimizer or self.optimizer)  # type: ignore[arg-type]
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers asks whether to stop only after an update; a run that was over must not make another.
+        if self.prepared is None or not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
+    def switch_to_sgd(self) -> None:
+        if self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        self.phases.switched(self.state.global_step)
+        self.accelerator._optimizers.remove(self.optimizer)
+        self.optimizer = self.lr_scheduler = None
+        self.create_optimizer(self.model_wrapped if self.is_fsdp_enabled else None)
+        self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
+        self.create_scheduler(self.state.max_steps)
+        self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler
+        self.log({"switched_to_sgd_at": float(self.state.global_step)})
