@@ -19,6 +19,7 @@ PARTS = (
     "attention",
     "configuration",
     "dropout",
+    "generation",
     "identity",
     "history",
     "item_scores",

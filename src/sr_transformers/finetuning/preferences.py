@@ -7,20 +7,20 @@ that gives what is no item no probability. Both are for the training only: model
 """
 
 import copy
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, encode_items
 from sr_transformers.lsrm.scoring_lsrm import item_range
+from sr_transformers.lsrm.tokenization_lsrm import LSRMTokenizer
 
 _LOWEST = -1e4  # e to this is 0; finite, so that TRL's mean over logits stays a number
 
 
-class HistoryTokenizer(PreTrainedTokenizerFast):
+class HistoryTokenizer(LSRMTokenizer):
     """An item vocabulary whose end of sequence is the mark between two ids. Made by `trl_tokenizer`.
 
     Attributes:
@@ -28,13 +28,16 @@ class HistoryTokenizer(PreTrainedTokenizerFast):
         eos_token_id: None, for the mark is no token; a Trainer copies this id into the model's configuration.
     """
 
-    eos_token = "\t"
     eos_token_id = None
+
+    @property
+    def eos_token(self) -> str:
+        return self.separators[0]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """Saves the vocabulary as it was."""
         kept = copy.copy(self)
-        kept.__class__ = PreTrainedTokenizerFast  # type: ignore[assignment]
+        kept.__class__ = LSRMTokenizer  # type: ignore[assignment]
         return kept.save_pretrained(*args, **kwargs)
 
 
@@ -42,18 +45,22 @@ def trl_tokenizer(tokenizer: PreTrainedTokenizerBase) -> HistoryTokenizer:
     """The `processing_class` for a trainer of TRL.
 
     Raises:
-        ValueError: if ids are not separated by tabs, because an id holds one: give TRL `input_ids` then.
+        ValueError: if nothing separates ids in a text: give TRL `input_ids` then.
     """
-    splits = getattr(tokenizer, "backend_tokenizer", None) and tokenizer.backend_tokenizer.pre_tokenizer
-    mark = json.loads(splits.__getstate__()).get("pattern", {}).get("String") if splits is not None else None
-    if mark != HistoryTokenizer.eos_token:
-        raise ValueError(
-            "this vocabulary does not separate ids by tabs (an id holds a tab, or it is no item vocabulary), so a "
-            "history cannot be written as text; give SFTTrainer a data set of input_ids instead."
-        )
+    _mark(tokenizer)
     made = copy.copy(tokenizer)
     made.__class__ = HistoryTokenizer  # type: ignore[assignment]
     return made  # type: ignore[return-value]
+
+
+def _mark(tokenizer: PreTrainedTokenizerBase) -> str:
+    separators = getattr(tokenizer, "separators", "")
+    if not separators:
+        raise ValueError(
+            "this vocabulary does not separate ids in a text (they hold every mark that could, or it is no item "
+            "vocabulary), so a history cannot be written as one; give SFTTrainer a data set of input_ids instead."
+        )
+    return separators[0]
 
 
 def trl_model(model: PreTrainedModel) -> PreTrainedModel:
@@ -93,4 +100,5 @@ def as_text(tokenizer: PreTrainedTokenizerBase, items: Sequence[str | int]) -> s
     )
     if unknown is not None:
         raise ValueError(f"item {unknown!r} is not in the vocabulary; leave it out.")
-    return "".join(f"{item}{HistoryTokenizer.eos_token}" for item in items)
+    mark = _mark(tokenizer)
+    return "".join(f"{item}{mark}" for item in items)
