@@ -28,8 +28,11 @@ class HistoryTokenizer(LSRMTokenizer):
         eos_token_id: None, for the mark is no token; a Trainer copies this id into the model's configuration.
     """
 
-    eos_token = "\t"
     eos_token_id = None
+
+    @property
+    def eos_token(self) -> str:
+        return self.separators[0]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """Saves the vocabulary as it was."""
@@ -42,16 +45,22 @@ def trl_tokenizer(tokenizer: PreTrainedTokenizerBase) -> HistoryTokenizer:
     """The `processing_class` for a trainer of TRL.
 
     Raises:
-        ValueError: if ids are not separated by tabs, because an id holds one: give TRL `input_ids` then.
+        ValueError: if nothing separates ids in a text: give TRL `input_ids` then.
     """
-    if HistoryTokenizer.eos_token not in getattr(tokenizer, "separators", ""):
-        raise ValueError(
-            "this vocabulary does not separate ids by tabs (an id holds a tab, or it is no item vocabulary), so a "
-            "history cannot be written as text; give SFTTrainer a data set of input_ids instead."
-        )
+    _mark(tokenizer)
     made = copy.copy(tokenizer)
     made.__class__ = HistoryTokenizer  # type: ignore[assignment]
     return made  # type: ignore[return-value]
+
+
+def _mark(tokenizer: PreTrainedTokenizerBase) -> str:
+    separators = getattr(tokenizer, "separators", "")
+    if not separators:
+        raise ValueError(
+            "this vocabulary does not separate ids in a text (they hold every mark that could, or it is no item "
+            "vocabulary), so a history cannot be written as one; give SFTTrainer a data set of input_ids instead."
+        )
+    return separators[0]
 
 
 def trl_model(model: PreTrainedModel) -> PreTrainedModel:
@@ -91,4 +100,5 @@ def as_text(tokenizer: PreTrainedTokenizerBase, items: Sequence[str | int]) -> s
     )
     if unknown is not None:
         raise ValueError(f"item {unknown!r} is not in the vocabulary; leave it out.")
-    return "".join(f"{item}{HistoryTokenizer.eos_token}" for item in items)
+    mark = _mark(tokenizer)
+    return "".join(f"{item}{mark}" for item in items)
