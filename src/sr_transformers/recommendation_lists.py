@@ -75,6 +75,8 @@ def recommend_all(
         raise ValueError(f"{output} must end in .parquet, as it becomes a Parquet file.")
     if output.exists():
         raise FileExistsError(f"{output} exists; choose another output or remove it.")
+    if k < 1 or piece < 1:
+        raise ValueError(f"k is {k} and piece is {piece}; both must be at least 1.")
     rows = _rows(data, users, before)
     parts = output.with_name(f"{output.name}.parts")
     request = {
