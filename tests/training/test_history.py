@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, pipeline
 
 from sr_transformers import Recipe, Recommender, Session, prepare, train
+from sr_transformers.cli import main
 from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.transitions import later_transitions, successor_table
 from sr_transformers.evaluation.evaluator import evaluate, known_past
@@ -147,6 +148,18 @@ def test_the_pipeline_takes_moments(log, run):
         assert [item["score"] for item in one] == pytest.approx([item.probability for item in ours], rel=1e-4)
     with pytest.raises(ValueError, match="write a history as"):
         pipe(["i1", "i2"])
+
+
+def test_the_command_takes_moments(run, capsys):
+    arguments = ["recommend", "--model", str(run[1]), "--history", "i1", "i2", "-k", "3"]
+    assert main([*arguments, "--times", "86400", "172800"]) == 0
+    shown = capsys.readouterr().out
+    ours = Recommender.from_pretrained(run[1]).recommend(["i1", "i2"], k=3, times=[86400, 172800])
+    assert [line.split()[1] for line in shown.splitlines()] == [one.item for one in ours]
+    assert main(arguments) == 2
+    assert "--times: this model reads when interactions happened" in capsys.readouterr().err
+    assert main([*arguments[:3], "--data", "x", "--output", "y.parquet", "--times", "1"]) == 2
+    assert "--times are those of --history" in capsys.readouterr().err
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_weights(log, run, tmp_path):

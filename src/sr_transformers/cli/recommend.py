@@ -64,6 +64,11 @@ def _for_one(recommender: Any, options: argparse.Namespace, choice: dict[str, An
             f"--history: the model knows no item of {shown(options.history)}; give ids as they were in the log, or "
             "--fallback popularity for the most popular items."
         )
+    if recommender.scorer.needs_times and not options.times:
+        raise ValueError(
+            "--times: this model reads when interactions happened; give one moment for each item of --history, in the "
+            "unit of the log that it was trained on."
+        )
     for place, one in enumerate(recommender.recommend(options.history, options.k, times=options.times, **choice), 1):
         print(f"{place:3}  {one.item}  {one.probability:.4f}")
 
