@@ -15,7 +15,7 @@ ROWS = [
     Row("E031", "train: disk full at the weights", FLAG, NO_ROOM, makes=("o",), room=10_000),
     Row("E032", "train: disk full at the optimizer", FLAG, NO_ROOM, makes=("o",), room=25_000),
     Row("E033", "prepare: disk full", "prepare LOG --output o", FULL, room=5_000),
-    Row("E034", "evaluate --json: disk full", "evaluate --data DATA --json x.json", r"x\.json: File too large", room=500),
+    Row("E034", "evaluate --json: disk full", "evaluate --data DATA --json x.json", r"x\.json: File too large", room=5_000),
     Row("E035", "publish --dry-run: disk full", "publish RUN a/b --dry-run --output o", FULL, room=9_000),
     Row("E036", "export: disk full", "export --model RUN --output o -k 5", FULL, room=9_000),
     Row("E037", "a Space: disk full", "demo RUN --space o", FULL, room=300),
