@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.evaluator import check_scorer, known_past, scores_of, seen_choice
+from sr_transformers.evaluation.evaluator import check_scorer, facts_of, known_past, protocol_of, scores_of, seen_choice
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.evaluation.ranking import pairs_of, refuse_diverged, rows_of_scores
 from sr_transformers.lsrm.scoring_lsrm import top_k_items
@@ -104,25 +104,14 @@ def evaluate_baskets(
     bar.close()
     found = {
         "model": scorer.name,
-        "protocol": {
-            "data": data.manifest["source"]["name"],
-            "split": data.manifest["split"],
-            "min_interactions": data.manifest["min_interactions"],
-            "part": split,
-            "target": "basket",
-            "ranking": "full",
-            "num_items_ranked": data.vocab_size - NUM_SPECIAL,
-            "filter_seen": filter_seen,
-            "ties": "against the model",
-            "targets_outside_vocabulary": "counted as missed",
-        },
+        "protocol": protocol_of(data, split, filter_seen, target="basket"),
         "num_targets": len(baskets),
         **totals.counts(),
         "num_baskets_without_past": without_past,
         **totals.means(),
         "seconds": time.perf_counter() - start,
     }
-    return found | {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
+    return found | facts_of(scorer)
 
 
 def _add_batch(totals: "_Totals", scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool) -> None:

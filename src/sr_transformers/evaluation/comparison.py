@@ -35,9 +35,27 @@ def paired_difference(ranks: np.ndarray, others: np.ndarray, k: int = COMPARED_A
     found = {}
     for name, metric in (("hr", hit_rate), ("ndcg", ndcg)):
         gains = metric(ranks, k) - metric(others, k)
-        error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-        found[f"{name}@{k}"] = {"difference": float(gains.mean()), "standard_error": error}
+        found[f"{name}@{k}"] = {"difference": float(gains.mean()), "standard_error": standard_error(gains)}
     return found
+
+
+def standard_error(differences: np.ndarray) -> float:
+    """Of the mean over users of `(M,)` numbers; nan for a single user."""
+    users = len(differences)
+    return float(differences.std(ddof=1)) / math.sqrt(users) if users > 1 else math.nan
+
+
+def evaluate_ranks(
+    scorer: Scorer,
+    data: PreparedData,
+    split: str = "test",
+    ks: Sequence[int] = DEFAULT_KS,
+    filter_seen: bool | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The report of `evaluate`, and `(M,)` int64 ranks of the targets."""
+    ranks = np.zeros(data.num_targets(split), np.int64)
+    return evaluate(scorer, data, split, ks, filter_seen, progress, ranks), ranks
 
 
 def evaluate_floors(
@@ -51,8 +69,8 @@ def evaluate_floors(
     """Reports of baselines, as `evaluate`, and the ranks that `mix` gives, None if it is not among them."""
     reports, mix = [], None
     for scorer in floors:
-        ranks = np.zeros(data.num_targets(split), np.int64)
-        reports.append(evaluate(scorer, data, split, ks, filter_seen, progress, ranks))
+        report, ranks = evaluate_ranks(scorer, data, split, ks, filter_seen, progress)
+        reports.append(report)
         mix = ranks if isinstance(scorer, Mix) else mix
     return reports, mix
 
@@ -78,8 +96,8 @@ def evaluate_beside(
     below, mix = evaluate_floors(floors, data, split, ks, filter_seen, progress)
     reports = []
     for scorer in models:
-        ranks = np.zeros(data.num_targets(split), np.int64)
-        reports.append(evaluate(scorer, data, split, ks, filter_seen, progress, ranks))
+        report, ranks = evaluate_ranks(scorer, data, split, ks, filter_seen, progress)
+        reports.append(report)
         if mix is not None:
             reports[-1]["against_mix"] = paired_difference(ranks, mix)
     return reports + below

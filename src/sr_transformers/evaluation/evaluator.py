@@ -202,7 +202,7 @@ def evaluate(
     start = time.perf_counter()
     add_users(totals, scorer, data, split, filter_seen, progress=progress, ranks=ranks)
     found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
-    return found | {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
+    return found | facts_of(scorer)
 
 
 def report(
@@ -212,23 +212,34 @@ def report(
     num_items = data.vocab_size - NUM_SPECIAL
     return {
         "model": name,
-        "protocol": {
-            "data": data.manifest["source"]["name"],
-            "split": data.manifest["split"],
-            "min_interactions": data.manifest["min_interactions"],
-            "part": split,
-            "ranking": "full",
-            "num_items_ranked": num_items,
-            "filter_seen": filter_seen,
-            "ties": "against the model",
-            "targets_outside_vocabulary": "counted as missed",
-        },
+        "protocol": protocol_of(data, split, filter_seen),
         "num_targets": totals.count,
         "num_targets_outside_vocabulary": totals.num_missed,
         "metrics": totals.metrics(num_items),
         "standard_errors": totals.standard_errors(),
         "seconds": seconds,
     }
+
+
+def protocol_of(data: PreparedData, split: str, filter_seen: bool, **more: str) -> dict[str, Any]:
+    """All that is needed to repeat or compare an evaluation; `more` says what the targets are, if not items."""
+    return {
+        "data": data.manifest["source"]["name"],
+        "split": data.manifest["split"],
+        "min_interactions": data.manifest["min_interactions"],
+        "part": split,
+        **more,
+        "ranking": "full",
+        "num_items_ranked": data.vocab_size - NUM_SPECIAL,
+        "filter_seen": filter_seen,
+        "ties": "against the model",
+        "targets_outside_vocabulary": "counted as missed",
+    }
+
+
+def facts_of(scorer: Scorer) -> dict[str, Any]:
+    """What a scorer says of itself for its reports: how it was translated, what was fitted."""
+    return {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
 
 
 def protocol_line(report: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ What makes a user easy or hard for two models alike cancels out in the differenc
 with an interval each. Runs of one recipe with several seeds are one entry: their differences then also vary by seed.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ import numpy as np
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.evaluator import evaluate, protocol_line, seen_choice
+from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
+from sr_transformers.evaluation.evaluator import protocol_line, protocol_of, seen_choice
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
 from sr_transformers.records import RUN_FILE, RunRecord
 
 SAMPLES = 2000
+_OF_RUN = ("data", "split", "min_interactions", "filter_seen")  # parts of a protocol that are a run's own
 _MOST = 1 << 25  # weights of resampled users held at a time
 
 
@@ -36,12 +37,7 @@ def check_run(folder: str | Path, data: PreparedData, filter_seen: bool) -> None
     if not (Path(folder) / RUN_FILE).is_file():
         return
     reports = RunRecord.load(folder).reports
-    here = {
-        "data": data.manifest["source"]["name"],
-        "split": data.manifest["split"],
-        "min_interactions": data.manifest["min_interactions"],
-        "filter_seen": filter_seen,
-    }
+    here = protocol_of(data, "test", filter_seen)
     protocol = reports[0]["protocol"] if reports else {}
     other = [
         f"{name} {protocol[name]!r} there, {here[name]!r} here" for name in here if protocol.get(name) != here[name]
@@ -89,9 +85,9 @@ def compare(
     gains: dict[str, dict[str, np.ndarray]] = {f"hr@{k}": {}, f"ndcg@{k}": {}}
     report: dict[str, Any] = {}
     for name, scorers in entries.items():
-        ranks = np.zeros((len(scorers), data.num_targets(split)), np.int64)
-        for row, scorer in zip(ranks, scorers, strict=True):
-            report = evaluate(scorer, data, split, sorted({*DEFAULT_KS, k}), filter_seen, progress, row)
+        ks = sorted({*DEFAULT_KS, k})
+        found_by = [evaluate_ranks(scorer, data, split, ks, filter_seen, progress) for scorer in scorers]
+        report, ranks = found_by[-1][0], np.stack([of_one for _, of_one in found_by])
         gains[f"hr@{k}"][name], gains[f"ndcg@{k}"][name] = hit_rate(ranks, k), ndcg(ranks, k)
     found: list[dict[str, Any]] = [
         {"name": name, "scorers": len(scorers), "metrics": {}} for name, scorers in entries.items()
@@ -110,7 +106,6 @@ def _difference(values: np.ndarray, base: np.ndarray, samples: int, seed: int) -
     """Mean of `(S, M)` less mean of `(S', M)`, its standard error over users and its interval over users and seeds."""
     per_user = values.mean(0) - base.mean(0)
     users = len(per_user)
-    error = float(per_user.std(ddof=1)) / math.sqrt(users) if users > 1 else math.nan
     rng = np.random.default_rng(seed)
     drawn: list[np.ndarray] = []
     at_a_time = max(_MOST // max(users, 1), 1)
@@ -126,7 +121,7 @@ def _difference(values: np.ndarray, base: np.ndarray, samples: int, seed: int) -
     low, high = np.quantile(np.concatenate(drawn), [0.025, 0.975])
     return {
         "difference": float(per_user.mean()),
-        "standard_error": error,
+        "standard_error": standard_error(per_user),
         "low": float(low),
         "high": float(high),
     }

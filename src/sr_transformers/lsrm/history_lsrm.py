@@ -77,14 +77,14 @@ class LSRMClock(nn.Module):
 
     def __init__(self, config: LSRMConfig):
         super().__init__()
-        self.time_unit = config.time_unit
+        self.config = config  # training sets its time_unit
         self.items_so_far = ZeroEmbedding(_COUNTS, config.hidden_size)
         self.time_before = ZeroEmbedding(_TIMES, config.hidden_size)
 
     def forward(self, clock: torch.Tensor) -> torch.Tensor:
         """`(B, T, d)` to be added to the embeddings, of `(B, T, 2)` (`own_items_lsrm.Pasts.clock`)."""
         return self.items_so_far(_count_class(clock[..., 0])) + self.time_before(
-            _time_class(clock[..., 1] / self.time_unit)
+            _time_class(clock[..., 1] / self.config.time_unit)
         )
 
 
@@ -98,7 +98,7 @@ class LSRMHistory(nn.Module):
     def __init__(self, config: LSRMConfig):
         super().__init__()
         self.parts = tuple(config.history)
-        self.time_unit = config.time_unit
+        self.config = config  # training sets its time_unit
         self.own_parts = [part for part in _CELLS if part in self.parts]
         cells = sum(_CELLS[part] for part in self.own_parts)
         if cells:
@@ -159,7 +159,7 @@ class LSRMHistory(nn.Module):
                     steps = pair + spread(first - columns["place"])
                     cell = _power(steps + 1.25, _STEPS) + spread(counts * _STEPS + offset)
                 elif part == "baskets":
-                    cell = _time_class(since / self.time_unit) + spread(baskets * _TIMES + offset)
+                    cell = _time_class(since / self.config.time_unit) + spread(baskets * _TIMES + offset)
                 elif part == "intervals":
                     cell = self._interval_cell(columns, since, spread) + offset
                 else:

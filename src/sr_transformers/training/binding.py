@@ -36,9 +36,6 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
     history = getattr(model, "history", None)
     if getattr(model.config, "needs_times", False):
         model.config.time_unit = time_unit(data)
-        for module in (history, model.model.clock):
-            if module is not None:
-                module.time_unit = model.config.time_unit
     if history is not None and "successors" in history.parts:
         for name, table in successor_table(data, model.config.num_successors).items():
             getattr(history, name).copy_(torch.from_numpy(table))
