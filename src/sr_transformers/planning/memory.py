@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 
 from sr_transformers.lsrm.attention_lsrm import LONGEST_ROW
-from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.lsrm.biases_lsrm import DISTANCES, TIMES
+from sr_transformers.lsrm.configuration_lsrm import SWIGLU, LSRMConfig
 from sr_transformers.lsrm.loss_lsrm import chunk_sizes
 
 WIDE = 4  # bytes of weights, gradients and the residual stream
@@ -96,14 +97,18 @@ class Shards:
 
 def parameter_counts(config: LSRMConfig) -> dict[str, int]:
     """Parameters by group, as `training.finish.count_parameters` counts them in a built model."""
-    d, inner = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
-    per_layer = (4 * d) + (inner + d) + 4 * d  # biases of attention and feed-forward, two norms
+    d, inner = config.hidden_size, config.inner_size
+    norm = d if config.norm == "rms" else 2 * d
+    per_layer = 4 * d + inner * (2 if config.hidden_act == SWIGLU else 1) + d + 2 * norm  # attention, feed-forward
+    per_layer += 2 * d if config.residual == "gated" else 0
     tables = 1 if config.tie_word_embeddings else 2
+    once = norm + (config.head != "plain")
+    once += config.num_attention_heads * ((config.position == "relative") * DISTANCES + config.attention_time * TIMES)
     return {
         "blocks": config.num_non_embedding_parameters,
-        "biases_and_norms": config.num_hidden_layers * per_layer + 2 * d,
+        "biases_and_norms": config.num_hidden_layers * per_layer + once,
         "item_embedding": tables * config.vocab_size * d,
-        "position_embedding": config.max_position_embeddings * d,
+        "position_embedding": config.max_position_embeddings * d if config.position == "learned" else 0,
     }
 
 

@@ -169,7 +169,7 @@ class LSRMTrainer(RankingTrainer):
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         layout = _layout(args, model)
-        self._past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
+        self._past_inputs = PastInputs(model.config) if getattr(model.config, "reads_past", False) else None
         self.data_collator = self._own_collator or PackingCollator(
             width, layout, args.objective == LAST_POSITION, negatives, self._past_inputs
         )
