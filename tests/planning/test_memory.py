@@ -48,15 +48,40 @@ def kept_by_autograd(model, work):
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=work.precision == "bf16"),
     ):
-        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False)
+        moments = {"moments": ids.cumsum(1)} if model.config.attention_time else {}
+        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False, **moments)
     return sum(kept.values())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"residual_dropout": 0.0}, {"embedding_dropout": 0.0, "intermediate_size": 48}, {"num_hidden_layers": 1}],
-    ids=["plain", "no residual dropout", "narrow feed-forward, no embedding dropout", "one layer"],
+    [
+        {},
+        {"residual_dropout": 0.0},
+        {"embedding_dropout": 0.0, "intermediate_size": 48},
+        {"num_hidden_layers": 1},
+        {"position": "rotary", "norm": "rms"},
+        {"position": "relative"},
+        {"attention_time": True},
+        {"hidden_act": "swiglu", "residual": "gated"},
+        {"head": "scaled"},
+        {"head": "normalised"},
+        {"position": "relative", "attention_time": True, "norm": "rms", "residual": "gated", "residual_dropout": 0.0},
+    ],
+    ids=[
+        "plain",
+        "no residual dropout",
+        "narrow feed-forward, no embedding dropout",
+        "one layer",
+        "rotary, rms",
+        "relative",
+        "time",
+        "swiglu, gated",
+        "scaled",
+        "normalised",
+        "many",
+    ],
 )
 def test_activations_are_what_autograd_keeps(overrides, precision):
     one, work = config(**overrides), Work(rows=7, width=20, device="cpu", precision=precision)

@@ -13,15 +13,15 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
 def rotation_at(position_ids: torch.Tensor, head_size: int) -> Rotation:
-    """Cosines and sines, each `(B, 1, T, head_size / 2)` float32, of `(B, T)` positions."""
+    """Cosines and sines, each `(B, T, 1, head_size / 2)` float32, of `(B, T)` positions."""
     places = torch.arange(0, head_size, 2, device=position_ids.device)
-    angles = position_ids[:, None, :, None].float() * _BASE ** (-places / head_size)
+    angles = position_ids[:, :, None, None].float() * _BASE ** (-places / head_size)
     return angles.cos(), angles.sin()
 
 
 def rotate(states: torch.Tensor, rotation: Rotation) -> torch.Tensor:
-    """`(B, H, T, D)` queries or keys, turned; of fewer positions than the rotation: of the last ones."""
-    cosine, sine = (one[:, :, -states.shape[2] :] for one in rotation)
+    """`(B, T, H, D)` queries or keys, turned; of fewer positions than the rotation: of the last ones."""
+    cosine, sine = (one[:, -states.shape[1] :] for one in rotation)
     wide = states if states.dtype == torch.float64 else states.float()
     first, second = wide.chunk(2, dim=-1)
     turned = torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
