@@ -188,3 +188,10 @@ def test_the_plan_is_what_a_process_takes():
     case = {"size": "98k", "items": 60_000, "rows": 16}
     measured = benchmark.run(case, [], benchmark.LIVE)
     assert peak(training_memory(*benchmark.plan(case)))[1] == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("blocks", [{"position": "relative"}, {"attention_time": True}])
+def test_biases_are_not_planned_with_flash(blocks):
+    with pytest.raises(ValueError, match="flash-attention takes no biases"):
+        kept_by_block(config(**blocks), Work(attention="flash"), 0)
+    assert kept_by_block(config(**blocks), Work(), 0) > kept_by_block(config(), Work(), 0)
