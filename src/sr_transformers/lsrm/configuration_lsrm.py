@@ -107,7 +107,7 @@ class LSRMConfig(PreTrainedConfig):
             another, `inner_size` wide.
         position: "learned" vectors that are added to the items (the paper), "rotary" queries and keys, or "relative":
             a learned number for each head and class of distances, added before the softmax.
-        norm: "layer" or "rms".
+        norm: "layer" or "rms" (with an epsilon of 1e-6).
         residual: "plain", or "gated": what is added to the residual stream x is multiplied by sigmoid(W x).
         attention_time: add, before the softmax, a learned number for each head and class of time between the two
             interactions; the model then reads moments.

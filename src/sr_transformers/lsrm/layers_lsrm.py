@@ -24,11 +24,15 @@ from .configuration_lsrm import SWIGLU, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .rotary_lsrm import Rotation, rotate
 
+# As usual. ONNX's optimizer takes 1e-12 for 0, and the vector of padding, which is 0, would then have no norm.
+_RMS_EPS = 1e-6
+
 
 def make_norm(config: LSRMConfig) -> nn.Module:
     """A norm over the width, of the configuration's kind."""
-    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
-    return kind(config.hidden_size, eps=config.layer_norm_eps)
+    if config.norm == "rms":
+        return nn.RMSNorm(config.hidden_size, eps=_RMS_EPS)
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 class LSRMAttention(nn.Module):
