@@ -1,13 +1,14 @@
 # make demo    the main job end to end on real data, a few minutes
 # make test    the whole test suite
 # make check   format, lint, types, tests
+# make docs    the pages in docs/ as a site, in site/
 # make mutants faults planted in the code, and how many the tests notice; hours
 # make install .venv with the sr-transformers command, nothing else
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check mutants clean
+.PHONY: install demo test check docs mutants clean
 
 install: $(VENV)/installed
 
@@ -27,6 +28,9 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+docs: install
+	$(BIN)/mkdocs build --strict
 
 mutants: install
 	$(BIN)/python tests/mutants.py
