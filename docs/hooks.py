@@ -56,7 +56,9 @@ def _executed(notebook: Path) -> Path:
     (folder / "run").mkdir()
     document = nbformat.read(notebook, as_version=4)
     nbclient.NotebookClient(document, timeout=600, resources={"metadata": {"path": str(folder / "run")}}).execute()
-    for cell in (one for one in document.cells if one.cell_type == "code"):  # progress bars and notices of other packages
+    for cell in (
+        one for one in document.cells if one.cell_type == "code"
+    ):  # progress bars and notices of other packages
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     nbformat.write(document, folder / notebook.name)
     return folder / notebook.name
