@@ -80,9 +80,7 @@ def _for_all(
     from sr_transformers.recommendation_lists import recommend_all
 
     data = PreparedData(options.data).verified()
-    count = recommend_all(
-        recommender, data, options.output, options.k, users, options.before, progress=True, **choice
-    )
+    count = recommend_all(recommender, data, options.output, options.k, users, options.before, progress=True, **choice)
     print(f"{options.output}: lists of {count:,} users, {options.k} items each at most")
 
 
