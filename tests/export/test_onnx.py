@@ -80,7 +80,7 @@ def test_the_graph_gives_what_the_recommender_gives(exported, checkpoint, exclud
     "blocks",
     [
         {"position": "rotary", "norm": "rms", "hidden_act": "swiglu", "residual": "gated", "head": "scaled"},
-        {"position": "relative", "head": "normalised"},
+        {"position": "relative", "attention": "pointwise", "head": "normalised"},
     ],
     ids=["rotary with all", "relative"],
 )

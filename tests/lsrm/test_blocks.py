@@ -1,6 +1,7 @@
 """What every choice of a block keeps: packing, padding, cache, generation, gradients, saving, counts."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, StaticCache
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
+from sr_transformers.lsrm.attention_lsrm import pointwise_attention
 from sr_transformers.lsrm.biases_lsrm import distance_class, time_class
 from sr_transformers.planning.memory import parameter_counts
 from sr_transformers.training.finish import count_parameters
@@ -17,12 +19,14 @@ V, WINDOW = 60, 16
 BLOCKS = {
     "rotary": {"position": "rotary"},
     "relative": {"position": "relative"},
+    "pointwise": {"attention": "pointwise"},
     "rms": {"norm": "rms"},
     "swiglu": {"hidden_act": "swiglu"},
     "gated": {"residual": "gated"},
     "time": {"attention_time": True},
     "scaled": {"head": "scaled"},
     "normalised": {"head": "normalised"},
+    "pointwise with biases": {"position": "relative", "attention_time": True, "attention": "pointwise"},
     "rotary with all": {"position": "rotary", "norm": "rms", "hidden_act": "swiglu", "residual": "gated",
                         "attention_time": True, "head": "scaled"},
     "relative with all": {"position": "relative", "norm": "rms", "hidden_act": "swiglu", "residual": "gated",
@@ -269,7 +273,7 @@ def test_a_model_begins_as_one_without_what_begins_at_zero():
 def test_the_default_is_the_model_of_the_paper():
     """Neither more weights than GPT-2 has, nor others; a checkpoint that knows nothing of the keys loads."""
     known = LSRMConfig(vocab_size=V).to_dict()
-    for key in ("position", "norm", "residual", "attention_time", "head"):
+    for key in ("position", "attention", "norm", "residual", "attention_time", "head"):
         del known[key]
     model = LSRMForCausalLM(LSRMConfig.from_dict(known))
     layer = {name.split(".", 3)[3].rsplit(".", 1)[0] for name in model.state_dict() if ".layers.0." in name}
@@ -354,6 +358,23 @@ def test_biases_are_those_of_distance_and_time(blocks):
                 torch.testing.assert_close(weights[0][row, head, query, : query + 1], expected / expected.sum())
 
 
+def test_pointwise_attention_is_a_mean_over_what_is_seen():
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 2, 5, 4, dtype=torch.float64) for _ in range(3))
+    mask = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
+    mask[1, 0, 2:, :2] = False  # another user
+    bias = torch.randn(1, 2, 5, 5, dtype=torch.float64).masked_fill(~mask, torch.finfo(torch.float64).min / 2)
+    for given in (mask, bias):
+        found = pointwise_attention(nn.Module(), query, key, value, given, 0.5)[0]
+        for row, head, place in itertools.product(range(2), range(2), range(5)):
+            seen = mask[row, 0, place].nonzero()[:, 0].tolist()
+            scores = [0.5 * (query[row, head, place] @ key[row, head, one]) for one in seen]
+            if given is bias:
+                scores = [score + bias[row, head, place, one] for score, one in zip(scores, seen, strict=True)]
+            parts = [s * s.sigmoid() * value[row, head, one] for s, one in zip(scores, seen, strict=True)]
+            torch.testing.assert_close(found[row, place, head], sum(parts) / len(seen))
+
+
 def test_classes_widen():
     distances = distance_class(torch.arange(200)).tolist()
     assert distances[:16] == list(range(16))
@@ -372,6 +393,11 @@ def test_biases_are_refused_by_attention_without_them(blocks, request):
     name = request.node.callspec.id
     with pytest.raises(ValueError, match=f"{name} works with eager and sdpa attention, not flex_attention"):
         model(items(1, 5), **timed(model, moments(1, 5)))
+
+
+def test_pointwise_attention_is_refused_by_other_backends():
+    with pytest.raises(ValueError, match="attention pointwise works with eager and sdpa, not flex_attention"):
+        tiny(BLOCKS["pointwise"], "flex_attention")(items(1, 5))
 
 
 @pytest.mark.parametrize("given", [{}, {"moments": moments(1, 4)}, {"moments": moments(1, 6)}], ids=["none", "4", "6"])

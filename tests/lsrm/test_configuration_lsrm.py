@@ -83,6 +83,7 @@ def test_the_released_codes_dropout_reaches_the_layers():
         ({"layer_norm_eps": math.inf}, "layer_norm_eps is inf"),
         ({"hidden_act": "x"}, "hidden_act is 'x'; choose from .*gelu.*swiglu"),
         ({"position": "x"}, "position is 'x'; choose from learned, rotary, relative"),
+        ({"attention": "x"}, "attention is 'x'; choose from softmax, pointwise"),
         ({"norm": "x"}, "norm is 'x'; choose from layer, rms"),
         ({"residual": "x"}, "residual is 'x'; choose from plain, gated"),
         ({"head": "x"}, "head is 'x'; choose from plain, scaled, normalised"),

@@ -64,6 +64,8 @@ def kept_by_autograd(model, work):
         {"position": "rotary", "norm": "rms"},
         {"position": "relative"},
         {"attention_time": True},
+        {"attention": "pointwise"},
+        {"attention": "pointwise", "position": "relative"},
         {"hidden_act": "swiglu", "residual": "gated"},
         {"head": "scaled"},
         {"head": "normalised"},
@@ -77,6 +79,8 @@ def kept_by_autograd(model, work):
         "rotary, rms",
         "relative",
         "time",
+        "pointwise",
+        "pointwise, relative",
         "swiglu, gated",
         "scaled",
         "normalised",
@@ -190,7 +194,7 @@ def test_the_plan_is_what_a_process_takes():
     assert peak(training_memory(*benchmark.plan(case)))[1] == pytest.approx(measured, rel=0.1)
 
 
-@pytest.mark.parametrize("blocks", [{"position": "relative"}, {"attention_time": True}])
+@pytest.mark.parametrize("blocks", [{"position": "relative"}, {"attention_time": True}, {"attention": "pointwise"}])
 def test_biases_are_not_planned_with_flash(blocks):
     with pytest.raises(ValueError, match="flash-attention takes no biases"):
         kept_by_block(config(**blocks), Work(attention="flash"), 0)

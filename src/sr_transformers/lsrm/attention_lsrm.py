@@ -34,6 +34,38 @@ def eager_attention_forward(
     return output, weights
 
 
+def pointwise_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention whose weights are no shares of a whole: the mean over all items that a query sees of silu(q . k) times
+    the value. Called as `eager_attention_forward`, with truth values or numbers as its mask.
+
+    Source: HSTU, arXiv 2402.17152. Differs: the sum is divided by the items seen, not by the length of the row, so that
+    padding and other users in the row change nothing.
+    """
+    asking, dtype = query.shape[2], torch.promote_types(query.dtype, torch.float32)
+    if attention_mask is None:
+        if asking > 1:  # room that a static cache has left
+            key, value = key[:, :, :asking], value[:, :, :asking]
+        attention_mask = torch.ones(asking, key.shape[2], dtype=torch.bool, device=query.device)
+        attention_mask = attention_mask.tril(key.shape[2] - asking)[None, None]
+    if attention_mask.dtype == torch.bool:
+        numbers = torch.zeros(attention_mask.shape, dtype=dtype, device=query.device)
+        attention_mask = numbers.masked_fill_(~attention_mask, torch.finfo(dtype).min)
+    seen = (attention_mask > torch.finfo(attention_mask.dtype).min / 4).sum(-1, keepdim=True).clamp(min=1)
+    scores = torch.matmul(query, key.transpose(2, 3)).to(dtype) * scaling + attention_mask
+    weights = (nn.functional.silu(scores) / seen).to(query.dtype)  # silu of the lowest number is 0
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
 def exact_attention(
     attention: Callable,
     module: nn.Module,
@@ -128,6 +160,7 @@ __all__ = [
     "eager_attention_forward",
     "exact_attention",
     "needs_exact_attention",
+    "pointwise_attention",
     "prefers_short_rows",
     "short_row_attention",
 ]

@@ -69,6 +69,7 @@ LAGS = 3  # successors of the last item, of the one before, and of the one befor
 # The blocks: what each key may be, the paper's model first (sources: docs/blocks.md).
 _CHOICES = {
     "position": ("learned", "rotary", "relative"),
+    "attention": ("softmax", "pointwise"),
     "norm": ("layer", "rms"),
     "residual": ("plain", "gated"),
     "head": ("plain", "scaled", "normalised"),
@@ -107,6 +108,7 @@ class LSRMConfig(PreTrainedConfig):
             another, `inner_size` wide.
         position: "learned" vectors that are added to the items (the paper), "rotary" queries and keys, or "relative":
             a learned number for each head and class of distances, added before the softmax.
+        attention: "softmax", or "pointwise": silu of the products, divided by the number of items seen.
         norm: "layer" or "rms" (with an epsilon of 1e-6).
         residual: "plain", or "gated": what is added to the residual stream x is multiplied by sigmoid(W x).
         attention_time: add, before the softmax, a learned number for each head and class of time between the two
@@ -153,6 +155,7 @@ class LSRMConfig(PreTrainedConfig):
     max_position_embeddings: int = 50
     hidden_act: str = "gelu"
     position: str = "learned"
+    attention: str = "softmax"
     norm: str = "layer"
     residual: str = "plain"
     attention_time: bool = False

@@ -17,6 +17,7 @@ from .attention_lsrm import (
     eager_attention_forward,
     exact_attention,
     needs_exact_attention,
+    pointwise_attention,
     prefers_short_rows,
     short_row_attention,
 )
@@ -75,7 +76,11 @@ class LSRMAttention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         implementation = self.config._attn_implementation
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        if implementation == "sdpa" and prefers_short_rows(query, key, attention_mask, self.training):
+        if self.config.attention == "pointwise":
+            if implementation not in ("eager", "sdpa"):
+                raise ValueError(f"attention pointwise works with eager and sdpa, not {implementation}.")
+            attention = pointwise_attention
+        elif implementation == "sdpa" and prefers_short_rows(query, key, attention_mask, self.training):
             attention = short_row_attention
         if needs_exact_attention(query, implementation, self.training):
             attention = partial(exact_attention, attention)

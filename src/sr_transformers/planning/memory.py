@@ -116,7 +116,7 @@ def kept_by_block(config: LSRMConfig, work: Work, layer: int) -> int:
     """Bytes that autograd keeps of one block, its input included; weights and their compute copies not.
 
     Raises:
-        ValueError: for attention dropout on a CPU, and for biases of attention with flash.
+        ValueError: for attention dropout on a CPU, and for biases or pointwise attention with flash.
     """
     d, inner, heads = config.hidden_size, config.inner_size, config.num_attention_heads
     compute = PRECISIONS[work.precision]
@@ -124,13 +124,18 @@ def kept_by_block(config: LSRMConfig, work: Work, layer: int) -> int:
     swiglu, gated = config.hidden_act == SWIGLU, config.residual == "gated"
     if work.device == "cpu" and config.layer_dropout("attention_dropout")[layer]:
         raise ValueError("attention dropout on a CPU keeps all attention weights, which is not planned; set it to 0.")
-    if work.attention == "flash" and config.biases_attention:
-        raise ValueError("flash-attention takes no biases (position relative, attention_time); choose attention sdpa.")
+    if work.attention == "flash" and (config.biases_attention or config.attention == "pointwise"):
+        raise ValueError(
+            "flash-attention takes no biases (position relative, attention_time) and is never pointwise; choose "
+            "attention sdpa."
+        )
     # Autocast casts the normed input for q, k and v each on its own.
     normed = 3 * compute * d if narrow else compute * d
     attention = 4 * compute * d  # q, k, v, output
     short = work.device == "cpu" and work.width <= LONGEST_ROW and (narrow or config.biases_attention)
-    if short:
+    if config.attention == "pointwise":  # products, weights, and the number of items seen
+        attention += heads * work.width * (WIDE + compute) + 8 * (heads if config.biases_attention else 1)
+    elif short:
         attention += compute * heads * work.width  # all weights
     else:
         attention += 4 * heads  # the softmax's sums
