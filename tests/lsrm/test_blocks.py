@@ -146,6 +146,18 @@ def test_no_user_in_a_row_moves_another_and_nothing_looks_ahead(blocks, attn, us
     assert not torch.allclose(before[0, 3:9], after[0, 3:9])
 
 
+@pytest.mark.parametrize("blocks", ["rotary", "rms", "swiglu", "gated", "scaled", "normalised"])
+def test_one_flat_row_without_a_mask_of_numbers(blocks):
+    """As kernels of variable length read it: users are told apart by their positions alone."""
+    whole, alone = tiny(BLOCKS[blocks], "flex_attention").eval(), tiny(BLOCKS[blocks]).eval()
+    rows = [items(length, seed=10 + member) for member, length in enumerate(LENGTHS)]
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])[None]
+    with torch.compiler.set_stance("force_eager"):
+        found = whole(torch.cat(rows)[None], position_ids=positions, use_cache=False).logits[0]
+    expected = torch.cat([alone(ids[None]).logits[0] for ids in rows])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 # Padding, cache, generation
 
 
