@@ -314,14 +314,6 @@ class ModelScorer:
             )
         return [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
 
-    def past_inputs(
-        self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None, input_ids: torch.Tensor
-    ) -> dict[str, Any]:
-        """Inputs of the model beside `(B, T)` `input_ids`, the last tokens of these histories, to score what follows
-        their last one."""
-        pasts = self._pasts(histories, times) if self.reads_past else []
-        return self._past_inputs(pasts, input_ids, self.model.history is not None if pasts else False)
-
     def _past_inputs(self, pasts: Sequence[Past], input_ids: torch.Tensor, scores: bool) -> dict[str, Any]:
         """Further inputs of the model for these users; `scores`: the model adds the scores of single items itself."""
         if not pasts:
