@@ -1,8 +1,8 @@
 """A visit of one user: items come one at a time, and only what is new is computed.
 
 Keys and values of the items so far are kept. Once the history is longer than the model's window every position shifts
-with each new item, so then the window is encoded anew each time. What a model with `history` counts is kept too: an item
-changes the counts of that item, however long the history is. The answers are those of `Recommender.recommend` all
+with each new item, so then the window is encoded anew each time. What a model with `history` counts is kept too: an
+item changes the counts of that item, however long the history is. The answers are those of `Recommender.recommend` all
 along.
 """
 
@@ -17,7 +17,8 @@ from transformers import DynamicCache
 from sr_transformers.data.growing_past import GrowingPast
 from sr_transformers.evaluation.model_scorer import evaluation_mode
 from sr_transformers.lsrm.scoring_lsrm import input_device
-from sr_transformers.recommender import ItemId, Recommendation, Recommender
+from sr_transformers.recommendation import ItemId, Recommendation
+from sr_transformers.recommender import Recommender
 
 
 class Session:
@@ -67,7 +68,7 @@ class Session:
     def _append(self, items: Sequence[ItemId], times: Sequence[int] | None) -> int:
         known = self.recommender.encode(items).tolist()
         moments = self.recommender.known_times([items], [() if times is None else times])
-        of_items = [None] * len(known) if moments is None else moments[0].tolist()
+        of_items: list[Any] = [None] * len(known) if moments is None else moments[0].tolist()
         with self._lock:
             last = self._past.last_time
             if moments is not None and known and last is not None and of_items[0] < last:

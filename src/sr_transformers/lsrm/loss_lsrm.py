@@ -31,7 +31,8 @@ _LOG2_E = math.log2(math.e)
 # Numbers in the buffer of a chunk, most rows of a chunk, and items in a block. Measured: on CPUs more rows than that
 # gain nothing, and blocks beyond the second-level cache lose; an accelerator wants few large kernels.
 _CPU_SIZES = (1 << 26, 1024, 2048)
-# Where scores are added to single items: to find those of a chunk or of a block costs more than the cache gains.
+# Where scores are added to single items: to find those of a chunk, or of two blocks where one could be enough, costs
+# more than the cache gains.
 _MORE_ROWS, _MORE_ITEMS = 8, 2
 _ACCELERATOR_SIZES = (1 << 27, 8192, 1 << 18)
 
@@ -40,7 +41,7 @@ def chunk_sizes(num_items: int, device: torch.device, more: bool = False) -> tup
     """Rows of a chunk and items of a block; more: where scores are added to single items."""
     buffer, most_rows, block = _CPU_SIZES if device.type == "cpu" else _ACCELERATOR_SIZES
     rows = min(max(buffer // max(num_items, 1), 32), most_rows * (_MORE_ROWS if more else 1))
-    return rows, block * (_MORE_ITEMS if more else 1)
+    return rows, block * (_MORE_ITEMS if more and num_items <= _MORE_ITEMS * block else 1)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -158,4 +158,10 @@ def pasts_of_rows(
     return Pasts(ids[mask], lengths, shown, rows, width - shown, None if times is None else times[mask])
 
 
-__all__ = ["Pasts", "pasts_in", "pasts_of_rows"]
+def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What `Pasts.columns` gives of users without any item of their own; what they had last stays, for successors."""
+    of_places = ("recent", "now")
+    return {name: values if name in of_places else values[:0] for name, values in columns.items()}
+
+
+__all__ = ["Pasts", "pasts_in", "pasts_of_rows", "without_own"]
