@@ -30,7 +30,7 @@ _COUNTS, _STEPS, _TIMES = len(COUNT_BOUNDS), 12, 12
 _RATIOS, _REGULAR = 11, 3  # time since the last purchase over the item's own interval; baskets 2, 3-5, 6 and more
 _SHARES, _SUPPORT = 11, 3  # successors: share of the transitions (powers of 2); transitions 1, 2-3, 4 and more
 # Tables of zeros have far to go: their values move this many times faster than other weights.
-_GAIN = 2.0
+GAIN = 2.0
 
 # name of a part -> cells of its table
 _CELLS = {
@@ -47,16 +47,23 @@ def _wide(values: torch.Tensor) -> torch.Tensor:
 
 def _count_class(count: torch.Tensor) -> torch.Tensor:
     """Class of a count, 1 or more; int32."""
-    bounds = torch.tensor(COUNT_BOUNDS[1:], device=count.device, dtype=count.dtype)
-    return torch.bucketize(count.contiguous(), bounds, right=True, out_int32=True)
+    return _steps(count, COUNT_BOUNDS[1:])
 
 
 def _power(value: torch.Tensor, classes: int) -> torch.Tensor:
-    """Class of a number: its power of 2, rounded down, from 0 on; int32.
-
-    Read off the exponent of the float32, in a tenth of the time of a logarithm.
-    """
+    """Class of a number: its power of 2, rounded down, from 0 on; int32."""
+    if torch.compiler.is_exporting():  # no graph reinterprets bits
+        return _steps(value, [2.0**power for power in range(1, classes)])
+    # Read off the exponent of the float32, in a tenth of the time of a logarithm.
     return value.float().clamp(min=1.0).view(torch.int32).bitwise_right_shift_(23).clamp_(max=classes + 126).sub_(127)
+
+
+def _steps(value: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
+    """How many of the bounds a number reaches; int32."""
+    found = torch.zeros_like(value, dtype=torch.int32)
+    for bound in bounds:
+        found += value >= bound
+    return found
 
 
 def _time_class(time: torch.Tensor) -> torch.Tensor:
@@ -65,15 +72,16 @@ def _time_class(time: torch.Tensor) -> torch.Tensor:
 
 
 class SumOfLookUps(torch.autograd.Function):
-    """`sum_i tables[which[i]][places[i]]`, `(P,)`, of places `(I, P)` int32.
+    """`sum_i tables[which[i]][places[i]]`, `(P,)`, of I tensors of places `(P,)` int32.
 
     A number of a table is used many times: its gradient is summed where it stands.
     """
 
     @staticmethod
-    def forward(ctx, places, which, *tables):
-        ctx.save_for_backward(places)
-        ctx.which, ctx.sizes = which, [len(table) for table in tables]
+    def forward(ctx, which, *tables_and_places):
+        tables, places = tables_and_places[: -len(which)], tables_and_places[-len(which) :]
+        ctx.save_for_backward(*places)
+        ctx.which, ctx.sizes = which, [table.shape[0] for table in tables]
         found = tables[which[0]].index_select(0, places[0])
         for index, of_place in zip(which[1:], places[1:], strict=True):
             found += tables[index].index_select(0, of_place)
@@ -82,11 +90,10 @@ class SumOfLookUps(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        (places,) = ctx.saved_tensors
         grads = [grad.new_zeros(size) for size in ctx.sizes]
-        for index, of_place in zip(ctx.which, places, strict=True):
+        for index, of_place in zip(ctx.which, ctx.saved_tensors, strict=True):
             grads[index].index_add_(0, of_place, grad)
-        return None, None, *grads
+        return None, *grads, *[None for _ in ctx.which]
 
 
 class _Pairs:
@@ -108,11 +115,15 @@ class _Pairs:
         self, columns: Mapping[str, torch.Tensor], width: int, parts: Sequence[str], out: int, time_unit: float
     ):
         self.columns, self.parts, self.out, self.time_unit = columns, parts, out, time_unit
-        begin, stretch = columns["begin"], (columns["end"] - columns["begin"]).clamp(min=0)
-        number = torch.arange(len(begin), device=begin.device, dtype=torch.int32)
-        self.column = number.repeat_interleave(stretch, output_size=int(stretch.sum()))
-        self.pair = torch.arange(len(self.column), device=begin.device, dtype=torch.int32)
-        self.first = begin - (stretch.cumsum(0) - stretch)  # place of a pair, less its number
+        begin = columns["begin"]
+        number = torch.arange(begin.shape[0], device=begin.device, dtype=torch.int32)
+        if "end" in columns:
+            stretch = (columns["end"] - begin).clamp(min=0)
+            self.column = number.repeat_interleave(stretch, output_size=int(stretch.sum()))
+            self.first = begin - (stretch.cumsum(0) - stretch)  # place of a pair, less its number
+        else:  # each counts for one place
+            self.column, self.first = number, begin - number
+        self.pair = torch.arange(self.column.shape[0], device=begin.device, dtype=torch.int32)
         self.counts = self.classes = _count_class(columns["count"])
         if "time" in columns:
             self.classes = _count_class(columns["baskets"])
@@ -123,18 +134,19 @@ class _Pairs:
         of_column = of_column if of_column.is_floating_point() else of_column.int()
         return of_column.index_select(0, self.column)
 
-    def look_ups(self) -> torch.Tensor:
-        """Places `(I, P)` int32 in the tables: of every part in the order of `_CELLS` in that of the states,
+    def look_ups(self) -> list[torch.Tensor]:
+        """Places `(P,)` int32 in the tables: for every part, in the order of `_CELLS`, in that of the states,
         `(B * T * out,)`, then for the items in one of the columns, counted from 1."""
-        parts = [part for part in _CELLS if part in self.parts]
-        places = self.column.new_empty(len(parts) + ("items" in self.parts), len(self.column))
+        places: list[torch.Tensor] = []
         begins, offset, columns = self.rows * self.out, 0, self.columns
         since: Any = None
         later: Any = None
         if "time" in columns:
             since = columns["now"].reshape(-1).index_select(0, self.rows).sub_(self._spread(columns["time"]))
-            later = since.view(torch.int32).clamp(min=0, max=1)  # 1 for a positive float32, 0 for 0
-        for part, place in zip(parts, places, strict=False):
+            later = (since > 0).int()
+        for part in _CELLS:
+            if part not in self.parts:
+                continue
             if part == "recency":
                 steps = self._spread(self.first - columns["place"] + 1).add_(self.pair)
                 cell = _power(steps, _STEPS).add_(self._spread(self.counts * _STEPS + offset))
@@ -145,12 +157,11 @@ class _Pairs:
                 cell = self._interval_cell(since, offset)
             else:
                 cell = self._bigram_cell().add_(offset)
-            torch.add(begins, cell, out=place)
+            places.append(cell.add_(begins))
             offset += _CELLS[part]
         if "items" in self.parts:
-            torch.add(self.column, 1, out=places[-1])
-            if later is not None:  # nothing comes back within its basket
-                places[-1] *= later
+            own = self.column + 1
+            places.append(own if later is None else own.mul_(later))  # nothing comes back within its basket
         return places
 
     def _interval_cell(self, since: torch.Tensor, offset: int) -> torch.Tensor:
@@ -169,6 +180,12 @@ class _Pairs:
         second = second.masked_fill(second == last, -2)  # it counts as the last one
         is_last, is_second = (before == one.index_select(0, self.rows) for one in (last, second))
         return is_last.int().add_(is_second.int(), alpha=2)
+
+
+def successor_cell(totals: torch.Tensor, counts: torch.Tensor, lag: int) -> torch.Tensor:
+    """Cell of the successors' table of an item that came `counts` of `totals` times after another; int32."""
+    share = _power(totals / counts.clamp(min=1), _SHARES)
+    return share * _SUPPORT + (counts >= 2) + (counts >= 4) + lag * _SHARES * _SUPPORT
 
 
 class ZeroLinear(nn.Linear):
@@ -234,24 +251,25 @@ class LSRMHistory(nn.Module):
         """
         found = []
         if self.own_parts or "items" in self.parts:
-            found.append(self._own(hidden, columns))
+            found.append(self.own(hidden, columns))
         if "successors" in self.parts:
             found += [self._successors(hidden, columns, lag) for lag in range(LAGS)]
         return found
 
-    def _own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
+    def own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
+        """Those of the users' own items, see `forward`; of columns without `end` each counts for one place."""
         out = self.own_table.out_features if self.own_parts else 0
         pairs = _Pairs(columns, hidden.shape[1], self.parts, out, self.config.time_unit)
         tables, which = [], []
         if self.own_parts:
-            tables.append(_wide(self.own_table(hidden)).reshape(-1) * _GAIN)
+            tables.append(_wide(self.own_table(hidden)).reshape(-1) * GAIN)
             which += [0] * len(self.own_parts)
         if "items" in self.parts:
-            of_item = _wide(self.item_table(columns["token"])) * _GAIN
+            of_item = _wide(self.item_table(columns["token"])) * GAIN
             again = of_item[:, 0] + of_item[:, 1] * (pairs.classes - 2)
             tables.append(nn.functional.pad(again, (1, 0)))  # 0 is for none
             which.append(len(tables) - 1)
-        return ItemScores(pairs.rows, pairs.tokens, SumOfLookUps.apply(pairs.look_ups(), which, *tables))
+        return ItemScores(pairs.rows, pairs.tokens, SumOfLookUps.apply(which, *tables, *pairs.look_ups()))
 
     def _successors(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor], lag: int) -> ItemScores:
         places = hidden.shape[0] * hidden.shape[1]
@@ -269,15 +287,13 @@ class LSRMHistory(nn.Module):
             taken = later[which] * tokens.shape[1] + successor
             gone = torch.ones_like(taken, dtype=counts.dtype)
             counts = counts.reshape(-1).index_add(0, taken, -gone).view_as(counts)
-        share = _power(totals[:, None] / counts.clamp(min=1), _SHARES)
-        cells = _SHARES * _SUPPORT
         row = known.int()[:, None]
-        cell = share * _SUPPORT + (counts >= 2) + (counts >= 4) + row * (LAGS * cells) + lag * cells
+        cell = successor_cell(totals[:, None], counts, lag) + row * self.successor_table.out_features
         left = (counts > 0).reshape(-1).nonzero()[:, 0]
         worth = _wide(self.successor_table(hidden)).reshape(-1)
         values = worth.index_select(0, cell.reshape(-1).index_select(0, left))
         rows = row.expand_as(counts).reshape(-1).index_select(0, left)
-        return ItemScores(rows, tokens.reshape(-1).index_select(0, left), values * _GAIN)
+        return ItemScores(rows, tokens.reshape(-1).index_select(0, left), values * GAIN)
 
 
-__all__ = ["LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear"]
+__all__ = ["GAIN", "LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear", "successor_cell"]
