@@ -70,11 +70,8 @@ class Session:
         moments = self.recommender.known_times([items], [() if times is None else times])
         of_items: list[Any] = [None] * len(known) if moments is None else moments[0].tolist()
         with self._lock:
-            last = self._past.last_time
-            if moments is not None and known and last is not None and of_items[0] < last:
-                raise ValueError(f"the moment {of_items[0]} is before {last}, the last one.")
             for token, moment in zip(known, of_items, strict=True):
-                self._past.add(token, moment)
+                self._past.add(token, moment)  # refuses a first one that is too early; later ones are in order
             self.history += items
             if known:
                 self._scores = None

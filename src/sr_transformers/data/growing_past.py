@@ -65,11 +65,6 @@ class GrowingPast:
         self._in_basket += 1
         self._clock.append((self._in_basket, self._gap))
 
-    @property
-    def last_time(self) -> int | None:
-        """The moment of the last interaction; None before the first one."""
-        return self._now if self.length else None
-
     def items(self) -> np.ndarray:
         """Tokens of all items so far, each once, int64."""
         return self._entries[: len(self._entry_of), _TOKEN].copy()

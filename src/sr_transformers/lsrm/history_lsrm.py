@@ -55,7 +55,7 @@ def _power(value: torch.Tensor, classes: int) -> torch.Tensor:
     if torch.compiler.is_exporting():  # no graph reinterprets bits
         return _steps(value, [2.0**power for power in range(1, classes)])
     # Read off the exponent of the float32, in a tenth of the time of a logarithm.
-    return value.float().clamp(min=1.0).view(torch.int32).bitwise_right_shift_(23).clamp_(max=classes + 126).sub_(127)
+    return (value.float().clamp(min=1.0).view(torch.int32) >> 23).clamp_(max=classes + 126).sub_(127)
 
 
 def _steps(value: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
