@@ -26,7 +26,8 @@ from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.locking import only_one
 from sr_transformers.messages import shown
-from sr_transformers.recommender import ItemId, Recommender
+from sr_transformers.recommendation import ItemId
+from sr_transformers.recommender import Recommender
 from sr_transformers.records import read_json, write_whole
 
 _REQUEST = "request.json"

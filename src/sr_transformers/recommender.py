@@ -1,7 +1,6 @@
 """Recommending to a user: a raw history in, the next items out. The user need never have been seen in training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,9 @@ from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen, top_k_items
+from sr_transformers.recommendation import ExplainedRecommendation, ItemId, Recommendation
 
-ItemId = str | int
 FALLBACKS = ("error", "popularity")
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """One recommended item; a web framework turns it into an object with these two names.
-
-    Attributes:
-        item: raw id, of the type that the log had.
-        probability: the model's, over all items of the vocabulary, in [0, 1]; nan where popularity stood in.
-    """
-
-    item: ItemId
-    probability: float
 
 
 class Recommender:
@@ -127,10 +113,11 @@ class Recommender:
         fallback: str = "error",
         times: Sequence[int] | None = None,
         exclude: Sequence[ItemId] | None = None,
+        explain: bool = False,
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; `recommend_batch` tells the rest."""
         moments = None if times is None else [times]
-        return self.recommend_batch([history], k, exclude_seen, candidates, fallback, moments, exclude)[0]
+        return self.recommend_batch([history], k, exclude_seen, candidates, fallback, moments, exclude, explain)[0]
 
     def recommend_batch(
         self,
@@ -141,6 +128,7 @@ class Recommender:
         fallback: str = "error",
         times: Sequence[Sequence[int]] | None = None,
         exclude: Sequence[ItemId] | Sequence[Sequence[ItemId] | None] | None = None,
+        explain: bool = False,
     ) -> list[list[Recommendation]]:
         """Recommends to several users.
 
@@ -159,9 +147,12 @@ class Recommender:
                 for a model that reads them (`scorer.needs_times`); others do without.
             exclude: ids never to recommend, beside those seen: one list for all, or one for each history. Unknown ones
                 are never recommended in any case.
+            explain: give `ExplainedRecommendation`s, for a model that adds to the scores of a user's own items
+                (`scorer.scores_own_past`). It takes twice the time.
 
         Raises:
-            ValueError: for a model that reads moments without them, or with more or fewer than items; for such a
+            ValueError: for a model that reads moments without them, or with more or fewer than items; for explain with
+                a model that has nothing to explain so; for such a
                 history with fallback "error", or with "popularity" if the vocabulary keeps no
                 training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback,
                 candidates of which the vocabulary knows none, or lists of another number than histories.
@@ -171,6 +162,11 @@ class Recommender:
             raise ValueError(f"k is {k}; it must be at least 1.")
         if fallback not in FALLBACKS:
             raise ValueError(f"fallback {fallback!r} is not known; choose from {', '.join(FALLBACKS)}.")
+        if explain and not self.scorer.scores_own_past:
+            raise ValueError(
+                "explain tells what a user's own past adds to the scores of items, and this model adds nothing "
+                f"(history: {', '.join(getattr(self.model.config, 'history', ())) or 'none'}); leave explain out."
+            )
         allowed = self.allowed(candidates, len(histories))
         excluded = self._of_each(exclude, len(histories), "exclude")
         tokens = [self.encode(history) for history in histories]
@@ -191,9 +187,11 @@ class Recommender:
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            scores = self.scorer.score(part, memory, known_times and known_times[start : start + rows])
+            of_part = known_times and known_times[start : start + rows]
+            scores = self.scorer.score(part, memory, of_part)
+            without = self.scorer.score(part, None, of_part, own_past=False) if explain else None
             chosen = allowed[start : start + rows], excluded[start : start + rows]
-            results += self.best(scores, part, k, exclude_seen, *chosen)
+            results += self.best(scores, part, k, exclude_seen, *chosen, without)
         return results
 
     def best(
@@ -204,6 +202,7 @@ class Recommender:
         exclude_seen: bool | None,
         allowed: Sequence[np.ndarray | None],
         excluded: Sequence[np.ndarray | None],
+        without: torch.Tensor | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items of every row of scores.
 
@@ -213,6 +212,7 @@ class Recommender:
             exclude_seen: see `recommend_batch`.
             allowed, excluded: for each history the tokens that alone may be named, and those that may not; None: no
                 limit.
+            without: `(B, V)` scores without the users' own pasts, for `ExplainedRecommendation`s.
         """
         log_z = log_partition(scores)[:, None]
         for index, known in enumerate(tokens):
@@ -233,13 +233,22 @@ class Recommender:
                 scores[row, torch.from_numpy(never).to(scores.device)] = -torch.inf
         best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
         chosen = (best - log_z).exp()
-        item_of, nothing = (
-            self._item_of,
-            torch.finfo(scores.dtype).min,
-        )  # looked up here: several times ten items a user add up
+        # looked up here: several times ten items a user add up
+        item_of, nothing = self._item_of, torch.finfo(scores.dtype).min
+        rows = best.tolist(), tokens_found.tolist(), chosen.tolist()
+        if without is None:
+            return [
+                [Recommendation(item_of[index], p) for value, index, p in zip(*row, strict=True) if value > nothing]
+                for row in zip(*rows, strict=True)
+            ]
+        factors = chosen / (without.gather(1, tokens_found) - log_partition(without)[:, None]).exp()
         return [
-            [Recommendation(item_of[index], p) for value, index, p in zip(*row, strict=True) if value > nothing]
-            for row in zip(best.tolist(), tokens_found.tolist(), chosen.tolist(), strict=True)
+            [
+                ExplainedRecommendation(item_of[index], p, factor, index in had)
+                for value, index, p, factor in zip(*row, strict=True)
+                if value > nothing
+            ]
+            for had, *row in zip((set(known.tolist()) for known in tokens), *rows, factors.tolist(), strict=True)
         ]
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """A visit of one user: items come one at a time, and only what is new is computed.
 
 Keys and values of the items so far are kept. Once the history is longer than the model's window every position shifts
-with each new item, so then the window is encoded anew each time; the answers are those of `Recommender.recommend` all
+with each new item, so then the window is encoded anew each time. What a model with `history` counts is kept too: an
+item changes the counts of that item, however long the history is. The answers are those of `Recommender.recommend` all
 along.
 """
 
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from sr_transformers.data.growing_past import GrowingPast
 from sr_transformers.evaluation.model_scorer import evaluation_mode
 from sr_transformers.lsrm.scoring_lsrm import input_device
-from sr_transformers.recommender import ItemId, Recommendation, Recommender
+from sr_transformers.recommendation import ItemId, Recommendation
+from sr_transformers.recommender import Recommender
 
 
 class Session:
@@ -34,7 +37,7 @@ class Session:
     def __init__(self, recommender: Recommender, history: Sequence[ItemId] = (), times: Sequence[int] | None = None):
         self.recommender = recommender
         self.history: list[ItemId] = []
-        self._tokens = self._times = np.zeros(0, np.int64)
+        self._past = GrowingPast(recommender.scorer.window)
         self._begin()
         self._append(history, times)
 
@@ -47,7 +50,7 @@ class Session:
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {name: getattr(self, name) for name in ("recommender", "history", "_tokens", "_times")}
+            return {name: getattr(self, name) for name in ("recommender", "history", "_past")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -63,16 +66,15 @@ class Session:
         return self._append(items, times)
 
     def _append(self, items: Sequence[ItemId], times: Sequence[int] | None) -> int:
-        known = self.recommender.encode(items)
+        known = self.recommender.encode(items).tolist()
         moments = self.recommender.known_times([items], [() if times is None else times])
+        of_items: list[Any] = [None] * len(known) if moments is None else moments[0].tolist()
         with self._lock:
-            if moments is not None and len(moments[0]):
-                if len(self._times) and moments[0][0] < self._times[-1]:
-                    raise ValueError(f"the moment {moments[0][0]} is before {self._times[-1]}, the last one.")
-                self._times = np.concatenate([self._times, moments[0]])
+            for token, moment in zip(known, of_items, strict=True):
+                self._past.add(token, moment)  # refuses a first one that is too early; later ones are in order
             self.history += items
-            if len(known):
-                self._tokens, self._scores = np.concatenate([self._tokens, known]), None
+            if known:
+                self._scores = None
         return len(known)
 
     def recommend(
@@ -91,35 +93,42 @@ class Session:
             raise ValueError(f"k is {k}; it must be at least 1.")
         allowed, excluded = self.recommender.allowed(candidates), self.recommender.encode(exclude)
         with self._lock:
-            tokens = self._tokens
-            if not len(tokens):
+            if not self._past.length:
                 raise ValueError(f"the history has no item that the model knows ({self.history[:5]!r}); add one first.")
             if self._scores is None:
                 self._scores = self._score()
-            scores = self._scores.clone()
-        return self.recommender.best(scores, [tokens], k, exclude_seen, allowed, [excluded])[0]
+            scores, seen = self._scores.clone(), self._past.items()
+        return self.recommender.best(scores, [seen], k, exclude_seen, allowed, [excluded])[0]
 
     @torch.inference_mode(False)  # what is kept must be of use outside of the caller's inference mode
     @torch.no_grad()
     def _score(self) -> torch.Tensor:
         """`(1, V)` scores of the next item."""
-        scorer, model, length = self.recommender.scorer, self.recommender.model, len(self._tokens)
-        times = [self._times] if scorer.needs_times else None
-        if length > scorer.window:
-            self._cache = None
-            return scorer.score([self._tokens], times=times)
-        if self._cache is None:
-            self._cache, self._num_cached = DynamicCache(config=model.config), 0
+        scorer, model, length = self.recommender.scorer, self.recommender.model, self._past.length
+        window = list(self._past.recent)[-scorer.window :]
+        if length <= scorer.window:
+            if self._cache is None:
+                self._cache, self._num_cached = DynamicCache(config=model.config), 0
+        else:
+            self._cache, self._num_cached = None, 0
+            if not scorer.reads_past:
+                return scorer.score([np.array(window)])
         device = input_device(model)
-        positions = torch.arange(self._num_cached, length, device=device)[None]
-        new = torch.from_numpy(self._tokens[None, self._num_cached :]).to(device)
-        past = scorer.past_inputs([self._tokens], times, new)
+        new = torch.tensor([window[self._num_cached :]], device=device)
+        width = new.shape[1]
+        past: dict[str, Any] = {}
+        if scorer.reads_past and model.history is not None:
+            past["history"] = self._past.columns(width, scorer.needs_times, device)
+        if scorer.reads_past and "clock" in model.config.history:
+            past["clock"] = self._past.clock(width, device)
+        if getattr(model.config, "attention_time", False):
+            past["moments"] = self._past.moments(device)
         with evaluation_mode(model), scorer.autocast(device):
             output = model(
                 input_ids=new,
-                position_ids=positions,
+                position_ids=torch.arange(self._num_cached, len(window), device=device)[None],
                 past_key_values=self._cache,
-                use_cache=True,
+                use_cache=self._cache is not None,
                 logits_to_keep=1,
                 **past,
             )

@@ -24,6 +24,21 @@ def checkpoints(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def with_history(tmp_path_factory):
+    """A model over the same items that reads moments and scores a user's own items."""
+    torch.manual_seed(3)
+    parts = ["recency", "items", "baskets", "clock"]
+    sizes = {"hidden_size": 8, "max_position_embeddings": 6, "initializer_range": 0.5}
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=len(ITEMS) + 2, history=parts, time_unit=10.0, **sizes))
+    for parameter in [*model.history.parameters(), *model.model.clock.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.5)
+    folder = tmp_path_factory.mktemp("history") / "history"
+    model.save_pretrained(folder)
+    build_tokenizer(ITEMS, np.arange(len(ITEMS))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def titles(tmp_path_factory):
     """Titles of the items with even numbers."""
     path = tmp_path_factory.mktemp("titles") / "titles.csv"

@@ -58,6 +58,31 @@ def test_both_models_answer(client):
     assert one["data"] != two["data"]
 
 
+def test_a_page_over_a_model_with_history_takes_moments_and_shows_reasons(checkpoints, with_history):
+    from gradio_client import Client
+
+    app = build_app(with_history, compare=checkpoints[0])
+    assert "milk @ 1700000000" in str(app.get_config_file())
+    _, url, _ = serve(app, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    try:
+        asked = Client(url, verbose=False)
+        message, ours, plain = asked.predict("item 3 @ 10\nwhat\nitem 4 @ 50", 30, False, api_name="/show_next")
+        assert "history does not know what: skipped." in message
+        assert ours["headers"] == ["place", "item", "probability", "own past"]
+        assert plain["headers"] == ["place", "item", "probability"]
+        wanted = DemoSession.load(with_history).next_items(["item 3", "item 4"], 30, False, [10, 50])
+        assert ours["data"] == wanted
+        assert plain["data"] == DemoSession.load(checkpoints[0]).next_items(["item 3", "item 4"], 30, False)
+        assert sum("because the user had it before" in row[3] for row in ours["data"]) == 2
+        _, steps, _ = asked.predict("item 3 @ 10", 3, False, api_name="/show_steps")
+        assert steps["data"] == DemoSession.load(with_history).trajectory(["item 3"], 3, False, [10])
+        message, none, _ = asked.predict("item 3 @ 10\nitem 4 @ 9", 3, False, api_name="/show_next")
+        assert "stands below 10, a later one" in message
+        assert not any(any(row) for row in none["data"])
+    finally:
+        app.close()
+
+
 def test_steps_are_followed(client):
     _, one, _ = client.predict("item 3", 7, True, api_name="/show_steps")
     assert [row[0] for row in one["data"]] == list(range(1, 8))
@@ -160,7 +185,7 @@ def test_without_training_counts_the_page_shows_nothing_as_popular(checkpoints, 
     LSRMForCausalLM.from_pretrained(checkpoints[0]).save_pretrained(tmp_path)
     build_tokenizer([f"item {n}" for n in range(30)]).save_pretrained(tmp_path)
     session = DemoSession.load(tmp_path)
-    message, table = _answer([session], "what", lambda one, items: one.next_items(items, 5, True), True)
+    message, table = _answer([session], "what", lambda one, items, times: one.next_items(items, 5, True, times), True)
     assert "its vocabulary keeps no training counts, so there is nothing to show instead" in message
     assert table == []
     texts = [getattr(one, "value", None) for one in build_app(tmp_path).blocks.values()]

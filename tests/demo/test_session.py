@@ -3,7 +3,7 @@ import pytest
 
 from sr_transformers import Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
-from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles
+from sr_transformers.demo.session import DemoSession, agreement, find_figures, parse_history, read_titles, split_moments
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +144,28 @@ def test_figures_are_found_below_the_folder(study, tmp_path):
         find_figures(tmp_path / "none")
     with pytest.raises(ValueError, match="holds no figure"):
         find_figures(tmp_path)
+
+
+def test_a_model_with_history_reads_moments_and_gives_reasons(with_history):
+    session, recommender = DemoSession.load(with_history), Recommender.from_pretrained(with_history)
+    history, times = ["item 3", "item 4", "item 3"], [10, 10, 40]
+    assert session.explains
+    rows = session.next_items(history, 30, False, times)
+    wanted = recommender.recommend(history, 30, False, times=times, explain=True)
+    assert [row[1:] for row in rows] == [[one.item, f"{100 * one.probability:.2f} %", one.reason] for one in wanted]
+    assert rows != session.next_items(history, 30, False, [10, 40, 40])
+    followed = session.trajectory(history, 3, False, times)
+    for step in range(3):
+        so_far = [*history, *(row[1] for row in followed[:step])]
+        best = recommender.recommend(so_far, 1, False, times=[*times, *[40] * step], explain=True)[0]
+        assert followed[step][1:] == [best.item, f"{100 * best.probability:.2f} %", best.reason]
+
+
+def test_moments_of_lines():
+    assert split_moments(["a @ 3", "b", "c d @ 4", "@ 5 @7"]) == (["a", "b", "c d", "@ 5"], [3, 3, 4, 7])
+    assert split_moments(["a", "b @ -4"]) == (["a", "b"], [-4, -4])
+    assert split_moments(["a", "b@3", "c @ x"]) == (["a", "b@3", "c @ x"], [0, 0, 0])
+    with pytest.raises(ValueError, match="The moment 3 stands below 4"):
+        split_moments(["a @ 4", "b @ 3"])
+    with pytest.raises(ValueError, match="at most 64 bits"):
+        split_moments(["a @ 99999999999999999999"])

@@ -81,6 +81,16 @@ def test_its_app_builds_the_page(tmp_path, checkpoints, titles, study, monkeypat
     assert labels == ["Next items", "Trajectory", "Study"]
 
 
+def test_a_space_of_a_model_with_history_takes_moments_and_gives_reasons(tmp_path, with_history, monkeypatch):
+    folder = write_space(str(with_history), tmp_path / "space")
+    monkeypatch.chdir(folder)
+    shown = str(runpy.run_path("app.py")["app"].get_config_file())
+    assert "An item may carry its moment" in shown
+    assert "own past" in shown
+    here = Recommender.from_pretrained(folder / "models" / "history").recommend(["item 3"], 3, times=[5], explain=True)
+    assert here == Recommender.from_pretrained(with_history).recommend(["item 3"], 3, times=[5], explain=True)
+
+
 def test_what_is_there_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="not an empty folder"):

@@ -15,6 +15,7 @@ from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer, encode_items
 from sr_transformers.export.onnx import NextItems, export_onnx
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint
+from sr_transformers.lsrm.own_items_lsrm import pasts_of_rows
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
@@ -218,3 +219,83 @@ def test_wrong_requests_are_refused(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("sr_transformers.export.onnx.PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(ValueError, match=r"needs no_such_package: pip install 'sr-transformers\[onnx\]'"):
         export_onnx(checkpoint, tmp_path / "new")
+
+
+TIMED = ("recency", "bigrams", "items", "successors", "baskets", "intervals", "clock")
+
+
+def with_history(parts, folder):
+    """A model whose tables and counts are filled."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "max_position_embeddings": WINDOW, "initializer_range": 0.2}
+    config = LSRMConfig(vocab_size=len(ITEMS) + 2, history=list(parts), num_successors=3, time_unit=7.0, **sizes)
+    model = LSRMForCausalLM(config)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.5)
+    if "successors" in parts:
+        shape = model.history.successor_tokens.shape
+        some = torch.stack([torch.randperm(60)[:3] + 2 for _ in range(shape[0] * shape[1])])
+        model.history.successor_tokens.copy_(some.view(shape))
+        model.history.successor_counts.copy_(torch.randint(0, 6, shape))
+        model.history.successor_totals.copy_(model.history.successor_counts.sum(-1) + 2)
+    model.save_pretrained(folder)
+    build_tokenizer(ITEMS).save_pretrained(folder)
+    return folder
+
+
+SELECTIONS = [TIMED, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (TIMED[:4], ("clock",)))]
+
+
+@pytest.mark.parametrize("parts", SELECTIONS, ids="-".join)
+def test_history_is_inside_the_graph(parts, tmp_path):
+    """Repeats, some within a basket, far beyond the window; one user alone and several."""
+    folder = with_history(parts, tmp_path / "model")
+    session = onnxruntime.InferenceSession(str(export_onnx(folder, tmp_path / "onnx", k=60)))
+    timed = bool(set(parts) & set(TIMED[4:]))
+    assert [one.name for one in session.get_inputs()] == ["input_ids", *(["times"] if timed else [])]
+    recommender = Recommender.from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    histories, times = list(HISTORIES), [[5], [1, 1, 4], list(range(8)), [9] * 20, [3, 3, 3, 50]]
+    for length in (2, 30, 40):
+        histories.append([ITEMS[n] for n in rng.integers(0, 9, length)])
+        times.append(np.sort(1_700_000_000 + rng.integers(0, 2 * length, length)).tolist())
+    tokens = encode(histories, recommender.tokenizer)
+    moments = np.array([[-7] * (tokens.shape[1] - len(row)) + row for row in times], np.int64)
+    for rows in (slice(0, 1), slice(4, 8), slice(0, 8)):
+        inputs = {"input_ids": tokens[rows], "exclude_seen": np.array([False])}
+        inputs |= {"times": moments[rows]} if timed else {}
+        items, probabilities = session.run(["items", "probabilities"], inputs)
+        asked = {"k": 60, "exclude_seen": False, "times": times[rows] if timed else None}
+        wanted = recommender.recommend_batch(histories[rows], **asked)
+        for found, p, row in zip(items, probabilities.tolist(), wanted, strict=True):
+            named = dict(zip(recommender.tokenizer.convert_ids_to_tokens(found.tolist()), p, strict=True))
+            assert named == pytest.approx({one.item: one.probability for one in row}, rel=1e-4, abs=1e-7)
+
+
+def test_an_unknown_item_stands_in_its_place(tmp_path):
+    """As in training: it counts as a step, and is nobody's own item."""
+    folder = with_history(("recency", "bigrams", "successors"), tmp_path / "model")
+    session = onnxruntime.InferenceSession(str(export_onnx(folder, tmp_path / "onnx", k=60)))
+    recommender = Recommender.from_pretrained(folder)
+    tokens = np.array([[5, 6, 5, 1, 9, 5, 1, 6]])
+    _, found = session.run(["items", "probabilities"], {"input_ids": tokens, "exclude_seen": np.array([False])})
+    ids = torch.from_numpy(tokens)
+    known = (ids > 1).long()
+    with torch.no_grad():
+        model = recommender.model.eval()
+        hidden = model.model(ids, attention_mask=known, position_ids=known.cumsum(1) - 1).last_hidden_state[:, -1:]
+        scores = model.score_items(hidden)[0, 0]
+        for rows, items, values in model.history(hidden, pasts_of_rows(ids, ids > 0, 1).columns(1, 1)):
+            assert not rows.any()
+            scores.index_add_(0, items.long(), values)
+    expected = scores[2:].softmax(0).sort(descending=True).values
+    assert found[0] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_tables_of_history_are_not_rounded(weights, tmp_path):
+    folder = with_history(("recency",), tmp_path / "model")
+    with pytest.raises(ValueError, match=r'has tables of history \(recency\).*use weights="float32"'):
+        export_onnx(folder, tmp_path / "onnx", weights=weights)
+    assert not (tmp_path / "onnx").exists()

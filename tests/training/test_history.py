@@ -154,8 +154,8 @@ def test_the_command_takes_moments(run, capsys):
     arguments = ["recommend", "--model", str(run[1]), "--history", "i1", "i2", "-k", "3"]
     assert main([*arguments, "--times", "86400", "172800"]) == 0
     shown = capsys.readouterr().out
-    ours = Recommender.from_pretrained(run[1]).recommend(["i1", "i2"], k=3, times=[86400, 172800])
-    assert [line.split()[1] for line in shown.splitlines()] == [one.item for one in ours]
+    ours = Recommender.from_pretrained(run[1]).recommend(["i1", "i2"], k=3, times=[86400, 172800], explain=True)
+    assert [line.split(maxsplit=3)[1::2] for line in shown.splitlines()] == [[one.item, one.reason] for one in ours]
     assert main(arguments) == 2
     assert "--times: this model reads when interactions happened" in capsys.readouterr().err
     assert main([*arguments[:3], "--data", "x", "--output", "y.parquet", "--times", "1"]) == 2

@@ -69,8 +69,11 @@ def _for_one(recommender: Any, options: argparse.Namespace, choice: dict[str, An
             "--times: this model reads when interactions happened; give one moment for each item of --history, in the "
             "unit of the log that it was trained on."
         )
-    for place, one in enumerate(recommender.recommend(options.history, options.k, times=options.times, **choice), 1):
-        print(f"{place:3}  {one.item}  {one.probability:.4f}")
+    explain = recommender.scorer.scores_own_past
+    found = recommender.recommend(options.history, options.k, times=options.times, explain=explain, **choice)
+    for place, one in enumerate(found, 1):
+        reason = f"  {one.reason}" if explain else ""
+        print(f"{place:3}  {one.item}  {one.probability:.4f}{reason}")
 
 
 def _for_all(

@@ -7,7 +7,15 @@ page serves no file but the figures and takes none; ids and titles are shown as 
 from pathlib import Path
 from typing import Any
 
-from sr_transformers.demo.session import DemoSession, Row, agreement, find_figures, parse_history, read_titles
+from sr_transformers.demo.session import (
+    DemoSession,
+    Row,
+    agreement,
+    find_figures,
+    parse_history,
+    read_titles,
+    split_moments,
+)
 from sr_transformers.public import harmless_cell, plain
 
 SHOWN_UNKNOWN = 5  # ids that a message names
@@ -15,6 +23,11 @@ _UPLOADS = "1kb"  # the least that gradio can be told: the page has nothing to u
 HELP = (
     "A history is item ids, one a line, oldest first. Choose items from the list (the {choices} are there) or type any "
     "id. Probabilities are the model's over all items, seen or not."
+)
+
+HELP_ON_MOMENTS = (
+    " An item may carry its moment, a whole number in the unit of the log: `milk @ 1700000000`. An item without one "
+    "lies in the basket of the item before. The question is what comes right after the last item, at its moment."
 )
 
 
@@ -45,7 +58,8 @@ def build_app(
     columns = ["item", *(["title"] if names else []), "probability"]
     with gradio.Blocks(title=f"Next items: {sessions[0].name}", analytics_enabled=False) as app:
         choices = "first of the vocabulary" if sessions[0].recommender.popular is None else "most popular ones"
-        gradio.Markdown(f"# What comes next?\n{HELP.format(choices=choices)}")
+        moments = HELP_ON_MOMENTS if any(one.recommender.scorer.needs_times for one in sessions) else ""
+        gradio.Markdown(f"# What comes next?\n{HELP.format(choices=choices)}{moments}")
         with gradio.Row():
             choice = gradio.Dropdown(
                 sessions[0].choices(), value=None, label="Choose an item", elem_id="choice", scale=4
@@ -72,11 +86,16 @@ def build_app(
                 gradio.Gallery(figures, label="Figures", columns=2, object_fit="contain", elem_id="figures")
 
         def show_next(text: str, k: int, without_seen: bool) -> list[Any]:
-            return _answer(sessions, text, lambda one, items: one.next_items(items, int(k), without_seen), True)
+            return _answer(
+                sessions, text, lambda one, items, times: one.next_items(items, int(k), without_seen, times), True
+            )
 
         def show_steps(text: str, num_steps: int, without_seen: bool) -> list[Any]:
             return _answer(
-                sessions, text, lambda one, items: one.trajectory(items, int(num_steps), without_seen), False
+                sessions,
+                text,
+                lambda one, items, times: one.trajectory(items, int(num_steps), without_seen, times),
+                False,
             )
 
         add.click(_append, [history, choice], [history])
@@ -102,7 +121,13 @@ def _tables(gradio: Any, sessions: list[DemoSession], columns: list[str], name: 
     """A table per model, side by side."""
     with gradio.Row():
         return [
-            gradio.Dataframe(headers=columns, label=one.name, interactive=False, elem_id=f"{name}-{index}", wrap=True)
+            gradio.Dataframe(
+                headers=[*columns, *(["own past"] if one.explains else [])],
+                label=one.name,
+                interactive=False,
+                elem_id=f"{name}-{index}",
+                wrap=True,
+            )
             for index, one in enumerate(sessions)
         ]
 
@@ -116,7 +141,9 @@ def _append(text: str, item: str | None) -> str:
 def _answer(sessions: list[DemoSession], text: str, ask: Any, compare: bool) -> list[Any]:
     """A message and a table per model; a request that cannot be answered is said in the message."""
     try:
-        items = parse_history(text)
+        items, times = parse_history(text), None
+        if any(one.recommender.scorer.needs_times for one in sessions):
+            items, times = split_moments(items)
     except ValueError as error:
         return [plain(error), *([] for _ in sessions)]
     notes = []
@@ -131,7 +158,7 @@ def _answer(sessions: list[DemoSession], text: str, ask: Any, compare: bool) -> 
             notes.append(f"{plain(one.name)} knows no item of this history; {instead}")
         elif unknown:
             notes.append(f"{plain(one.name)} does not know {_some(unknown)}: skipped.")
-    tables = [ask(one, items) for one in sessions]
+    tables = [ask(one, items, times) for one in sessions]
     if compare and len(tables) == 2:
         notes.append(agreement(*tables))
     return ["\n\n".join(notes), *map(_harmless, tables)]

@@ -1,5 +1,7 @@
 """What the demo computes, without any page: histories as text, tables of next items, trajectories, titles, figures."""
 
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +9,12 @@ import polars as pl
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, encode_items
 from sr_transformers.public import last_part
-from sr_transformers.recommender import ItemId, Recommender
+from sr_transformers.recommendation import ExplainedRecommendation, ItemId
+from sr_transformers.recommender import Recommender
 
 FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".webp")
 NUM_CHOICES = 500
+_MOMENT = re.compile(r"(.*\S)\s+@\s*(-?\d{1,30})")
 Row = list[str | int]
 
 
@@ -115,34 +119,47 @@ class DemoSession:
         tokens = encode_items(self.recommender.tokenizer, history)
         return [item for item, token in zip(history, tokens, strict=True) if token < NUM_SPECIAL]
 
-    def next_items(self, history: list[str], k: int, exclude_seen: bool) -> list[Row]:
-        """Rows of place, item, title (if there are titles), probability.
+    @property
+    def explains(self) -> bool:
+        """Whether rows tell what the user's own past did to an item's probability."""
+        return self.recommender.scorer.scores_own_past
+
+    def next_items(self, history: list[str], k: int, exclude_seen: bool, times: list[int] | None = None) -> list[Row]:
+        """Rows of place, item, title (if there are titles), probability, reason (if it `explains`).
 
         A history without any known item gives the most popular items, or none if the vocabulary keeps no training
         counts.
         """
         if self.recommender.popular is None and len(self.unknown(history)) == len(history):
             return []
-        found = self.recommender.recommend(history, k, exclude_seen, fallback="popularity")
+        found = self.recommender.recommend(
+            history, k, exclude_seen, fallback="popularity", times=times, explain=self.explains
+        )
         rows: list[Row] = []
         for place, one in enumerate(found, 1):
             title = [self.title(one.item)] if self.titles else []
-            rows.append([place, str(one.item), *title, _percent(one.probability)])
+            reason = [one.reason] if isinstance(one, ExplainedRecommendation) else []
+            rows.append([place, str(one.item), *title, _percent(one.probability), *reason])
         return rows
 
-    def trajectory(self, history: list[str], steps: int, exclude_seen: bool) -> list[Row]:
-        """Rows of step, item, title (if there are titles), probability.
+    def trajectory(
+        self, history: list[str], steps: int, exclude_seen: bool, times: list[int] | None = None
+    ) -> list[Row]:
+        """Rows of step, item, and what else `next_items` tells.
 
-        Each time the most likely next item is taken to be the next one. It ends early when no item is left.
+        Each time the most likely next item is taken to be the next one, at the moment of the last one. It ends early
+        when no item is left.
         """
-        history = list(history)
+        history, times = list(history), None if times is None else list(times)
         rows: list[Row] = []
         for step in range(1, steps + 1):
-            best = self.next_items(history, 1, exclude_seen)
+            best = self.next_items(history, 1, exclude_seen, times)
             if not best:
                 break
             rows.append([step, *best[0][1:]])
             history.append(str(best[0][1]))
+            if times is not None:
+                times.append(times[-1])
         return rows
 
 
@@ -156,6 +173,33 @@ def parse_history(text: str) -> list[str]:
     if not history:
         raise ValueError("The history is empty: type item ids, one a line, oldest first, or choose an item.")
     return history
+
+
+def split_moments(lines: list[str]) -> tuple[list[str], list[int]]:
+    """Items and their moments, of lines that may end in ` @ ` and a moment, a whole number in the unit of the log.
+
+    An item without one lies in the basket of the item before, and what comes before the first moment in that basket.
+    Without any, all of them are one basket.
+
+    Raises:
+        ValueError: for a moment before the one above it, or one beyond 64 bits.
+
+    >>> split_moments(["milk @ 5", "bread", "rye @ 9"])
+    (['milk', 'bread', 'rye'], [5, 5, 9])
+    """
+    found = [_MOMENT.fullmatch(line) for line in lines]
+    given = [int(one[2]) for one in found if one]
+    for above, moment in itertools.pairwise(given):
+        if moment < above:
+            raise ValueError(f"The moment {moment} stands below {above}, a later one: write the oldest item first.")
+    if given and not -(1 << 63) <= given[0] <= given[-1] < 1 << 63:
+        raise ValueError("A moment is a whole number of at most 64 bits, in the unit of the log.")
+    moments = []
+    now = given[0] if given else 0
+    for one in found:
+        now = int(one[2]) if one else now
+        moments.append(now)
+    return [one[1] if one else line for one, line in zip(found, lines, strict=True)], moments
 
 
 def agreement(one: list[Row], two: list[Row]) -> str:

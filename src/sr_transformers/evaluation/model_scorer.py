@@ -20,10 +20,11 @@ from transformers.utils.generic import maybe_autocast
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.past_inputs import Past, pasts_of
 from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.lsrm.configuration_lsrm import OWN_PARTS
 from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
-from sr_transformers.lsrm.own_items_lsrm import Pasts
+from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
@@ -101,6 +102,12 @@ def _placed(pasts: Sequence[Past], window: int, width: int, device: torch.device
     return pasts_of(pasts, shown, np.arange(len(pasts)), width - shown, device)
 
 
+def _columns(pasts: Sequence[Past], width: int, device: torch.device, own_past: bool) -> dict[str, torch.Tensor]:
+    """What the model reads to score what follows the last interaction of each past."""
+    columns = _placed(pasts, 1, width, device).columns(len(pasts), width)
+    return columns if own_past else without_own(columns)
+
+
 class ScoreMemory:
     """Room for the scores of one request, or of one thread: written again by every call that it is given to."""
 
@@ -154,6 +161,7 @@ class ModelScorer:
         self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
         self.reads_past = bool(getattr(model.config, "reads_past", False))
         self.needs_times = bool(getattr(model.config, "needs_times", False))
+        self.scores_own_past = bool(set(getattr(model.config, "history", ())) & set(OWN_PARTS))
         self._begin()
 
     def _begin(self) -> None:
@@ -191,6 +199,7 @@ class ModelScorer:
         histories: Sequence[np.ndarray],
         memory: ScoreMemory | None = None,
         times: Sequence[np.ndarray] | None = None,
+        own_past: bool = True,
     ) -> torch.Tensor:
         """`(B, V)` float32 logits of the next item over the tokens of the vocabulary, lowest for special ones; rows
         that only fill up the model's table (`scoring_lsrm.item_range`) are left out.
@@ -203,31 +212,37 @@ class ModelScorer:
                 keeps of the past (`history` of its configuration).
             memory: where to write, for a request of several calls whose scores are not needed together.
             times: moments of all these interactions, for a model that `needs_times`.
+            own_past: False: without what a model that `scores_own_past` adds for the items of a user's own past.
 
         Raises:
             ValueError: for such a model without times.
         """
         if torch.is_inference_mode_enabled():  # what is made in it could not be used outside of it
             with torch.inference_mode(False):
-                return self.score(histories, memory, times)
+                return self.score(histories, memory, times, own_past)
         pasts = self._pasts(histories, times) if self.reads_past else []
         reads_states = self._reads_states()
         # To look for the device of a whole model takes as long as many an operation.
         device = self.model.lm_head.weight.device if reads_states else input_device(self.model)
         with evaluation_mode(self.model), self.autocast(device):
-            states = self._last_of(histories, pasts, reads_states, device)
+            states = self._last_of(histories, pasts, reads_states, device, own_past)
             if not reads_states:
                 return self.item_scores(states)
             scores = self._score_states(states, memory)
             if pasts and self.model.history is not None:
-                columns = _placed(pasts, 1, 1, device).columns(len(pasts), 1)
+                columns = _columns(pasts, 1, device, own_past)
                 history: Any = self.model.history
                 for rows, tokens, values in history(states[:, None], columns):
                     scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
             return scores
 
     def _last_of(
-        self, histories: Sequence[np.ndarray], pasts: Sequence[Past], reads_states: bool, device: torch.device
+        self,
+        histories: Sequence[np.ndarray],
+        pasts: Sequence[Past],
+        reads_states: bool,
+        device: torch.device,
+        own_past: bool = True,
     ) -> torch.Tensor:
         """`_last` of these histories, some users at a time."""
         windows = [history[-self.window :] for history in histories]
@@ -236,7 +251,7 @@ class ModelScorer:
         parts = []
         for first in range(0, users, step):
             inputs = self._inputs(windows[first : first + step], device)
-            past = self._past_inputs(pasts[first : first + step], inputs[0], not reads_states)
+            past = self._past_inputs(pasts[first : first + step], inputs[0], not reads_states, own_past)
             parts.append(self._ask(*inputs, reads_states, past))
         return torch.cat(parts)
 
@@ -314,20 +329,14 @@ class ModelScorer:
             )
         return [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
 
-    def past_inputs(
-        self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None, input_ids: torch.Tensor
+    def _past_inputs(
+        self, pasts: Sequence[Past], input_ids: torch.Tensor, scores: bool, own_past: bool
     ) -> dict[str, Any]:
-        """Inputs of the model beside `(B, T)` `input_ids`, the last tokens of these histories, to score what follows
-        their last one."""
-        pasts = self._pasts(histories, times) if self.reads_past else []
-        return self._past_inputs(pasts, input_ids, self.model.history is not None if pasts else False)
-
-    def _past_inputs(self, pasts: Sequence[Past], input_ids: torch.Tensor, scores: bool) -> dict[str, Any]:
         """Further inputs of the model for these users; `scores`: the model adds the scores of single items itself."""
         if not pasts:
             return {}
         (batch, width), device = input_ids.shape, input_ids.device
-        found: dict[str, Any] = {"history": _placed(pasts, 1, width, device).columns(batch, width)} if scores else {}
+        found: dict[str, Any] = {"history": _columns(pasts, width, device, own_past)} if scores else {}
         if "clock" in self.model.config.history:
             found["clock"] = _placed(pasts, width, width, device).clock(batch, width)
         if self.model.config.attention_time:  # of what a cache holds, too

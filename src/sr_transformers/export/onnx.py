@@ -8,6 +8,9 @@ Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantiz
 bits (the table once, although it serves twice), what is multiplied with them quantized at run time. "int4" is ONNX
 Runtime's blockwise quantizer: 4 bits with a scale per 32 weights, computed in float; the head gets a table of its own.
 
+A model with `history` computes it inside the graph (`export.history`), from all of `input_ids` and, where it reads
+moments, the input `times`. It is written as float32 only.
+
 It refuses a k that the vocabulary does not have, and a folder that has something in it. A folder is whole or not there.
 ONNX Runtime's telemetry is off (ORT_DISABLE_TELEMETRY) unless the environment says otherwise.
 """
@@ -31,6 +34,8 @@ from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicC
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.export.history import DenseHistory, dense_clock
+from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import excludes_seen, item_range, only_items
 
@@ -59,8 +64,12 @@ class NextItems(nn.Module):
             raise ValueError(f"k is {k}; this vocabulary has {num_items} items, choose from 1 to {num_items}.")
         self.model, self.k = model, k
         self.window = model.config.max_position_embeddings
+        self.parts = tuple(getattr(model.config, "history", ()))
+        self.history = DenseHistory(model) if getattr(model, "history", None) is not None else None
 
-    def forward(self, input_ids: torch.Tensor, exclude_seen: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, input_ids: torch.Tensor, exclude_seen: torch.Tensor, times: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """The next items.
 
         Args:
@@ -70,6 +79,8 @@ class NextItems(nn.Module):
             exclude_seen: `(B,)` bool, whether to take the items of this history out; `(1,)` is for all of them. The
                 graph that `export_onnx` writes need not be given it: then it does as the model was validated and tested
                 (`filter_seen` of its configuration; True for one that was not).
+            times: `(B, T)` int64 moments of these tokens in the unit of the log, for a model that reads them and only
+                for such a one; anything for padding.
 
         Returns:
             items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
@@ -78,13 +89,25 @@ class NextItems(nn.Module):
         # The window is always full, on the left with padding: so its width is fixed and T is free.
         recent = nn.functional.pad(input_ids, (self.window, 0), value=PAD_ID)[:, -self.window :]
         mask = (recent >= NUM_SPECIAL).long()
-        logits = self.model(
-            input_ids=recent,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        asked: dict[str, Any] = {
+            "input_ids": recent,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+            "use_cache": False,
+        }
+        if self.parts:
+            model: Any = self.model
+            whole = nn.functional.pad(input_ids, (self.window + LAGS, 0), value=PAD_ID)
+            if times is not None:
+                times = nn.functional.pad(times, (self.window + LAGS, 0))
+                if "clock" in self.parts:
+                    asked["clock"] = dense_clock(whole, times)[:, -self.window :]
+            hidden = model.model(**asked).last_hidden_state[:, -1:]
+            logits = model.score_items(hidden)[:, 0]
+            if self.history is not None:
+                logits = logits + self.history(hidden, whole, times)
+        else:
+            logits = self.model(**asked, logits_to_keep=1).logits[:, -1]
         scores = only_items(logits.float(), self.items, -torch.inf)
         log_z = scores.logsumexp(1, keepdim=True)
         seen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids, True)
@@ -126,10 +149,11 @@ def export_onnx(
     checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
     model, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu").eval(), checkpoint.tokenizer()
     check_same_items(model.config, tokenizer_fingerprint(tokenizer), f"the vocabulary of {checkpoint.name}")
-    if getattr(model.config, "history", ()):
+    history = getattr(model.config, "history", ())
+    if history and weights != "float32":
         raise ValueError(
-            f"{checkpoint.name} reads what users did before (history {', '.join(model.config.history)}); the graph "
-            "that is written here holds no such part. Serve it with Recommender."
+            f"{checkpoint.name} has tables of history ({', '.join(history)}), which are written as they are only; "
+            'use weights="float32".'
         )
     if getattr(model.config, "attention_time", False):
         raise ValueError(
@@ -143,6 +167,9 @@ def export_onnx(
     }
     batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
     shapes = {"input_ids": {0: batch, 1: length}, "exclude_seen": {0: batch}}
+    if getattr(model.config, "needs_times", False):
+        sample["times"] = torch.tensor([[1, 1, 2], [0, 3, 4]])
+        shapes["times"] = {0: batch, 1: length}
     config = OnnxConfig(dynamic_shapes=shapes)
     if weights == "int8":
         # Transpose: the tied head is the transposed table.

@@ -64,6 +64,7 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
 # What scores may have beside `h . w_v`, see `history_lsrm`; the last three need the moments of the interactions.
 NEEDS_TIMES = ("baskets", "intervals", "clock")
 HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES)
+OWN_PARTS = ("recency", "bigrams", "items", "baskets", "intervals")  # of the scores of a user's own items
 LAGS = 3  # successors of the last item, of the one before, and of the one before that
 
 # The blocks: what each key may be, the paper's model first (sources: docs/blocks.md).

@@ -13,7 +13,7 @@ recent one of its item. So a place has exactly one entry per distinct item of it
 than that, and everything an entry holds was known when it was made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ _COUNTS, _STEPS, _TIMES = len(COUNT_BOUNDS), 12, 12
 _RATIOS, _REGULAR = 11, 3  # time since the last purchase over the item's own interval; baskets 2, 3-5, 6 and more
 _SHARES, _SUPPORT = 11, 3  # successors: share of the transitions (powers of 2); transitions 1, 2-3, 4 and more
 # Tables of zeros have far to go: their values move this many times faster than other weights.
-_GAIN = 2.0
+GAIN = 2.0
 
 # name of a part -> cells of its table
 _CELLS = {
@@ -47,21 +47,145 @@ def _wide(values: torch.Tensor) -> torch.Tensor:
 
 def _count_class(count: torch.Tensor) -> torch.Tensor:
     """Class of a count, 1 or more; int32."""
-    bounds = torch.tensor(COUNT_BOUNDS[1:], device=count.device, dtype=count.dtype)
-    return torch.bucketize(count.contiguous(), bounds, right=True, out_int32=True)
+    return _steps(count, COUNT_BOUNDS[1:])
 
 
 def _power(value: torch.Tensor, classes: int) -> torch.Tensor:
-    """Class of a number: its power of 2, rounded down, from 0 on; int32.
+    """Class of a number: its power of 2, rounded down, from 0 on; int32."""
+    if torch.compiler.is_exporting():  # no graph reinterprets bits
+        return _steps(value, [2.0**power for power in range(1, classes)])
+    # Read off the exponent of the float32, in a tenth of the time of a logarithm.
+    return (value.float().clamp(min=1.0).view(torch.int32) >> 23).clamp_(max=classes + 126).sub_(127)
 
-    Read off the exponent of the float32, in a tenth of the time of a logarithm.
-    """
-    return (value.float().clamp(min=1.0).view(torch.int32) >> 23).clamp(max=classes + 126) - 127
+
+def _steps(value: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
+    """How many of the bounds a number reaches; int32."""
+    found = torch.zeros_like(value, dtype=torch.int32)
+    for bound in bounds:
+        found += value >= bound
+    return found
 
 
 def _time_class(time: torch.Tensor) -> torch.Tensor:
     """Class of a time in usual intervals; 0 for no time at all. int32."""
     return (_power(time * 16.0, _TIMES - 1) + 1) * (time > 0)
+
+
+class SumOfLookUps(torch.autograd.Function):
+    """`sum_i tables[which[i]][places[i]]`, `(P,)`, of I tensors of places `(P,)` int32.
+
+    A number of a table is used many times: its gradient is summed where it stands.
+    """
+
+    @staticmethod
+    def forward(ctx, which, *tables_and_places):
+        tables, places = tables_and_places[: -len(which)], tables_and_places[-len(which) :]
+        ctx.save_for_backward(*places)
+        ctx.which, ctx.sizes = which, [table.shape[0] for table in tables]
+        found = tables[which[0]].index_select(0, places[0])
+        for index, of_place in zip(which[1:], places[1:], strict=True):
+            found += tables[index].index_select(0, of_place)
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        grads = [grad.new_zeros(size) for size in ctx.sizes]
+        for index, of_place in zip(ctx.which, ctx.saved_tensors, strict=True):
+            grads[index].index_add_(0, of_place, grad)
+        return None, *grads, *[None for _ in ctx.which]
+
+
+class _Pairs:
+    """Every place with every item of its past, and where in the tables the numbers for them stand.
+
+    There are hundreds of pairs to a place: whole numbers are int32, what belongs to a column is looked up by one index,
+    and memory is written again where it can be. All that is several times faster on CPUs.
+
+    Args:
+        columns: see `LSRMHistory.forward`; width: T; parts: of the history; out: cells of a place's table; time_unit:
+            of the configuration.
+
+    Attributes:
+        classes: `(C,)` int32, class of the number of baskets with the item, or without times of interactions.
+        rows, tokens: `(P,)` int32, as `ItemScores`.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, torch.Tensor], width: int, parts: Sequence[str], out: int, time_unit: float
+    ):
+        self.columns, self.parts, self.out, self.time_unit = columns, parts, out, time_unit
+        begin = columns["begin"]
+        number = torch.arange(begin.shape[0], device=begin.device, dtype=torch.int32)
+        if "end" in columns:
+            stretch = (columns["end"] - begin).clamp(min=0)
+            self.column = number.repeat_interleave(stretch, output_size=int(stretch.sum()))
+            self.first = begin - (stretch.cumsum(0) - stretch)  # place of a pair, less its number
+        else:  # each counts for one place
+            self.column, self.first = number, begin - number
+        self.pair = torch.arange(self.column.shape[0], device=begin.device, dtype=torch.int32)
+        self.counts = self.classes = _count_class(columns["count"])
+        if "time" in columns:
+            self.classes = _count_class(columns["baskets"])
+        self.rows = self._spread(self.first + columns["line"] * width).add_(self.pair)
+        self.tokens = self._spread(columns["token"])
+
+    def _spread(self, of_column: torch.Tensor) -> torch.Tensor:
+        of_column = of_column if of_column.is_floating_point() else of_column.int()
+        return of_column.index_select(0, self.column)
+
+    def look_ups(self) -> list[torch.Tensor]:
+        """Places `(P,)` int32 in the tables: for every part, in the order of `_CELLS`, in that of the states,
+        `(B * T * out,)`, then for the items in one of the columns, counted from 1."""
+        places: list[torch.Tensor] = []
+        begins, offset, columns = self.rows * self.out, 0, self.columns
+        since: Any = None
+        later: Any = None
+        if "time" in columns:
+            since = columns["now"].reshape(-1).index_select(0, self.rows).sub_(self._spread(columns["time"]))
+            later = (since > 0).int()
+        for part in _CELLS:
+            if part not in self.parts:
+                continue
+            if part == "recency":
+                steps = self._spread(self.first - columns["place"] + 1).add_(self.pair)
+                cell = _power(steps, _STEPS).add_(self._spread(self.counts * _STEPS + offset))
+            elif part == "baskets":
+                cell = _power(since / (self.time_unit / 16.0), _TIMES - 1).add_(1).mul_(later)
+                cell = cell.add_(self._spread(self.classes * _TIMES + offset))
+            elif part == "intervals":
+                cell = self._interval_cell(since, offset)
+            else:
+                cell = self._bigram_cell().add_(offset)
+            places.append(cell.add_(begins))
+            offset += _CELLS[part]
+        if "items" in self.parts:
+            own = self.column + 1
+            places.append(own if later is None else own.mul_(later))  # nothing comes back within its basket
+        return places
+
+    def _interval_cell(self, since: torch.Tensor, offset: int) -> torch.Tensor:
+        baskets = self.columns["baskets"]
+        intervals = (baskets - 1) / (self.columns["time"] - self.columns["first"]).clamp(min=1e-9)
+        ratio = since * self._spread(intervals)  # 0 where no interval is known, and within the basket
+        unknown = ratio == 0
+        regular = (baskets >= 3).int() + (baskets >= 6).int()
+        cell = _power(ratio.square_().mul_(32.0), _RATIOS).mul_(_REGULAR).add_(self._spread(regular + offset))
+        return cell.masked_fill_(unknown, _RATIOS * _REGULAR + offset)
+
+    def _bigram_cell(self) -> torch.Tensor:
+        before = self.columns["before"]
+        before = self._spread(before.masked_fill(before < NUM_SPECIAL, -1))
+        last, second = self.columns["recent"][:2].int().reshape(2, -1)
+        second = second.masked_fill(second == last, -2)  # it counts as the last one
+        is_last, is_second = (before == one.index_select(0, self.rows) for one in (last, second))
+        return is_last.int().add_(is_second.int(), alpha=2)
+
+
+def successor_cell(totals: torch.Tensor, counts: torch.Tensor, lag: int) -> torch.Tensor:
+    """Cell of the successors' table of an item that came `counts` of `totals` times after another; int32."""
+    share = _power(totals / counts.clamp(min=1), _SHARES)
+    return share * _SUPPORT + (counts >= 2) + (counts >= 4) + lag * _SHARES * _SUPPORT
 
 
 class ZeroLinear(nn.Linear):
@@ -127,66 +251,25 @@ class LSRMHistory(nn.Module):
         """
         found = []
         if self.own_parts or "items" in self.parts:
-            found.append(self._own(hidden, columns))
+            found.append(self.own(hidden, columns))
         if "successors" in self.parts:
             found += [self._successors(hidden, columns, lag) for lag in range(LAGS)]
         return found
 
-    def _own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
-        # Whole numbers are int32 and every column is looked up by one index: several times faster on CPUs.
-        begin, stretch = columns["begin"], (columns["end"] - columns["begin"]).clamp(min=0)
-        number = torch.arange(len(begin), device=begin.device, dtype=torch.int32)
-        column = number.repeat_interleave(stretch, output_size=int(stretch.sum()))
-        first = begin - (stretch.cumsum(0) - stretch)  # place of a pair, less its number
-        pair = torch.arange(len(column), device=begin.device, dtype=torch.int32)
-
-        def spread(of_column: torch.Tensor) -> torch.Tensor:
-            of_column = of_column if of_column.is_floating_point() else of_column.int()
-            return of_column.index_select(0, column)
-
-        rows = pair + spread(first + columns["line"] * hidden.shape[1])
-        since: Any = None
-        counts = baskets = _count_class(columns["count"])
-        if "time" in columns:
-            baskets = _count_class(columns["baskets"])
-            since = columns["now"].reshape(-1).index_select(0, rows) - spread(columns["time"])
-        values = torch.zeros(len(rows), device=hidden.device, dtype=wide(hidden.dtype))
+    def own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
+        """Those of the users' own items, see `forward`; of columns without `end` each counts for one place."""
+        out = self.own_table.out_features if self.own_parts else 0
+        pairs = _Pairs(columns, hidden.shape[1], self.parts, out, self.config.time_unit)
+        tables, which = [], []
         if self.own_parts:
-            worth = _wide(self.own_table(hidden)).reshape(-1)
-            begins, offset = rows * self.own_table.out_features, 0
-            for part in self.own_parts:
-                if part == "recency":
-                    steps = pair + spread(first - columns["place"])
-                    cell = _power(steps + 1.25, _STEPS) + spread(counts * _STEPS + offset)
-                elif part == "baskets":
-                    cell = _time_class(since / self.config.time_unit) + spread(baskets * _TIMES + offset)
-                elif part == "intervals":
-                    cell = self._interval_cell(columns, since, spread) + offset
-                else:
-                    before = spread(columns["before"].masked_fill(columns["before"] < NUM_SPECIAL, -1))
-                    recent = columns["recent"].int()
-                    last, second = (before == recent[lag].reshape(-1).index_select(0, rows) for lag in (0, 1))
-                    cell = last + 2 * (second & ~last).int() + offset
-                values = values + worth.index_select(0, begins + cell)
-                offset += _CELLS[part]
+            tables.append(_wide(self.own_table(hidden)).reshape(-1) * GAIN)
+            which += [0] * len(self.own_parts)
         if "items" in self.parts:
-            of_item = _wide(self.item_table(columns["token"]))
-            again = spread(of_item[:, 0] + of_item[:, 1] * (baskets - 2))
-            values = values + (again if since is None else again * (since > 0))
-        return ItemScores(rows, spread(columns["token"]), values * _GAIN)
-
-    def _interval_cell(
-        self,
-        columns: Mapping[str, torch.Tensor],
-        since: torch.Tensor,
-        spread: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        baskets = columns["baskets"]
-        intervals = (baskets - 1).clamp(min=1) / (columns["time"] - columns["first"]).clamp(min=1e-9)
-        ratio = _power((since * spread(intervals)).square() * 32.0, _RATIOS)
-        regular = (baskets >= 3).int() + (baskets >= 6).int()
-        known = (since > 0) & spread(baskets > 1).bool()
-        return torch.where(known, ratio * _REGULAR + spread(regular), _RATIOS * _REGULAR)
+            of_item = _wide(self.item_table(columns["token"])) * GAIN
+            again = of_item[:, 0] + of_item[:, 1] * (pairs.classes - 2)
+            tables.append(nn.functional.pad(again, (1, 0)))  # 0 is for none
+            which.append(len(tables) - 1)
+        return ItemScores(pairs.rows, pairs.tokens, SumOfLookUps.apply(which, *tables, *pairs.look_ups()))
 
     def _successors(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor], lag: int) -> ItemScores:
         places = hidden.shape[0] * hidden.shape[1]
@@ -204,15 +287,13 @@ class LSRMHistory(nn.Module):
             taken = later[which] * tokens.shape[1] + successor
             gone = torch.ones_like(taken, dtype=counts.dtype)
             counts = counts.reshape(-1).index_add(0, taken, -gone).view_as(counts)
-        share = _power(totals[:, None] / counts.clamp(min=1), _SHARES)
-        cells = _SHARES * _SUPPORT
         row = known.int()[:, None]
-        cell = share * _SUPPORT + (counts >= 2) + (counts >= 4) + row * (LAGS * cells) + lag * cells
+        cell = successor_cell(totals[:, None], counts, lag) + row * self.successor_table.out_features
         left = (counts > 0).reshape(-1).nonzero()[:, 0]
         worth = _wide(self.successor_table(hidden)).reshape(-1)
         values = worth.index_select(0, cell.reshape(-1).index_select(0, left))
         rows = row.expand_as(counts).reshape(-1).index_select(0, left)
-        return ItemScores(rows, tokens.reshape(-1).index_select(0, left), values * _GAIN)
+        return ItemScores(rows, tokens.reshape(-1).index_select(0, left), values * GAIN)
 
 
-__all__ = ["LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear"]
+__all__ = ["GAIN", "LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear", "successor_cell"]

@@ -25,9 +25,12 @@ class ItemScores(NamedTuple):
 
     def of(self, wanted: torch.Tensor) -> "ItemScores":
         """Those of the rows where `wanted` `(rows,)` is true, these rows counted from 0."""
-        kept = wanted.index_select(0, self.rows).nonzero()[:, 0]
-        rows = (wanted.cumsum(0, dtype=torch.int32) - 1).index_select(0, self.rows.index_select(0, kept))
-        return ItemScores(rows, self.tokens.index_select(0, kept), self.values.index_select(0, kept))
+        number = (wanted.cumsum(0, dtype=torch.int32) - 1).masked_fill(~wanted, -1)
+        rows = number.index_select(0, self.rows)
+        if len(rows) and int(rows.amin()) >= 0:  # nothing stands where nothing is wanted: so in training
+            return self._replace(rows=rows)
+        kept = (rows >= 0).nonzero()[:, 0]
+        return ItemScores(*[values.index_select(0, kept) for values in (rows, self.tokens, self.values)])
 
     def at(self, places: torch.Tensor, width: int) -> "ItemScores":
         """Those at `places` `(K,)` of rows of `width`, each place asked for once; K places a row from now on."""
@@ -59,6 +62,7 @@ class AddedScores:
         target: `(n,)` tokens.
         blocks: first item of every block, and the one after its last; store: the blocks' exponentials, one after the
             other; tops: `(n, 1)` each, the logarithm (to base 2) that they were divided by; top: the last one.
+        learns: whether `gradients` will be asked for.
     """
 
     def __init__(
@@ -72,50 +76,74 @@ class AddedScores:
         store: torch.Tensor,
         tops: list[torch.Tensor],
         top: torch.Tensor,
+        learns: bool,
     ):
-        self.store, self.top, self.tops = store, top[:, 0], torch.cat(tops)[:, 0]
+        self.store, self.top, self.target, self.learns = store, top[:, 0], target.int(), learns
         self.of_targets = torch.zeros_like(top)
-        self.parts = []
-        begin, size = blocks[0][0], blocks[0][1] - blocks[0][0]
-        sizes = torch.tensor([last - first for first, last in blocks], device=store.device, dtype=torch.int32)
+        self.scales = None if len(blocks) == 1 else torch.exp2(torch.cat(tops)[:, 0].view(-1, n) - self.top).reshape(-1)
+        self.lists: list[ItemScores] = []
+        self.inside: list[torch.Tensor | None] = []
+        # index_select and index_copy_: several times faster than indexing with tensors.
         for one in lists:
-            # index_select and index_copy_: several times faster than indexing with tensors.
-            inside, row, item, values = None, one.rows, one.tokens - begin, one.values
+            inside = None
             if not whole:
-                inside = ((row >= start) & (row < start + n)).nonzero()[:, 0]
-                row, item = row.index_select(0, inside) - start, item.index_select(0, inside)
-                values = values.index_select(0, inside)
-            if len(blocks) == 1:
-                top_place, place = row, row * size + item
-            else:
-                block = item // size
-                top_place = block * n + row
-                place = block * (size * n - size) + row * sizes.index_select(0, block) + item
-            hit = (item == (target - begin).int().index_select(0, row)).nonzero()[:, 0]
-            self.parts.append((inside, values.to(top.dtype), row, top_place, place.long(), hit))
+                inside = ((one.rows >= start) & (one.rows < start + n)).nonzero()[:, 0]
+                one = ItemScores(*[values.index_select(0, inside) for values in one])
+                one = one._replace(rows=one.rows - start)
+            self.lists.append(one)
+            self.inside.append(inside)
+        # Where the exponential of an item stands: `in_store[item] + row * widths[item]`.
+        self.begin, size = blocks[0][0], blocks[0][1] - blocks[0][0]
+        item = torch.arange(blocks[-1][1] - self.begin, device=store.device, dtype=torch.int32)
+        block = item // size
+        self.widths = torch.where(block < len(blocks) - 1, size, len(item) - (len(blocks) - 1) * size).int()
+        self.block = block * n
+        self.in_store = item + block * (size * n - size)
+        self.shares: list[torch.Tensor] = []
+        self.hits: list[torch.Tensor] = []
 
     def apply(self, z: torch.Tensor) -> torch.Tensor:
         """Multiplies the exponentials and gives their new `(n, 1)` sum for the old one, both divided by `2 ** top`."""
         change, of_targets = torch.zeros_like(self.top), torch.zeros_like(self.top)
-        scales = torch.exp2(self.tops.view(-1, len(self.top)) - self.top).reshape(-1)
-        for _, values, row, top_place, place, hit in self.parts:
+        for row, token, added in self.lists:
+            values = added.to(change.dtype)
+            place, scale = self._place(row, token)
             old = self.store.index_select(0, place)
-            new = (old.to(values.dtype) * values.exp()).to(old.dtype)
-            self.store.index_copy_(0, place, new)
-            difference = new.to(values.dtype) - old.to(values.dtype)
-            if len(self.tops) > len(self.top):
-                difference *= scales.index_select(0, top_place)
-            change.index_add_(0, row, difference)
+            new = values.exp().mul_(old).to(old.dtype)
+            self.store.index_copy_(0, place.long(), new)
+            old, new = self._scaled(old, scale), self._scaled(new, scale)
+            change.index_add_(0, row, new - old)
+            hit = (token == self.target.index_select(0, row)).nonzero()[:, 0]
             of_targets.index_add_(0, row[hit], values[hit] * _LOG2_E)
+            self.hits.append(hit)
+            self.shares.append(new)
+        if self.learns:  # later lists may have the same items
+            for index, (row, token, _) in enumerate(self.lists[:-1]):
+                place, scale = self._place(row, token)
+                self.shares[index] = self._scaled(self.store.index_select(0, place), scale)
         self.of_targets = of_targets[:, None]
         # A sum of nothing but what was taken away is as small as the type can tell.
         return torch.maximum(z + change[:, None], z * torch.finfo(self.store.dtype).eps)
 
+    def _place(self, row: torch.Tensor, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Where exponentials stand, and what they are to be multiplied by (None: 1)."""
+        item = token - self.begin
+        if self.scales is None:
+            return row * len(self.widths) + item, None
+        place = row * self.widths.index_select(0, item) + self.in_store.index_select(0, item)
+        return place, self.scales.index_select(0, self.block.index_select(0, item) + row)
+
+    def _scaled(self, values: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+        values = values.to(self.top.dtype)
+        return values if scale is None else values * scale
+
     def gradients(self, grads: list[torch.Tensor], log_z: torch.Tensor, residual: torch.Tensor) -> None:
         """Writes the gradients of the values: the probability of the item, less 1 at the target."""
-        for grad, (inside, values, row, top_place, place, hit) in zip(grads, self.parts, strict=True):
-            scale = torch.exp2(self.tops.view(-1, len(log_z)) - log_z[:, 0]).reshape(-1)
-            share = self.store.index_select(0, place).to(values.dtype) * scale.index_select(0, top_place)
+        scale = torch.exp2(self.top - log_z[:, 0])
+        for grad, (row, _, _), inside, share, hit in zip(
+            grads, self.lists, self.inside, self.shares, self.hits, strict=True
+        ):
+            share *= scale.index_select(0, row)
             share[hit] = residual[row[hit], 0]
             if inside is None:
                 grad.copy_(share)

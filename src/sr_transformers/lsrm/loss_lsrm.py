@@ -32,14 +32,17 @@ _LOG2_E = math.log2(math.e)
 # Numbers in the buffer of a chunk, most rows of a chunk, and items in a block. Measured: on CPUs more rows than that
 # gain nothing, and blocks beyond the second-level cache lose; an accelerator wants few large kernels.
 _CPU_SIZES = (1 << 26, 1024, 2048)
-_MORE_ROWS = 8  # where scores are added to single items: to find those of a chunk costs more than the cache gains
+# Where scores are added to single items: to find those of a chunk, or of two blocks where one could be enough, costs
+# more than the cache gains.
+_MORE_ROWS, _MORE_ITEMS = 8, 2
 _ACCELERATOR_SIZES = (1 << 27, 8192, 1 << 18)
 
 
-def chunk_sizes(num_items: int, device: torch.device, more: int = 1) -> tuple[int, int]:
-    """Rows of a chunk, at most so many times more than usual, and items of a block."""
+def chunk_sizes(num_items: int, device: torch.device, more: bool = False) -> tuple[int, int]:
+    """Rows of a chunk and items of a block; more: where scores are added to single items."""
     buffer, most_rows, block = _CPU_SIZES if device.type == "cpu" else _ACCELERATOR_SIZES
-    return min(max(buffer // max(num_items, 1), 32), more * most_rows), block
+    rows = min(max(buffer // max(num_items, 1), 32), most_rows * (_MORE_ROWS if more else 1))
+    return rows, block * (_MORE_ITEMS if more and num_items <= _MORE_ITEMS * block else 1)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -82,8 +85,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 top = new_top
                 exponentials.append(stored)
                 tops.append(top)
-            added = AddedScores(lists, start, n, n == num_targets, target, blocks, store, tops, top) if lists else None
-            if added is not None:
+            added = None
+            if lists:
+                added = AddedScores(lists, start, n, n == num_targets, target, blocks, store, tops, top, learns)
                 z = added.apply(z)
             log_z = top + z.log2()
             wide_h, of_target = h.to(full), table[target].to(full)
@@ -162,7 +166,7 @@ def full_softmax_loss(
     if targets.numel() == 0:
         return hidden.sum() * 0.0 + weight.sum() * 0.0 + sum(one.values.sum() * 0.0 for one in extra)
     items = items or (0, weight.shape[0])
-    rows, block = chunk_sizes(items[1] - items[0], hidden.device, _MORE_ROWS if extra else 1)
+    rows, block = chunk_sizes(items[1] - items[0], hidden.device, bool(extra))
     if not torch.is_grad_enabled():  # autograd would ask for gradients of all leaves that ever need them
         hidden, weight = hidden.detach(), weight.detach()
         extra = [one._replace(values=one.values.detach()) for one in extra]

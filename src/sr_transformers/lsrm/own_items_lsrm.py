@@ -40,9 +40,9 @@ class Pasts:
         self.past = torch.repeat_interleave(number, lengths)
         self.ends = lengths.cumsum(0)
         self.first = self.ends - lengths
-        self.position = torch.arange(len(tokens), device=tokens.device) - self.first[self.past]
+        self.position = torch.arange(len(tokens), device=tokens.device) - self.first.index_select(0, self.past)
         # Place of an interaction in its row; negative for those before the first one shown.
-        self.place = self.position + (places + shown - lengths)[self.past]
+        self.place = self.position + (places + shown - lengths).index_select(0, self.past)
 
     def columns(self, batch: int, width: int) -> dict[str, torch.Tensor]:
         """What `LSRMHistory` reads of a batch of `batch` rows of `width` places.
@@ -56,25 +56,27 @@ class Pasts:
             interaction at each place, as `time`.
         """
         order = torch.sort(self.past * _KEY + self.tokens, stable=True).indices
-        past, token = self.past[order], self.tokens[order]
+        past, token = (of.index_select(0, order) for of in (self.past, self.tokens))
         index = torch.arange(len(order), device=order.device)
         new = torch.ones(len(order), dtype=torch.bool, device=order.device)
         new[1:] = (past[1:] != past[:-1]) | (token[1:] != token[:-1])
         group = torch.where(new, index, 0).cummax(0).values if len(order) else index
-        place, start = self.place[order], self.places[past]
-        end = start + self.shown[past]
+        place, start = self.place.index_select(0, order), self.places.index_select(0, past)
+        end = start + self.shown.index_select(0, past)
         end[:-1] = torch.where(new[1:], end[:-1], place[1:])
         begin = torch.maximum(place, start)
+        # index_select is several times faster than indexing with a tensor, and few are kept.
         kept = ((begin < end) & (token >= NUM_SPECIAL)).nonzero()[:, 0]
-        before = torch.nn.functional.pad(self.tokens, (1, 0))[:-1].masked_fill(self.position == 0, 0)
+        kept_order, kept_group = order.index_select(0, kept), group.index_select(0, kept)
+        before = self.tokens.index_select(0, (kept_order - 1).clamp(min=0))
         found = {
-            "line": self.lines[past[kept]],
-            "token": token[kept],
-            "place": place[kept],
-            "begin": begin[kept],
-            "end": end[kept],
-            "count": (index - group + 1)[kept],
-            "before": before[order[kept]],
+            "line": self.lines.index_select(0, past.index_select(0, kept)),
+            "token": token.index_select(0, kept),
+            "place": place.index_select(0, kept),
+            "begin": begin.index_select(0, kept),
+            "end": end.index_select(0, kept),
+            "count": kept - kept_group + 1,
+            "before": before.masked_fill(self.position.index_select(0, kept_order) == 0, 0),
         }
         seen, at = self._shown()
         found["recent"] = self.tokens.new_zeros(LAGS, batch, width)
@@ -82,14 +84,15 @@ class Pasts:
             earlier = self.tokens[(seen - lag).clamp(min=0)].masked_fill(self.position[seen] < lag, 0)
             found["recent"][lag][at] = earlier
         if self.times is not None:
-            relative = (self.times - self.times[(self.ends - 1)[self.past]]).float()
-            of_item = self.times[order]
+            last = self.times.index_select(0, (self.ends - 1).clamp(min=0))
+            relative = (self.times - last.index_select(0, self.past)).float()
+            of_item = self.times.index_select(0, order)
             another = new.clone()
             another[1:] |= of_item[1:] != of_item[:-1]
             baskets = another.cumsum(0)
-            found["baskets"] = (baskets - baskets[group] + 1)[kept]
-            found["time"] = relative[order[kept]]
-            found["first"] = relative[order[group[kept]]]
+            found["baskets"] = baskets.index_select(0, kept) - baskets.index_select(0, kept_group) + 1
+            found["time"] = relative.index_select(0, kept_order)
+            found["first"] = relative.index_select(0, order.index_select(0, kept_group))
             found["now"] = relative.new_zeros(batch, width)
             found["now"][at] = relative[seen]
         return found
@@ -103,10 +106,12 @@ class Pasts:
         opens[1:] |= self.times[1:] != self.times[:-1]
         index = torch.arange(len(self.times), device=opens.device)
         opened = torch.where(opens, index, 0).cummax(0).values if len(index) else index
-        gap = (self.times[opened] - self.times[(opened - 1).clamp(min=0)]).masked_fill(self.position[opened] == 0, 0)
         seen, at = self._shown()
+        first = opened.index_select(0, seen)
+        gap = self.times.index_select(0, first) - self.times.index_select(0, (first - 1).clamp(min=0))
+        gap = gap.masked_fill(self.position.index_select(0, first) == 0, 0)
         clock = gap.new_zeros(batch, width, 2, dtype=torch.float32)
-        clock[at] = torch.stack([(index - opened + 1).float(), gap.float()], -1)[seen]
+        clock[at] = torch.stack([(seen - first + 1).float(), gap.float()], -1)
         return clock
 
     def moments(self, batch: int, width: int) -> torch.Tensor:
@@ -119,7 +124,7 @@ class Pasts:
 
     def _shown(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The interactions that have places, and these: rows and places of the batch."""
-        seen = (self.place >= self.places[self.past]).nonzero()[:, 0]
+        seen = (self.place >= self.places.index_select(0, self.past)).nonzero()[:, 0]
         return seen, (self.lines[self.past[seen]], self.place[seen])
 
 
@@ -161,4 +166,10 @@ def pasts_of_rows(
     return Pasts(ids[mask], lengths, shown, rows, width - shown, None if times is None else times[mask])
 
 
-__all__ = ["Pasts", "pasts_in", "pasts_of_rows"]
+def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What `Pasts.columns` gives of users without any item of their own; what they had last stays, for successors."""
+    of_places = ("recent", "now")
+    return {name: values if name in of_places else values[:0] for name, values in columns.items()}
+
+
+__all__ = ["Pasts", "pasts_in", "pasts_of_rows", "without_own"]
