@@ -1,4 +1,4 @@
-"""By which protocol a number was measured: a short fingerprint of it, and the refusal to put two protocols in one table.
+"""By which protocol a number was measured: its short fingerprint, and the refusal to put two protocols in one table.
 
 A protocol is a mapping of readable fields (`evaluation.protocol.protocol_of` makes it); nothing but mappings is known
 here, so that whatever reads records can ask.

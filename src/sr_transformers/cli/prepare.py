@@ -39,7 +39,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument(
         "--repeats",
         choices=("keep", "distinct", "first", "last"),
-        help="keep all rows (the default), or once of each user, item and time, or of each user and item the first or last",
+        help="keep all rows (the default), or once of each user, item and time, or of user and item the first or last",
     )
     one.add_argument(
         "--time-unit", choices=("s", "ms", "us"), help="of times that are numbers, for ISO moments and days"

@@ -60,8 +60,9 @@ def append(
     before = old.manifest
     filters = Filters(**before["filters"], min_interactions=before["min_interactions"])
     if max(filters.core) > 1 or filters.repeats != interactions.KEEP:
+        cores = " and ".join(map(str, dict.fromkeys(filters.core)))
         raise ValueError(
-            f"{old.path} has min_interactions {' and '.join(map(str, sorted(set(filters.core))))} and repeats {filters.repeats!r}: rows that "
+            f"{old.path} has min_interactions {cores} and repeats {filters.repeats!r}: rows that "
             "were left out could come back with the new ones, and they are gone. Prepare the whole log."
         )
     log = sources.find_log(source, names, separator)

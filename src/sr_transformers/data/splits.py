@@ -91,7 +91,7 @@ class Options:
             raise ValueError(f"split {self.split!r} is not known; choose from {', '.join(SPLITS)}.")
         given = [name for name in MEASURES if getattr(self, name) is not None]
         if self.split != TEMPORAL and given:
-            raise ValueError(f"{' and '.join(given)} belong to split='temporal', and the split is {self.split!r}.")
+            raise ValueError(f"not for split {self.split!r}, but for 'temporal': {', '.join(given)}.")
         for period in ("validation", "test"):
             ways = [name for name in given if name.startswith(period)]
             if len(ways) > 1:
@@ -205,8 +205,8 @@ def temporal(lengths: np.ndarray, timestamps: np.ndarray, validation_from: int, 
     """Everything from a moment on is test, whoever the user; the stretch before it is validation.
 
     The target of a user is the first interaction in the period that has at least one interaction before it; one target
-    per user and period ("first" among the ways to choose targets of Gusak et al., "Time to Split", RecSys 2025, arXiv
-    2507.16289). All that a user does in a period is the other usual question, asked by `evaluation.periods`.
+    per user and period ("first" among the ways to choose targets in "Time to Split", RecSys 2025, arXiv 2507.16289).
+    All that a user does in a period is the other usual question, asked by `evaluation.periods`.
 
     Args:
         lengths: `(U,)` int.

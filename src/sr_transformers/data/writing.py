@@ -204,11 +204,11 @@ def interactions_fingerprint(rows: Rows, tokens: np.ndarray) -> str:
     Args:
         tokens: `(codes,)` int32, token of every code.
     """
-    parts = [xxhash.xxh3_128(np.ascontiguousarray(rows.lengths, np.int64)), xxhash.xxh3_128(), xxhash.xxh3_128()]
+    parts = [xxhash.xxh3_128(np.ascontiguousarray(rows.lengths, np.int64).data), xxhash.xxh3_128(), xxhash.xxh3_128()]
     for start in range(0, len(rows.items), _HASHED):
         block = slice(start, start + _HASHED)
-        parts[1].update(np.ascontiguousarray(tokens[rows.items[block]], np.int32))
-        parts[2].update(np.ascontiguousarray(rows.timestamps[block], np.int64))
+        parts[1].update(np.ascontiguousarray(tokens[rows.items[block]], np.int32).data)
+        parts[2].update(np.ascontiguousarray(rows.timestamps[block], np.int64).data)
     return xxhash.xxh3_128(b"".join(part.digest() for part in parts)).hexdigest()
 
 

@@ -1,10 +1,10 @@
 """All that a user does in a period of a global time split, from one ranking made at its beginning.
 
-The other usual question after a cut in time, beside the next item ("all" among the ways to choose targets of Gusak et
-al., "Time to Split", RecSys 2025, arXiv 2507.16289; the practice of RecTools and of the eSASRec benchmark): the items of
-the period are looked for in one ranking, with the metrics of `baskets`. Users without an interaction before the period
-are left out, and of the targets, items outside the vocabulary and, where rankings leave seen items out, seen ones; all
-of them are counted.
+The other usual question after a cut in time, beside the next item ("all" among the ways to choose targets in "Time to
+Split", RecSys 2025, arXiv 2507.16289; the practice of RecTools and of the eSASRec benchmark): the items of the
+period are looked for in one ranking, with the metrics of `baskets`. Users without an interaction before the period are
+left out, and of the targets, items outside the vocabulary and, where rankings leave seen items out, seen ones; all of
+them are counted.
 """
 
 from collections.abc import Sequence
