@@ -21,7 +21,7 @@ def with_fingerprint(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """The fields and their `fingerprint`: 12 hexadecimal digits that depend on all fields but `NAMES`.
 
     >>> with_fingerprint({"data": "a.csv", "filter_seen": True})["fingerprint"]
-    'e25c5a18b07b'
+    'e4b312ba47a8'
     """
     fields = {name: value for name, value in protocol.items() if name not in (FINGERPRINT, *NAMES)}
     text = json.dumps(fields, sort_keys=True, ensure_ascii=True)
