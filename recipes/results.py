@@ -4,7 +4,7 @@ python recipes/results.py --add RUN_FOLDER NAME first puts a finished run's reco
 -seed and a number, and records that differ in that only share a row.
 
 Baselines are those of the record. What a record lacks, because the baseline came later, is taken from
-results/baselines/NAME.json, which `sr-transformers evaluate --data prepared/NAME --json FILE` wrote for the same log.
+results/baselines/NAME.json, which recipes/baselines.py wrote for the same log; another protocol is refused.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_transformers import RunRecord
+from sr_transformers.fingerprints import refuse_mixed
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
@@ -28,13 +29,18 @@ METRICS = ("hr@10", "ndcg@10", "loss")
 
 
 def table(folder: Path = RESULTS) -> str:
-    """Markdown: a row per data set, means over seeds (standard deviation where there are several)."""
+    """Markdown: a row per data set, means over seeds (standard deviation where there are several).
+
+    Raises:
+        ValueError: if what a row is made of has different protocols, naming what differs.
+    """
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for path in sorted(folder.glob("*.json")):
         record = RunRecord.load(path)
         groups[path.stem.rsplit("-seed", 1)[0], record.name].append(record)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for (data, name), records in sorted(groups.items()):
+        refuse_mixed((f"{data} seed {record.seed}", one["protocol"]) for record in records for one in record.reports)
         model, *baselines = records[0].reports
         measured = {one["model"]: one["metrics"] for one in [*_later_baselines(data, model), *baselines]}
         cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in METRICS]
@@ -54,12 +60,11 @@ def _later_baselines(data: str, model: dict[str, Any]) -> list[dict[str, Any]]:
     """Reports of all baselines on a log.
 
     Raises:
-        ValueError: if their protocol is not that of the model.
+        ValueError: if their protocol is not that of the model, naming what differs.
     """
     path = BASELINES / f"{data}.json"
     reports = json.loads(path.read_text()) if path.exists() else []
-    if any(one["protocol"] != model["protocol"] for one in reports):
-        raise ValueError(f"{path} has another protocol than the records of {data}.")
+    refuse_mixed([(data, model["protocol"]), *((str(path), one["protocol"]) for one in reports)])
     return reports
 
 
