@@ -5,7 +5,7 @@ from typing import Any
 
 from sr_transformers.data import splits
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.protocols import BASKET, ITEM, PERIOD, TARGETS
+from sr_transformers.data.protocols import ITEM, PERIOD, TARGETS
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.fingerprints import FINGERPRINT, with_fingerprint
@@ -128,14 +128,14 @@ def protocol_line(report: dict[str, Any]) -> str:
 
 
 def _targets(report: dict[str, Any]) -> str:
-    target, count = report["protocol"]["target"], report["num_targets"]
-    if target == ITEM:
+    count = report["num_targets"]
+    if "num_items" not in report:
         unknown = report["num_targets_outside_vocabulary"]
         return f"{count:,} targets ({unknown:,} outside the vocabulary, counted as missed)"
     items = report["num_items"]
     many = f"{items['all']:,} items, {items['repeated']:,} of them repeated and {items['new']:,} new to the user"
     unknown = report["num_items_outside_vocabulary"]
-    if target == BASKET:
+    if "num_items_seen_left_out" not in report:
         return (
             f"the next baskets of {count:,} users, nothing of them shown: {many} ({unknown:,} outside the vocabulary, "
             "counted as missed)"
