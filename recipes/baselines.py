@@ -78,10 +78,14 @@ def tables(split: str) -> str:
 def _row(name: str, reports: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
     refuse_mixed((one["model"], one["protocol"]) for one in reports)
     first, measured = reports[0], {one["model"]: one["metrics"] for one in reports}
+    days = {one["model"]: one["fitted"]["days"] for one in reports if "days" in one.get("fitted", {})}
     protocol = first["protocol"]
     unknown = first.get("num_targets_outside_vocabulary", first.get("num_items_outside_vocabulary"))
     cells = [
-        " / ".join(f"{measured[model][metric]:.3f}" for metric in metrics) if model in measured else "–"
+        " / ".join(f"{measured[model][metric]:.3f}" for metric in metrics)
+        + (f" ({days[model]:.0f} days)" if model in days else "")
+        if model in measured
+        else "–"
         for model in COLUMNS
     ]
     seen = "removed" if protocol["filter_seen"] else "kept"

@@ -103,9 +103,7 @@ def test_baselines_of_another_protocol_are_refused(tmp_path, monkeypatch):
     results = script("recipes/results.py")
     monkeypatch.setattr(results, "BASELINES", tmp_path)
     (tmp_path / "shop.json").write_text('[{"protocol": {"part": "validation"}}]')
-    with pytest.raises(
-.* part is 'test' and"
-    ):
+    with pytest.raises(ValueError, match=r"'shop' and '.*shop\.json' have different protocols.* part is 'test' and"):
         results._later_baselines("shop", {"protocol": {"part": "test"}})
     assert results._later_baselines("other", {"protocol": {}}) == []
 
