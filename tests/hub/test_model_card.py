@@ -216,7 +216,8 @@ def run_protocol():
         "data": {"name": "log"},
         "filter_seen": True,
         "num_items_ranked": 3,
-        "confidence": 0.95, "fingerprint": "0123456789ab",
+        "confidence": 0.95,
+        "fingerprint": "0123456789ab",
         "draws": 2,
         "seed": 1,
     }

@@ -133,7 +133,7 @@ def evaluate_sets(
     totals = _Totals(ks, target == PERIOD)
     size = rows_of_scores(data.vocab_size)
     order = np.argsort(sets[:, 1], kind="stable")  # users of like length side by side: a model pads less
-    bar = tqdm(total=len(sets), desc=f"{target}s {scorer.name}", disable=not progress, leave=False)
+    bar = tqdm(total=len(sets), desc=f"{target}s {scorer.name}", disable=None if progress else True, leave=False)
     for first in range(0, len(sets), size):
         rows = sets[order[first : first + size]]
         _add_batch(totals, scorer, data, rows, filter_seen)
