@@ -83,7 +83,7 @@ def _row(name: str, reports: list[dict[str, Any]], metrics: tuple[str, ...]) -> 
     unknown = first.get("num_targets_outside_vocabulary", first.get("num_items_outside_vocabulary"))
     cells = [
         " / ".join(f"{measured[model][metric]:.3f}" for metric in metrics)
-        + (f" ({days[model]:.0f} days)" if model in days else "")
+        + (f" ({days[model]:.1f} days)" if model in days else "")
         if model in measured
         else "–"
         for model in COLUMNS

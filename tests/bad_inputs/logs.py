@@ -95,7 +95,7 @@ ROWS = [
     _option("N142", "--protocol s3rec --split temporal", "'s3rec' and split 'temporal' contradict each other"),
     _option("N143", "--protocol esasrec --test-from 3", "'esasrec' and test_from '3' contradict each other"),
     _option("N144", "--protocol esasrec --test-days 9", "test_days is 60 or 14 or 7"),
-    _option("N145", "--protocol esasrec --min-interactions 1 --min-item-interactions 1", "test_days 60: .* say time_unit"),
+    _option("N145", "--protocol esasrec --min-interactions 1 --min-item-interactions 1", "validation_days 7: .* say time_unit"),
     _option("N146", "--protocol lsrm --repeats first", "'lsrm' and repeats 'first' contradict each other"),
     _option("N147", "--protocol lsrm --min-rating 2", "'lsrm' and min_rating 2.0 contradict each other"),
     _option("N148", "--test-share 0.2", "not for split 'leave_one_out', but for 'temporal': test_share"),
