@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_transformers import CardOptions, RunRecord
+from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.hub.model_card import Evidence, model_card
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +62,8 @@ def _baselines(data: str, record: RunRecord) -> list[dict[str, Any]]:
     path = BASELINES / f"{data}.json"
     names = [one["model"] for one in record.reports]
     reports = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [one for one in reports if one["model"] not in names and one["protocol"] == record.reports[0]["protocol"]]
+    refuse_mixed([(data, record.reports[0]["protocol"]), *((str(path), one["protocol"]) for one in reports)])
+    return [one for one in reports if one["model"] not in names]
 
 
 def _terms(name: str) -> CardOptions:

@@ -5,7 +5,7 @@ python recipes/results.py --add RUN_FOLDER NAME first puts a finished run's reco
 -seed and a number, and records that differ in that only share a row.
 
 Baselines are those of the record. What a record lacks, because the baseline came later, is taken from
-results/baselines/NAME.json, which `sr-transformers evaluate --data prepared/NAME --json FILE` wrote for the same log.
+results/baselines/NAME.json, which recipes/baselines.py wrote for the same log; another protocol is refused.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sr_transformers import RunRecord
+from sr_transformers.fingerprints import refuse_mixed
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = RESULTS / "README.md"
@@ -72,7 +73,12 @@ def _groups(folder: Path) -> list[tuple[tuple[str, str], list[RunRecord]]]:
 
 
 def _first_and_baselines(data: str, records: list[RunRecord]) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
-    """The model's report of the first record, and the metrics of every scorer on that log by name."""
+    """The model's report of the first record, and the metrics of every scorer on that log by name.
+
+    Raises:
+        ValueError: if the records have different protocols, naming what differs.
+    """
+    refuse_mixed((f"{data} seed {record.seed}", one["protocol"]) for record in records for one in record.reports)
     model, *baselines = records[0].reports
     return model, {one["model"]: one["metrics"] for one in [*_later_baselines(data, model), *baselines]}
 
@@ -87,12 +93,11 @@ def _later_baselines(data: str, model: dict[str, Any]) -> list[dict[str, Any]]:
     """Reports of all baselines on a log.
 
     Raises:
-        ValueError: if their protocol is not that of the model.
+        ValueError: if their protocol is not that of the model, naming what differs.
     """
     path = BASELINES / f"{data}.json"
     reports = json.loads(path.read_text()) if path.exists() else []
-    if any(one["protocol"] != model["protocol"] for one in reports):
-        raise ValueError(f"{path} has another protocol than the records of {data}.")
+    refuse_mixed([(data, model["protocol"]), *((str(path), one["protocol"]) for one in reports)])
     return reports
 
 

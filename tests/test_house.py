@@ -10,6 +10,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 ORDER = [
     {"public"},
     {"columns", "locking", "messages", "recipe_files", "recommendation", "records", "_registration"},
+    {"fingerprints"},
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},

@@ -103,11 +103,20 @@ def test_baselines_of_later_are_of_the_logs_of_the_records():
             assert found[one["model"]]["num_targets"] == one["num_targets"]
 
 
+def test_the_baselines_tables_are_what_the_reports_say():
+    written = script("recipes/baselines.py")
+    page = written.PAGE.read_text()
+    for split in written.FOLDERS:
+        shown = re.search(rf"<!-- {split} -->\n(.*?)\n<!-- /{split} -->", page, flags=re.DOTALL)
+        assert shown[1] == written.tables(split)
+        assert {path.stem for path in written.FOLDERS[split].glob("*.json")} == set(written.LOGS)
+
+
 def test_baselines_of_another_protocol_are_refused(tmp_path, monkeypatch):
     results = script("recipes/results.py")
     monkeypatch.setattr(results, "BASELINES", tmp_path)
     (tmp_path / "shop.json").write_text('[{"protocol": {"part": "validation"}}]')
-    with pytest.raises(ValueError, match=r"shop\.json has another protocol than the records of shop"):
+    with pytest.raises(ValueError, match=r"'shop' and '.*shop\.json' have different protocols.* part is 'test' and"):
         results._later_baselines("shop", {"protocol": {"part": "test"}})
     assert results._later_baselines("other", {"protocol": {}}) == []
 

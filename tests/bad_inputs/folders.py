@@ -57,6 +57,15 @@ def _replaced_by_folder(name: str) -> Damage:
     return damage
 
 
+def _of_s3rec(here) -> None:
+    """p becomes a log that was prepared by a named protocol."""
+    from sr_transformers.data.prepare import prepare
+
+    lines = [f"u{user},i{(user * 7 + step * step) % 40},{step + 1}" for user in range(60) for step in range(12)]
+    (here / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    prepare(str(here / "log.csv"), here / "p", protocol="s3rec")
+
+
 MANIFEST = r"manifest\.json"
 ROWS = [
     Row("C001", "histories.arrow is missing", TRAIN, r"histories\.arrow", remove("d/histories.arrow")),
@@ -93,6 +102,14 @@ ROWS = [
     Row("C030", "items_in_vocabulary 500", TRAIN, MANIFEST,
         edit_json("d/manifest.json", lambda one: one["counts"].update(items_in_vocabulary=500))),
     Row("C038", "shard_bounds wrong", TRAIN, MANIFEST, set_keys("d/manifest.json", shard_bounds=[0, 7, 60], shards=2)),
+    Row("N180", "another k than the protocol's", "evaluate --data p --k 3", "protocol s3rec, whose cut-offs are 5, 10, 20", _of_s3rec),
+    Row("N181", "seen items kept, the protocol removes them", "evaluate --data p --seen keep", "protocol s3rec, which leaves seen", _of_s3rec),
+    Row("N182", "another target than the protocol's", "evaluate --data p --target period", "protocol s3rec, whose target is 'item'", _of_s3rec),
+    Row("N183", "trained otherwise than the protocol", "train RECIPE --data p --output o --filter_seen false", "protocol s3rec, which leaves seen", _of_s3rec),
+    Row("N184", "tasks otherwise than the protocol", "tasks --data p --task overall --seen keep", "protocol s3rec, which leaves seen", _of_s3rec),
+    Row("N185", "compared otherwise than the protocol", "compare RUN m --data p --k 3", "protocol s3rec, whose cut-offs are", _of_s3rec),
+    Row("N186", "a folder of an older version", "evaluate --data d", "has format 3, this version reads 4: prepare the log again",
+        set_keys("d/manifest.json", format=3)),
     Row("C040", "no tokenizer", TRAIN, "tokenizer", lambda here: shutil.rmtree(here / "d" / "tokenizer")),
     Row("C041", "tokenizer.json is cut", TRAIN, r"tokenizer\.json", cut("d/tokenizer/tokenizer.json")),
     Row("C042", "items.parquet is missing", APPEND, r"items\.parquet", both(_NEW, remove("d/items.parquet"))),

@@ -143,7 +143,7 @@ DAMAGES = [
     ("a list", put("manifest.json", b"[1]"), "manifest.json is damaged: it is no JSON object", "evaluate verify"),
     ("not UTF-8", put("manifest.json", b'{"\xff": 1}'), "manifest.json is damaged", "evaluate"),
     ("deep", put("manifest.json", b"[" * 10**5), "manifest.json is damaged", "evaluate"),
-    ("other format", edit(lambda m: m.update(format=1)), "manifest.json has format 1, this version reads 3", "train"),
+    ("other format", edit(lambda m: m.update(format=1)), "manifest.json has format 1, this version reads 4", "train"),
     ("no counts", without("counts"), CHANGED, "evaluate train describe"),
     ("no share", without("counts", "repeat_share"), CHANGED, "evaluate"),
     ("no split", without("split"), CHANGED, "evaluate"),
@@ -232,7 +232,7 @@ def test_the_manifest_names_every_file_and_comes_back(tmp_path):
     (tmp_path / ".work" / "c").write_bytes(b"three")
     write_manifest(tmp_path, {"counts": {"ü": 0.1, "n": [1, None]}})
     manifest, files = read_manifest(tmp_path)
-    assert manifest == {"format": 3, "counts": {"ü": 0.1, "n": [1, None]}}
+    assert manifest == {"format": 4, "counts": {"ü": 0.1, "n": [1, None]}}
     assert {name: said["bytes"] for name, said in files.items()} == {"a": 3, "inner/b": 3}
     assert files["a"]["xxh128"] == digest(tmp_path / "a") != digest(tmp_path / "inner" / "b")
     check_contents(tmp_path, files)

@@ -168,7 +168,7 @@ def test_an_unknown_split_names_those_that_exist(readable_log, tmp_path):
 
 @pytest.mark.parametrize("moment", ["validation_from", "test_from"])
 def test_moments_belong_to_the_temporal_split(readable_log, tmp_path, moment):
-    with pytest.raises(ValueError, match="validation_from and test_from belong to split='temporal'"):
+    with pytest.raises(ValueError, match=f"not for split 'leave_one_out', but for 'temporal': {moment}"):
         prepare(readable_log, tmp_path / "data", **{moment: 0})
 
 

@@ -1,5 +1,4 @@
 import hashlib
-import math
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sr_transformers.data import splits
+from sr_transformers.data import cuts, splits
+from sr_transformers.data.cuts import blocks
 from sr_transformers.data.splits import (
     LAST_BASKET,
     LEAKS,
@@ -16,11 +16,9 @@ from sr_transformers.data.splits import (
     SPLITS,
     TEMPORAL,
     Options,
-    blocks,
     last_basket,
     leave_one_out,
     paper,
-    quantile,
     temporal,
 )
 
@@ -59,12 +57,6 @@ def test_the_first_moment_of_a_period_belongs_to_it():
     assert (split.train_length.tolist(), split.validation.tolist(), split.test.tolist()) == ([1], [[0, 1]], [[0, 3]])
 
 
-def test_moments_are_by_default_those_at_which_90_and_95_percent_have_passed():
-    split = temporal(np.array([100]), np.arange(100) * 10)
-    assert (split.notes["validation_from"], split.notes["test_from"]) == (900, 950)
-    assert split.train_length.tolist() == [90]
-
-
 def test_a_period_in_which_nothing_happens_has_no_targets():
     split = temporal(np.array([3]), np.array([1, 2, 30]), 10, 20)
     assert split.notes["users_without_training_interactions"] == 0
@@ -99,7 +91,7 @@ def test_validation_must_begin_before_test():
     with pytest.raises(ValueError, match="validation begins at 20, not before test at 20"):
         temporal(np.array([2]), np.array([1, 30]), 20, 20)
     with pytest.raises(ValueError, match="validation begins at 7, not before test at 7"):
-        temporal(np.array([3]), np.array([7, 7, 7]))
+        Options(TEMPORAL).apply(np.array([3]), np.array([7, 7, 7]), pa.array(["a"]), None)
 
 
 def test_something_must_be_left_to_train_on():
@@ -176,56 +168,8 @@ def test_the_papers_split_refuses_what_leaves_nothing():
         paper_split([20], unseen_share=1e-6)
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=60), st.floats(0, 1))
-def test_quantiles_are_those_of_numpy_up_to_the_ends_of_int64(values, q):
-    rank = math.ceil((len(values) - 1) * q)
-    assert quantile(np.array(values), q) == sorted(values)[rank]
-
-
-def test_quantiles_are_those_of_numpy():
-    values = np.random.default_rng(0).integers(-1000, 10**9, 999)
-    for q in (0.9, 0.95):
-        assert quantile(values, q) == np.quantile(values, q, method="higher")
-
-
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=20), st.integers(1, 30))
-def test_blocks_hold_whole_users_and_cover_all_rows(lengths, rows):
-    found = list(blocks(np.array(lengths), rows))
-    assert [user for first, last, _, _ in found for user in range(first, last)] == list(range(len(lengths)))
-    for first, last, start, stop in found:
-        assert stop - start == sum(lengths[first:last])
-        assert stop - start <= rows or last == first + 1
-    assert [row for _, _, start, stop in found for row in range(start, stop)] == list(range(sum(lengths)))
-
-
-def test_quantiles_of_more_than_one_part_are_those_of_numpy():
-    """The values are looked at 2**22 at a time; here the least and the largest lie in the second part."""
-    values = np.random.default_rng(0).integers(0, 1000, (1 << 22) + 3)
-    values[-3:] = [-(10**12), 5, 10**15]
-    for q in (0.0, 0.37, 1.0):
-        assert quantile(values, q) == np.quantile(values, q, method="higher")
-
-
-def test_quantiles_are_found_where_no_two_values_are_near():
-    values = np.array([-(2**63), -1, 0, 1, 2**16, 2**16 + 1, 2**32, 2**63 - 1])
-    for rank, value in enumerate(values.tolist()):
-        assert quantile(values, rank / 7) == value
-    assert quantile(np.array([7]), 0.95) == 7
-
-
-def test_a_block_has_4_million_rows_unless_a_user_has_more():
-    lengths = np.array([1 << 21, 1 << 21, 1, 5_000_000, 3])
-    assert list(blocks(lengths)) == [
-        (0, 2, 0, 1 << 22),
-        (2, 3, 1 << 22, (1 << 22) + 1),
-        (3, 4, (1 << 22) + 1, (1 << 22) + 5_000_001),
-        (4, 5, (1 << 22) + 5_000_001, (1 << 22) + 5_000_004),
-    ]
-    assert list(blocks(np.zeros(0, np.int64))) == []
-
-
 def test_users_of_a_second_block_are_split_like_those_of_the_first(monkeypatch):
-    monkeypatch.setattr("sr_transformers.data.splits.blocks", lambda lengths: blocks(lengths, rows=4))
+    monkeypatch.setattr("sr_transformers.data.cuts.blocks", lambda lengths: blocks(lengths, rows=4))
     lengths, times = np.array([3, 2, 4, 1]), np.array([1, 11, 21, 2, 22, 3, 4, 12, 23, 25])
     split = temporal(lengths, times, 10, 20)
     assert split.train_length.tolist() == [1, 1, 2, 0]
@@ -236,14 +180,20 @@ def test_users_of_a_second_block_are_split_like_those_of_the_first(monkeypatch):
 def test_options_belong_to_one_split():
     with pytest.raises(ValueError, match="split 'random' is not known; choose from leave_one_out, temporal, paper"):
         Options("random")
-    for name in ("validation_from", "test_from"):
+    for name in cuts.MEASURES:
         for split in (LEAVE_ONE_OUT, PAPER):
-            with pytest.raises(ValueError, match="validation_from and test_from belong to split='temporal'"):
+            with pytest.raises(ValueError, match=f"not for split '{split}', but for 'temporal': {name}"):
                 Options(split, **{name: 5})
     for name, value in (("min_trajectory_length", 15), ("unseen_share", 0.2), ("seed", 0)):
         for split in (LEAVE_ONE_OUT, TEMPORAL):
             with pytest.raises(ValueError, match="min_trajectory_length, unseen_share and split_seed belong to"):
                 Options(split, **{name: value})
+
+
+def test_a_period_begins_one_way_only():
+    for one, other in (("test_from", "test_days"), ("validation_share", "validation_days")):
+        with pytest.raises(ValueError, match=f"{one} and {other} both say where {one.split('_')[0]} begins"):
+            Options(TEMPORAL, **{one: 1, other: 1})
 
 
 def test_a_split_knows_its_parameters_and_what_it_leaks():
@@ -279,7 +229,7 @@ def test_options_split_as_they_say():
         return options.apply(lengths, times, pa.array(users), unit, millionths)
 
     assert_same_split(split(Options()), leave_one_out(lengths))
-    assert_same_split(split(Options(TEMPORAL)), temporal(lengths, times))
+    assert_same_split(split(Options(TEMPORAL)), temporal(lengths, times, *cuts.moments(times, {}, None)))
     assert_same_split(split(Options(TEMPORAL, 30_000, 60_000)), temporal(lengths, times, 30_000, 60_000))
     assert_same_split(
         Options(TEMPORAL, 30_000, 60_000).apply(lengths, times, pa.array(users), None),
@@ -294,7 +244,9 @@ def test_options_split_as_they_say():
     with pytest.raises(ValueError, match="test_from 'soon' is neither a number nor ISO 8601"):
         split(Options(TEMPORAL, 30_000, "soon"))
     assert_same_split(split(Options(PAPER)), paper(lengths, users, 15, 0.2, 0))
-    assert_same_split(split(Options(PAPER, None, None, 18, 0.4, 3)), paper(lengths, users, 18, 0.4, 3))
+    assert_same_split(
+        split(Options(PAPER, min_trajectory_length=18, unseen_share=0.4, seed=3)), paper(lengths, users, 18, 0.4, 3)
+    )
     assert_same_split(split(Options(LAST_BASKET)), last_basket(lengths, times))
 
 

@@ -10,7 +10,7 @@ from sr_transformers.cli import main
 from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation import ranking
 from sr_transformers.evaluation.baselines import baselines
-from sr_transformers.evaluation.baskets import evaluate_baskets, next_baskets
+from sr_transformers.evaluation.baskets import evaluate_baskets, evaluate_sets, next_baskets
 from sr_transformers.evaluation.evaluator import evaluate, table
 from sr_transformers.hub.card_tables import results_table
 
@@ -115,12 +115,18 @@ def test_with_one_item_a_basket_it_is_the_next_item(tmp_path, monkeypatch):
     frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     data = prepare(frame, tmp_path / "data")
     monkeypatch.setattr(ranking, "_SCORES", 17 * 7)
+    targets = data.targets("test")
+    baskets = np.concatenate([targets, targets[:, 1:] + 1], axis=1)
     for scorer in baselines(data, filter_seen=False):
-        item, basket = (one(scorer, data, ks=(1, 5), filter_seen=False) for one in (evaluate, evaluate_baskets))
+        item = evaluate(scorer, data, ks=(1, 5), filter_seen=False)
+        basket = evaluate_sets(scorer, data, "test", "basket", baskets, (1, 5), False, False)
         for k in (1, 5):
             assert basket["metrics"][f"recall@{k}"] == pytest.approx(item["metrics"][f"hr@{k}"])
+            assert basket["metrics"][f"hr@{k}"] == pytest.approx(item["metrics"][f"hr@{k}"])
             assert basket["metrics"][f"ndcg@{k}"] == pytest.approx(item["metrics"][f"ndcg@{k}"])
             assert basket["standard_errors"][f"recall@{k}"] == pytest.approx(item["standard_errors"][f"hr@{k}"])
+    with pytest.raises(ValueError, match="has no baskets: no test target shares its moment with another interaction"):
+        next_baskets(data, "test")
 
 
 def test_baskets_of_which_training_holds_a_part_are_refused(tmp_path):
@@ -169,6 +175,6 @@ def test_evaluate_shows_baskets_beside_items(shop, tmp_path, capsys):
     assert main([*command, "--target", "basket"]) == 0
     out = capsys.readouterr().out
     assert "| model | hr@3 |" in out
-    assert "| model | recall@3 | ndcg@3 | repeated_recall@3 |" in out
+    assert "| model | hr@3 | recall@3 | ndcg@3 | repeated_hr@3 |" in out
     reports = json.loads((tmp_path / "reports.json").read_text())
-    assert [one["protocol"].get("target", "item") for one in reports] == ["item"] * 7 + ["basket"] * 7
+    assert [one["protocol"]["target"] for one in reports] == ["item"] * 7 + ["basket"] * 7

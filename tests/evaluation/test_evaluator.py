@@ -9,8 +9,9 @@ from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation import evaluator, ranking
 from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
-from sr_transformers.evaluation.evaluator import add_users, evaluate, protocol_line, seen_choice, table
+from sr_transformers.evaluation.evaluator import add_users, evaluate, table
 from sr_transformers.evaluation.metrics import RankingTotals
+from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
 
 A, B, C, D = 2, 3, 4, 5
 PROBABILITIES = {A: 0.4, B: 0.3, C: 0.2, D: 0.1}
@@ -184,7 +185,8 @@ def test_an_unknown_part_is_refused(log):
 def test_the_protocol_in_one_sentence(log):
     assert protocol_line(evaluate(Lookup(), log, filter_seen=True)) == (
         "frame, leave_one_out, test: full ranking over 4 items, seen items removed, ties against the model, "
-        "4 targets (1 outside the vocabulary, counted as missed)"
+        "4 targets (1 outside the vocabulary, counted as missed); fingerprint "
+        + protocol_of(log, "test", True)["fingerprint"]
     )
 
 

@@ -116,7 +116,7 @@ def test_runs_of_other_protocols_are_refused(runs, markov_prepared, tmp_path, ca
     narrow, wide, _ = runs
     arguments = ["compare", narrow, wide, "--data", str(markov_prepared.path)]
     assert main([*arguments, "--seen", "keep" if markov_prepared.filters_seen() else "remove"]) != 0
-    assert "was tested by another protocol than this comparison: filter_seen" in capsys.readouterr().err
+    assert "tested by another protocol than this comparison; there and here filter_seen is " in capsys.readouterr().err
     assert main(["compare", f"a={narrow}", f"a={wide}", "--data", str(markov_prepared.path)]) != 0
     assert "called alike" in capsys.readouterr().err
     assert main(["compare", "a=", wide, "--data", str(markov_prepared.path)]) != 0

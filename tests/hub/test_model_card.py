@@ -217,6 +217,7 @@ def run_protocol():
         "filter_seen": True,
         "num_items_ranked": 3,
         "confidence": 0.95,
+        "fingerprint": "0123456789ab",
         "draws": 2,
         "seed": 1,
     }

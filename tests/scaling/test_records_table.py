@@ -47,7 +47,7 @@ def test_files_and_folders_of_records_are_read(tmp_path):
 def test_records_of_different_logs_are_not_mixed():
     other = record("12k")
     report = {**other.reports[0], "protocol": {"data": "other.csv", "filter_seen": True}}
-    with pytest.raises(ValueError, match=r"record 2 \(12k\) was evaluated by another protocol or on another log"):
+    with pytest.raises(ValueError, match=r"record 2 .* different protocols.*: data is 'shop.csv' and 'other.csv'"):
         points_of([record("3k"), dataclasses.replace(other, reports=[report])])
 
 

@@ -26,7 +26,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.baselines import baselines
-    from sr_transformers.evaluation.evaluator import seen_choice
+    from sr_transformers.evaluation.protocol import cut_offs, seen_choice
     from sr_transformers.evaluation.significance import check_run, compare, draw, table
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
@@ -38,6 +38,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
     if len(set(shown)) < len(shown):
         raise ValueError(f"two entries are called alike ({', '.join(shown)}); give them names, NAME=RUN.")
     data = PreparedData(options.data).verified()
+    (k,) = cut_offs([options.k], data)
     entries: dict[str, list] = {}
     for name, (_, runs) in zip(shown, named, strict=True):
         entries[name] = [open_scorer(run, data) for run in runs]
@@ -48,7 +49,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
             check_run(run, data, filter_seen)
     if options.baselines:
         entries |= {scorer.name: [scorer] for scorer in baselines(data, filter_seen)}
-    found = compare(entries, data, options.part, options.k, filter_seen, progress=True)
+    found = compare(entries, data, options.part, k, filter_seen, progress=True)
     write_document(options.json, found)
     print(table(found))
     for path in draw(found, options.figures) if options.figures else []:

@@ -21,24 +21,37 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--output", required=True, help="folder to make")
     for column in ("user", "item", "timestamp", "domain", "rating"):
         one.add_argument(f"--{column}-column", metavar="NAME", help=f"the log's name of the {column} column")
-    one.add_argument("--split", default="leave_one_out", choices=("leave_one_out", "temporal", "paper", "last_basket"))
     one.add_argument(
-        "--min-interactions", type=at_least(1), default=1, metavar="K", help="keep the K-core of users and items"
+        "--protocol",
+        choices=("s3rec", "esasrec", "lsrm"),
+        help="filters and split of a paper, and what evaluation must do; options beside it must not contradict it",
     )
+    one.add_argument(
+        "--split",
+        choices=("leave_one_out", "temporal", "paper", "last_basket"),
+        help="leave_one_out unless a protocol says otherwise; temporal: everything after a moment is test",
+    )
+    one.add_argument("--min-interactions", type=at_least(1), metavar="K", help="keep the K-core of users and items")
+    one.add_argument("--min-item-interactions", type=at_least(1), metavar="K", help="another K for items")
     one.add_argument("--min-rating", type=float, metavar="R", help="leave out rows of a lower rating")
     one.add_argument("--since", metavar="T", help="leave out rows before this moment, a number or ISO 8601")
     one.add_argument("--until", metavar="T", help="leave out rows from this moment on")
     one.add_argument(
         "--repeats",
-        default="keep",
         choices=("keep", "distinct", "first", "last"),
-        help="keep all rows, or once of each user, item and time, or of each user and item the first or last",
+        help="keep all rows (the default), or once of each user, item and time, or of user and item the first or last",
     )
-    one.add_argument("--time-unit", choices=("s", "ms", "us"), help="of times that are numbers, for ISO moments")
+    one.add_argument(
+        "--time-unit", choices=("s", "ms", "us"), help="of times that are numbers, for ISO moments and days"
+    )
     one.add_argument("--names", nargs="+", metavar="NAME", help="columns of CSV files that have no header line")
     one.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")
-    one.add_argument("--validation-from", metavar="T", help="first moment of validation (temporal)")
-    one.add_argument("--test-from", metavar="T", help="first moment of test (temporal)")
+    for period in ("validation", "test"):
+        one.add_argument(f"--{period}-from", metavar="T", help=f"first moment of {period} (temporal)")
+        one.add_argument(
+            f"--{period}-share", type=float, metavar="F", help=f"or fraction of the interactions in {period}; 0.05"
+        )
+        one.add_argument(f"--{period}-days", type=at_least(1), metavar="N", help=f"or whole days of {period}")
     one.add_argument(
         "--min-trajectory-length", type=at_least(1), metavar="N", help="longer histories hold out 10 more (paper)"
     )
@@ -50,7 +63,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.data.cuts import MEASURES
     from sr_transformers.data.prepare import prepare
+    from sr_transformers.data.protocols import PROTOCOLS
 
     given = {
         "user_id": options.user_column,
@@ -66,8 +81,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
             columns={ours: theirs for ours, theirs in given.items() if theirs},
             split=options.split,
             min_interactions=options.min_interactions,
-            validation_from=options.validation_from,
-            test_from=options.test_from,
+            **{name: getattr(options, name) for name in MEASURES},
             min_trajectory_length=options.min_trajectory_length,
             unseen_share=options.unseen_share,
             split_seed=options.split_seed,
@@ -80,8 +94,12 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
             separator=options.separator,
             shards=options.shards,
             engine=options.engine,
+            protocol=options.protocol,
+            min_item_interactions=options.min_item_interactions,
         )
     print(f"{options.output}: {data.manifest['split']}. {data.manifest['leaks']}")
+    if options.protocol:
+        print("\n".join(f"  {options.protocol}: {text}" for text in PROTOCOLS[options.protocol].differs))
     for name, value in data.manifest["counts"].items():
         moment = name in ("first", "last", "validation_from", "test_from")
         shown = f"{value}" if moment else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"

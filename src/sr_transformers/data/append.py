@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sr_transformers.data import interactions, sources, splits
+from sr_transformers.data.cuts import blocks
 from sr_transformers.data.engine import DuckDBEngine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters, Sound
@@ -58,9 +59,10 @@ def append(
     old = (folder if isinstance(folder, PreparedData) else PreparedData(folder)).verified()
     before = old.manifest
     filters = Filters(**before["filters"], min_interactions=before["min_interactions"])
-    if filters.min_interactions > 1 or filters.repeats != interactions.KEEP:
+    if max(filters.core) > 1 or filters.repeats != interactions.KEEP:
+        cores = " and ".join(map(str, dict.fromkeys(filters.core)))
         raise ValueError(
-            f"{old.path} has min_interactions {filters.min_interactions} and repeats {filters.repeats!r}: rows that "
+            f"{old.path} has min_interactions {cores} and repeats {filters.repeats!r}: rows that "
             "were left out could come back with the new ones, and they are gone. Prepare the whole log."
         )
     log = sources.find_log(source, names, separator)
@@ -96,6 +98,7 @@ def append(
         )
         manifest: dict[str, Any] = {
             **{key: before[key] for key in ("columns", "min_interactions", "filters", "times")},
+            **{key: before[key] for key in ("protocol", "evaluation") if key in before},
             "source": description.result(),
             "appended_to": {
                 "manifest_sha256": old.digest,
@@ -178,7 +181,7 @@ def _merge(user_ids: pa.Array, old: Part, new: Part, folder: Path) -> Rows:
         parts.append((rows, items, domains, own, np.concatenate([[0], np.cumsum(own)])))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for first, last, _, _ in splits.blocks(lengths):
+        for first, last, _, _ in blocks(lengths):
             found: dict[str, list[np.ndarray]] = {"item_code": [], "timestamp": [], "domain_code": []}
             owners = []
             for rows, items, domains, own, starts in parts:

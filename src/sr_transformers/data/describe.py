@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sr_transformers.data import interactions, sources
+from sr_transformers.data.cuts import blocks, quantile
 from sr_transformers.data.engine import DuckDBEngine
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.interactions import Filters
@@ -20,7 +21,7 @@ from sr_transformers.data.manifest import MANIFEST
 from sr_transformers.data.moments import show_moment
 from sr_transformers.data.prepare import sorted_on_disk
 from sr_transformers.data.reopen import reopen
-from sr_transformers.data.splits import LEAKS, LEAVE_ONE_OUT, PAPER, TEMPORAL, blocks, quantile
+from sr_transformers.data.splits import LEAKS, LEAVE_ONE_OUT, PAPER, TEMPORAL
 from sr_transformers.data.writing import Rows, count_rows
 
 _SHARES = (0.01, 0.1, 0.5)

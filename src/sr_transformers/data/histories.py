@@ -1,8 +1,9 @@
 """A prepared log on disk, and how it is read: memory-mapped Arrow, so that memory does not grow with the log.
 
 A prepared folder holds
-    manifest.json     what was read, what was left out, the split and what it leaks, versions, the fingerprint of
-                      the items in the order of their tokens, size and digest of every other file
+    manifest.json     what was read, what was left out, the split and what it leaks, versions, the fingerprints of
+                      the items in the order of their tokens and of the interactions that were kept, the named protocol
+                      and what it asks of evaluation, size and digest of every other file
     histories.arrow   a row per user: user_id, item_ids (tokens, all interactions in time order), timestamps,
                       train_length (the first so many are training data), and domains where the log has them
                       (places in the manifest's list of names); in several shards
@@ -247,8 +248,28 @@ class PreparedData:
         return float(self.manifest["counts"]["repeat_share"]) > 0.01
 
     def filters_seen(self, choice: bool | None = None) -> bool:
-        """Whether rankings leave a user's own items out: as chosen, or, for None, unless this log has repeats."""
-        return not self.has_repeats if choice is None else choice
+        """Whether rankings leave a user's own items out: as the named protocol of the folder has it; without one as
+        chosen, or, for None, unless this log has repeats.
+
+        Raises:
+            ValueError: for a choice that contradicts the protocol, naming both.
+        """
+        fixed = self.evaluation.get("filter_seen")
+        if fixed is None:
+            return not self.has_repeats if choice is None else choice
+        if choice not in (None, fixed):
+            ways = {True: "leaves seen items out of the ranking", False: "keeps seen items in the ranking"}
+            raise ValueError(
+                f"{self.path} was prepared by protocol {self.manifest['protocol']}, which {ways[fixed]}, and "
+                f"filter_seen {choice} was asked for (--seen, the training's filter_seen, or what a model was trained "
+                "with). Leave that out, or prepare the log without --protocol."
+            )
+        return bool(fixed)
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What the named protocol of the folder asks of evaluation: `filter_seen`, `ks` and `target`; else nothing."""
+        return dict(self.manifest.get("evaluation", {}))
 
     @property
     def items_fingerprint(self) -> str:

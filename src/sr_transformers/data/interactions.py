@@ -31,9 +31,10 @@ class Filters:
         repeats: "keep" all rows; "distinct": rows that repeat user, item and time are kept once; "first" and "last": of
             each user and item only that row.
         min_interactions: keep users and items with at least so many rows, to a fixpoint (k-core).
+        min_item_interactions: another least number for items; None: the same.
 
     Raises:
-        ValueError: for a policy that is not known, a k below 1, or a rating that is no finite number.
+        ValueError: for a policy that is not known, a least number below 1, or a rating that is no finite number.
     """
 
     min_rating: float | None = None
@@ -41,14 +42,22 @@ class Filters:
     until: int | str | None = None
     repeats: str = KEEP
     min_interactions: int = 1
+    min_item_interactions: int | None = None
 
     def __post_init__(self):
         if self.repeats not in REPEATS:
             raise ValueError(f"repeats {self.repeats!r} is not known; choose from {', '.join(REPEATS)}.")
         if self.min_interactions < 1:
             raise ValueError(f"min_interactions {self.min_interactions} must be at least 1.")
+        if self.min_item_interactions is not None and self.min_item_interactions < 1:
+            raise ValueError(f"min_item_interactions {self.min_item_interactions} must be at least 1.")
         if self.min_rating is not None and not math.isfinite(self.min_rating):
             raise ValueError(f"min_rating {self.min_rating} must be a finite number.")
+
+    @property
+    def core(self) -> tuple[int, int]:
+        """Least rows of a user and of an item."""
+        return self.min_interactions, self.min_item_interactions or self.min_interactions
 
 
 @dataclass
@@ -151,11 +160,11 @@ def make_sound(
     if filters.repeats != KEEP:
         engine.define("log", _without_repeats(filters.repeats, DOMAIN in ids))
         num_rows = left_out_by("repeats", "log", num_rows, True)
-    elif filters.min_interactions > 1:
+    elif max(filters.core) > 1:
         engine.define("log", "SELECT * FROM encoded")
     else:
         engine.define_view("log", "SELECT * FROM encoded")  # read once only, by the sort
-    kept = _k_core(engine, filters.min_interactions) if filters.min_interactions > 1 else num_rows
+    kept = _k_core(engine, *filters.core) if max(filters.core) > 1 else num_rows
     counts["rows_left_out_by_min_interactions"] = num_rows - kept
     return Sound(found[USER], found[ITEM], found.get(DOMAIN), unit, millionths, kept, counts)
 
@@ -222,8 +231,9 @@ def _without_repeats(policy: str, has_domain: bool) -> str:
     )
 
 
-def _k_core(engine: Engine, k: int) -> int:
-    """Keeps users and items that have at least k rows each, repeated until nothing changes; returns the rows left.
+def _k_core(engine: Engine, of_users: int, of_items: int) -> int:
+    """Keeps users and items that have at least so many rows each, repeated until nothing changes; returns the rows
+    left.
 
     Raises:
         ValueError: if nothing is left.
@@ -232,12 +242,13 @@ def _k_core(engine: Engine, k: int) -> int:
     while True:
         enough = " AND ".join(
             f"{code} IN (SELECT {code} FROM log GROUP BY {code} HAVING count(*) >= {k})"
-            for code in ("user_code", "item_code")
+            for code, k in (("user_code", of_users), ("item_code", of_items))
         )
         engine.define("log", f"SELECT * FROM log WHERE {enough}")
         left = engine.rows("SELECT count(*) FROM log")[0][0]
         if left == 0:
-            raise ValueError(f"the {k}-core of this log is empty; use a smaller k.")
+            core = f"{of_users}-core" if of_users == of_items else f"core of {of_users} rows a user, {of_items} an item"
+            raise ValueError(f"the {core} of this log is empty; use a smaller k.")
         if left == rows:
             return left
         rows = left

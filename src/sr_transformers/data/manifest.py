@@ -21,7 +21,7 @@ import xxhash
 from sr_transformers.data.paths import check_name
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 _DIGEST, _FILES = "xxh128", "files"  # of the manifest itself; of the others
 _FIX = "Prepare the log again, or copy the folder again from where it is whole."
 

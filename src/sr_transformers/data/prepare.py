@@ -5,6 +5,7 @@ users and items, a few dozen bytes each, are held in memory.
 """
 
 import concurrent.futures
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from sr_transformers import __version__
-from sr_transformers.data import interactions, sources, splits
+from sr_transformers.data import interactions, protocols, sources, splits
 from sr_transformers.data.card import write_card
 from sr_transformers.data.engine import DuckDBEngine, Engine
 from sr_transformers.data.histories import PreparedData
@@ -33,8 +34,8 @@ def prepare(
     source: sources.Source,
     output: str | Path,
     columns: dict[str, str] | None = None,
-    split: str = splits.LEAVE_ONE_OUT,
-    min_interactions: int = 1,
+    split: str | None = None,
+    min_interactions: int | None = None,
     validation_from: int | str | None = None,
     test_from: int | str | None = None,
     min_trajectory_length: int | None = None,
@@ -43,12 +44,18 @@ def prepare(
     min_rating: float | None = None,
     since: int | str | None = None,
     until: int | str | None = None,
-    repeats: str = interactions.KEEP,
+    repeats: str | None = None,
     time_unit: str | None = None,
     names: Sequence[str] | None = None,
     separator: str | None = None,
     shards: int = 1,
     engine: str = "duckdb",
+    protocol: str | None = None,
+    min_item_interactions: int | None = None,
+    validation_share: float | None = None,
+    test_share: float | None = None,
+    validation_days: int | None = None,
+    test_days: int | None = None,
 ) -> PreparedData:
     """Turns a log into histories, targets and a vocabulary.
 
@@ -56,14 +63,18 @@ def prepare(
         source: what `sources.find_log` takes: files, a folder or glob of them, a Hub data set, a frame, a name.
         output: folder to make; it must not exist or be empty.
         columns: the source's column names by ours: user_id, item_id, timestamp, domain, rating.
-        split: "leave_one_out", "temporal", "paper" or "last_basket".
-        min_interactions, min_rating, since, until, repeats: what to leave out, see `interactions.Filters`.
-        validation_from, test_from: moments of the temporal split: numbers in the log's own unit of time, or ISO 8601.
+        split: "leave_one_out" (the default), "temporal", "paper" or "last_basket".
+        min_interactions, min_item_interactions, min_rating, since, until, repeats: what to leave out, see
+            `interactions.Filters`; by default nothing.
+        validation_from, test_from, validation_share, test_share, validation_days, test_days: where the two periods of
+            the temporal split begin, see `cuts.moments`.
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
-        time_unit: "s", "ms" or "us", of times that are numbers; only moments in ISO 8601 need it.
+        time_unit: "s", "ms" or "us", of times that are numbers; only moments in ISO 8601 and days need it.
         names, separator: of CSV files, see `sources.find_log`.
         shards: number of files that share the histories (see `streaming.py`), at most the number of users.
         engine: "duckdb" or "spark"; both give the same.
+        protocol: "s3rec", "esasrec" or "lsrm": a paper's filters and split, and what evaluation must do, which the
+            folder keeps (see `protocols`); options given beside it must be those of the protocol.
 
     Returns:
         The folder, opened.
@@ -71,14 +82,18 @@ def prepare(
     Raises:
         FileExistsError: if `output` has something in it.
         FileNotFoundError: if there is no such source.
-        ValueError: for a log that is not sound, an unknown split, engine or policy, options of another split, a
-            split that leaves no test target, or more shards than users.
+        ValueError: for a log that is not sound, an unknown split, engine, protocol or policy, options of another split
+            or that contradict the protocol, a split that leaves no test target, or more shards than users.
         OSError: if the disk is full.
     """
+    given = {name: value for name, value in locals().items() if name in protocols.DEFAULTS}
     output = Path(output)
     check_output(output)
-    cut = splits.Options(split, validation_from, test_from, min_trajectory_length, unseen_share, split_seed)
-    filters = Filters(min_rating, since, until, repeats, min_interactions)
+    chosen, of_protocol = protocols.resolve(protocol, given)
+    chosen["seed"] = chosen.pop("split_seed")
+    cut = splits.Options(**{one.name: chosen.pop(one.name) for one in dataclasses.fields(splits.Options)})
+    filters = Filters(**chosen)
+    chosen["min_item_interactions"] = filters.core[1]
     if time_unit not in (None, "s", "ms", "us"):
         raise ValueError(f"time_unit {time_unit!r} is not known; choose s, ms or us.")
     if engine not in ENGINES:
@@ -89,8 +104,9 @@ def prepare(
     columns = {**dict(log.columns), **(columns or {})}
     manifest: dict[str, Any] = {
         "columns": columns,
-        "min_interactions": min_interactions,
-        "filters": {"min_rating": min_rating, "since": since, "until": until, "repeats": repeats},
+        "min_interactions": chosen.pop("min_interactions"),
+        "filters": chosen,
+        **of_protocol,
     }
     with staged(output) as staging, concurrent.futures.ThreadPoolExecutor(1) as background:
         description = background.submit(sources.describe, log)

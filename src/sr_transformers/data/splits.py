@@ -5,15 +5,14 @@ A split is, for every user, how many of the first interactions may be trained on
 """
 
 import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from sr_transformers.data.moments import parse_moment
+from sr_transformers.data.cuts import MEASURES, blocks, count_before, moments
 
 LEAVE_ONE_OUT = "leave_one_out"
 TEMPORAL = "temporal"
@@ -30,8 +29,9 @@ LEAKS = {
         "than test targets of others; popularity and trends leak from the future."
     ),
     TEMPORAL: (
-        "global time split: nothing after the first validation moment is trained on; validation targets between the "
-        "two moments are part of the test histories, as they would be in service."
+        "global time split: nothing after the first validation moment is trained on, counted or in the vocabulary; "
+        "validation targets between the two moments are part of the test histories, as they would be in service. What "
+        "filters left out before the split (a k-core counts rows of all times) was chosen with the future in view."
     ),
     PAPER: (
         "the paper's split: a share of the users never enters training, vocabulary or counts (the cold-start pool), "
@@ -67,7 +67,8 @@ class Options:
 
     Attributes:
         split: one of `SPLITS`.
-        validation_from, test_from: see `temporal`; numbers in the log's own unit of time, or ISO 8601.
+        validation_from, test_from, validation_share, test_share, validation_days, test_days: where the two periods of
+            `temporal` begin, each given one way at most, see `cuts.moments`.
         min_trajectory_length, unseen_share, seed: see `paper`; 15, 0.2 and 0 by default.
 
     Raises:
@@ -77,6 +78,10 @@ class Options:
     split: str = LEAVE_ONE_OUT
     validation_from: int | str | None = None
     test_from: int | str | None = None
+    validation_share: float | None = None
+    test_share: float | None = None
+    validation_days: int | None = None
+    test_days: int | None = None
     min_trajectory_length: int | None = None
     unseen_share: float | None = None
     seed: int | None = None
@@ -84,8 +89,13 @@ class Options:
     def __post_init__(self):
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is not known; choose from {', '.join(SPLITS)}.")
-        if self.split != TEMPORAL and (self.validation_from, self.test_from) != (None, None):
-            raise ValueError("validation_from and test_from belong to split='temporal'.")
+        given = [name for name in MEASURES if getattr(self, name) is not None]
+        if self.split != TEMPORAL and given:
+            raise ValueError(f"not for split {self.split!r}, but for 'temporal': {', '.join(given)}.")
+        for period in ("validation", "test"):
+            ways = [name for name in given if name.startswith(period)]
+            if len(ways) > 1:
+                raise ValueError(f"{' and '.join(ways)} both say where {period} begins; give one of them.")
         of_paper = {self.min_trajectory_length, self.unseen_share, self.seed}
         if self.split != PAPER and of_paper != {None}:
             raise ValueError("min_trajectory_length, unseen_share and split_seed belong to split='paper'.")
@@ -93,7 +103,7 @@ class Options:
     def parameters(self) -> dict[str, Any]:
         """What the split is told, the paper's defaults filled in."""
         if self.split == TEMPORAL:
-            given = {"validation_from": self.validation_from, "test_from": self.test_from}
+            given = {name: getattr(self, name) for name in MEASURES}
             return {name: value for name, value in given.items() if value is not None}
         if self.split == PAPER:
             given = {name: getattr(self, name) for name in PAPER_DEFAULTS}
@@ -124,8 +134,7 @@ class Options:
         """
         parameters = self.parameters()
         if self.split == TEMPORAL:
-            moments = {name: parse_moment(value, name, unit, millionths) for name, value in parameters.items()}
-            return temporal(lengths, timestamps, **moments)
+            return temporal(lengths, timestamps, *moments(timestamps, parameters, unit, millionths))
         if self.split == PAPER:
             return paper(lengths, user_ids.to_pylist(), **parameters)
         if self.split == LAST_BASKET:
@@ -192,31 +201,25 @@ def last_basket(lengths: np.ndarray, timestamps: np.ndarray) -> Split:
     )
 
 
-def temporal(
-    lengths: np.ndarray, timestamps: np.ndarray, validation_from: int | None = None, test_from: int | None = None
-) -> Split:
+def temporal(lengths: np.ndarray, timestamps: np.ndarray, validation_from: int, test_from: int) -> Split:
     """Everything from a moment on is test, whoever the user; the stretch before it is validation.
 
     The target of a user is the first interaction in the period that has at least one interaction before it; one target
-    per user and period.
+    per user and period ("first" among the ways to choose targets in "Time to Split", RecSys 2025, arXiv 2507.16289).
+    All that a user does in a period is the other usual question, asked by `evaluation.periods`.
 
     Args:
         lengths: `(U,)` int.
         timestamps: `(sum of lengths,)` int64, by user and time.
-        validation_from, test_from: first moments of the two periods; None: the moments at which 90 % and 95 % of the
-            interactions have passed.
+        validation_from, test_from: first moments of the two periods, see `cuts.moments`.
 
     Raises:
         ValueError: if validation does not begin before test, or no training interaction lies before it.
     """
-    if test_from is None:
-        test_from = quantile(timestamps, 0.95)
-    if validation_from is None:
-        validation_from = quantile(timestamps, 0.90)
     if validation_from >= test_from:
         raise ValueError(f"validation begins at {validation_from}, not before test at {test_from}; give both moments.")
-    before_validation = _count_before(lengths, timestamps, validation_from)
-    before_test = _count_before(lengths, timestamps, test_from)
+    before_validation = count_before(lengths, timestamps, validation_from)
+    before_test = count_before(lengths, timestamps, test_from)
     if before_validation.sum() == 0:
         raise ValueError(f"no interaction lies before {validation_from}, the first moment of validation.")
 
@@ -298,57 +301,6 @@ def paper(
             "users_too_short_to_hold_out": int((short & ~unseen).sum()),
         },
     )
-
-
-def blocks(lengths: np.ndarray, rows: int = 1 << 22) -> Iterator[tuple[int, int, int, int]]:
-    """Cuts histories that lie one after the other into blocks of whole users.
-
-    Args:
-        lengths: `(U,)` int.
-        rows: of a block, more only if a single user has more.
-
-    Yields:
-        (first user, user after the last, first row, row after the last).
-    """
-    ends = np.cumsum(lengths, dtype=np.int64)
-    user = 0
-    while user < len(lengths):
-        first = int(ends[user] - lengths[user])
-        last = max(int(np.searchsorted(ends, first + rows, side="right")), user + 1)
-        yield user, last, first, int(ends[last - 1])
-        user = last
-
-
-def quantile(values: np.ndarray, q: float) -> int:
-    """`np.quantile(values, q, method="higher")` of int64 that need not fit the memory: no copy, no sort.
-
-    >>> quantile(np.array([5, 1, 9, 7]), 0.5)
-    7
-    """
-    rank = math.ceil((len(values) - 1) * q)
-    parts = [slice(start, start + (1 << 22)) for start in range(0, len(values), 1 << 22)]
-    low, high = min(int(values[part].min()) for part in parts), max(int(values[part].max()) for part in parts)
-    while low < high:  # narrowed to one of up to 65,536 intervals at a time
-        width = (high - low) // (1 << 16) + 1
-        counts = np.zeros(1 << 16, np.int64)
-        for part in parts:
-            inside = values[part][(values[part] >= low) & (values[part] <= high)]
-            distance = inside.astype(np.int64).view(np.uint64) - np.uint64(low % 2**64)
-            counts += np.bincount((distance // np.uint64(width)).astype(np.int64), minlength=1 << 16)
-        passed = np.cumsum(counts)
-        interval = int(np.searchsorted(passed, rank, side="right"))
-        rank -= int(passed[interval] - counts[interval])
-        low, high = low + interval * width, min(low + (interval + 1) * width - 1, high)
-    return low
-
-
-def _count_before(lengths: np.ndarray, timestamps: np.ndarray, moment: int) -> np.ndarray:
-    """`(U,)` int64: interactions of every user before a moment."""
-    counts = np.zeros(len(lengths), np.int64)
-    for first, last, start, stop in blocks(lengths):
-        user = np.repeat(np.arange(last - first), lengths[first:last])
-        counts[first:last] = np.bincount(user, timestamps[start:stop] < moment, last - first)
-    return counts
 
 
 def _draw(user: str | int, seed: int) -> float:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.data.cuts import blocks
 from sr_transformers.data.histories import shard_name
-from sr_transformers.data.splits import Split, blocks
+from sr_transformers.data.splits import Split
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, build_tokenizer
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
+_HASHED = 1 << 22  # rows at a time
 _TYPES = {"item_code": np.int32, TIMESTAMP: np.int64, "domain_code": np.int16}
 
 
@@ -159,7 +162,8 @@ def write_histories(
         shards: number of files that share the histories.
 
     Returns:
-        What the manifest is to say: `counts`, `items_fingerprint` and, of several shards, `shards` and `shard_bounds`.
+        What the manifest is to say: `counts`, `items_fingerprint`, `interactions_fingerprint` and, of several shards,
+        `shards` and `shard_bounds`.
     """
     found: dict[str, Any] = {}
     starts = np.cumsum(rows.lengths) - rows.lengths
@@ -184,7 +188,28 @@ def write_histories(
     pq.write_table(items, folder / "items.parquet", compression="zstd")
     ids = items[ITEM].to_pylist()
     build_tokenizer(ids, vocabulary.counts).save_pretrained(folder / "tokenizer")
-    return {**found, "items_fingerprint": items_fingerprint(ids), "counts": {**counts, **split.notes}}
+    found |= {
+        "items_fingerprint": items_fingerprint(ids),
+        "interactions_fingerprint": interactions_fingerprint(rows, vocabulary.tokens),
+    }
+    return {**found, "counts": {**counts, **split.notes}}
+
+
+def interactions_fingerprint(rows: Rows, tokens: np.ndarray) -> str:
+    """What was kept of a log and in which order: XXH3 (128 bits) of the lengths, tokens and times of all histories.
+
+    With the fingerprint of the items it says which log this is, whatever the file was called, and how ties were
+    ordered.
+
+    Args:
+        tokens: `(codes,)` int32, token of every code.
+    """
+    parts = [xxhash.xxh3_128(np.ascontiguousarray(rows.lengths, np.int64).data), xxhash.xxh3_128(), xxhash.xxh3_128()]
+    for start in range(0, len(rows.items), _HASHED):
+        block = slice(start, start + _HASHED)
+        parts[1].update(np.ascontiguousarray(tokens[rows.items[block]], np.int32).data)
+        parts[2].update(np.ascontiguousarray(rows.timestamps[block], np.int64).data)
+    return xxhash.xxh3_128(b"".join(part.digest() for part in parts)).hexdigest()
 
 
 def _write_histories(

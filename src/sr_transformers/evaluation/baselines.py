@@ -13,6 +13,8 @@ import scipy.sparse
 import torch
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.moments import UNITS
+from sr_transformers.data.splits import TEMPORAL
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.experts import HALF_LIVES, OwnItems
 from sr_transformers.evaluation.log_counts import RecentCounts, popularity, transition_counts
@@ -102,7 +104,8 @@ class RecentPopularity:
     """Scores items by their training count in a window before the user's last interaction, then by their count in all.
 
     The window holds a share of the log's training interactions; it is tuned on validation targets
-    (`validation_choices.best_window`).
+    (`validation_choices.best_window`). After a global time split it is the end of the training data, for everybody:
+    what was popular in the last days before the cut; `fitted` then says how many days, if the unit of time is known.
     """
 
     name = "recent popularity"
@@ -113,7 +116,7 @@ class RecentPopularity:
         self.popularity, self.items_fingerprint = Popularity(data), data.items_fingerprint
         self._recent, self._vocab_size = RecentCounts(data), data.vocab_size
         self.window = best_window(self._recent, popularity(data), validation_targets(data))
-        self.fitted = {"window": self.window / max(self._recent.stretches, 1)}
+        self.fitted = {"window": self.window / max(self._recent.stretches, 1), **_days(data, self._recent, self.window)}
 
     def score(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray]) -> torch.Tensor:
         scores = self.popularity.score(histories) / 2  # below one occurrence
@@ -152,6 +155,17 @@ class DecayedFrequency:
             values = values + self._popularity[tokens] / 2
         scores[rows, tokens] = values
         return torch.from_numpy(scores)
+
+
+def _days(data: PreparedData, recent: RecentCounts, window: int) -> dict[str, float]:
+    """How long the window before the cut of a global time split is; nothing of other splits, or without a unit."""
+    unit, counts = data.manifest["times"]["unit"], data.manifest["counts"]
+    if data.manifest["split"] != TEMPORAL or unit not in UNITS:
+        return {}
+    began = recent.began(window)
+    return {
+        "days": (counts["validation_from"] - (counts["first"] if began is None else began)) / (86_400 * UNITS[unit])
+    }
 
 
 def baselines(data: PreparedData, filter_seen: bool | None = None) -> list[Scorer]:

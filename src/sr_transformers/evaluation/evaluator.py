@@ -1,7 +1,7 @@
 """Evaluates scorers on a prepared log by full ranking, in batches: memory does not grow with the number of users."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,11 @@ from tqdm.auto import tqdm
 
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.past_inputs import Past
+from sr_transformers.data.protocols import ITEM
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import DEFAULT_KS, MISSED, RankingTotals
+from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
 from sr_transformers.evaluation.ranking import (
     Ranking,
     log_partition,
@@ -21,6 +23,7 @@ from sr_transformers.evaluation.ranking import (
     refuse_diverged,
     rows_of_scores,
 )
+from sr_transformers.fingerprints import refuse_mixed
 
 _BLOCK = 1 << 16  # targets looked at a time
 
@@ -81,26 +84,6 @@ def check_scorer(scorer: Scorer, data: PreparedData) -> None:
             "scores would be read as those of other items. Use the log it was made of; `evaluation.translation` opens "
             "a checkpoint so that it is read by raw id."
         )
-
-
-def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: PreparedData) -> bool:
-    """Whether rankings leave a user's own items out.
-
-    Args:
-        choice: what the caller wants; it wins.
-        recorded: how the models to be ranked were validated and tested (`filter_seen` of their configurations); None
-            for those of which nobody knows. Without any the log decides (`PreparedData.filters_seen`).
-
-    Raises:
-        ValueError: without a choice, if the models differ.
-    """
-    said = {one for one in recorded if one is not None}
-    if choice is None and len(said) > 1:
-        raise ValueError(
-            "of these models some were trained and tested with seen items removed from the ranking and some with them "
-            "kept; say which it is to be (--seen remove or --seen keep; filter_seen in Python)."
-        )
-    return data.filters_seen(choice if choice is not None or not said else said.pop())
 
 
 def _add_batch(
@@ -223,47 +206,9 @@ def report(
     }
 
 
-def protocol_of(data: PreparedData, split: str, filter_seen: bool, **more: str) -> dict[str, Any]:
-    """All that is needed to repeat or compare an evaluation; `more` says what the targets are, if not items."""
-    return {
-        "data": data.manifest["source"]["name"],
-        "split": data.manifest["split"],
-        "min_interactions": data.manifest["min_interactions"],
-        "part": split,
-        **more,
-        "ranking": "full",
-        "num_items_ranked": data.vocab_size - NUM_SPECIAL,
-        "filter_seen": filter_seen,
-        "ties": "against the model",
-        "targets_outside_vocabulary": "counted as missed",
-    }
-
-
 def facts_of(scorer: Scorer) -> dict[str, Any]:
     """What a scorer says of itself for its reports: how it was translated, what was fitted."""
     return {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
-
-
-def protocol_line(report: dict[str, Any]) -> str:
-    """The protocol of a report in one sentence."""
-    protocol = report["protocol"]
-    seen = "seen items removed" if protocol["filter_seen"] else "seen items kept"
-    core = f"{protocol['min_interactions']}-core, " if protocol["min_interactions"] > 1 else ""
-    ranking = (
-        f"{protocol['data']}, {core}{protocol['split']}, {protocol['part']}: full ranking over "
-        f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, "
-    )
-    if protocol.get("target") == "basket":
-        items = report["num_items"]
-        return (
-            f"{ranking}the next baskets of {report['num_targets']:,} users, nothing of them shown: {items['all']:,} "
-            f"items, {items['repeated']:,} of them repeated and {items['new']:,} new to the user "
-            f"({report['num_items_outside_vocabulary']:,} outside the vocabulary, counted as missed)"
-        )
-    return (
-        f"{ranking}{report['num_targets']:,} targets ({report['num_targets_outside_vocabulary']:,} outside the "
-        "vocabulary, counted as missed)"
-    )
 
 
 def table(
@@ -272,10 +217,9 @@ def table(
     """Reports of one protocol as a Markdown table under a line that states the protocol.
 
     Raises:
-        ValueError: if the reports do not share one protocol: their numbers must not stand in one table.
+        ValueError: if the reports do not share one protocol, naming what differs.
     """
-    if any(other["protocol"] != reports[0]["protocol"] for other in reports):
-        raise ValueError("these reports have different protocols; make a table of each.")
+    refuse_mixed((one["model"], one["protocol"]) for one in reports)
     of_the_log = next((one for one in reports if "translated" not in one), reports[0])
     lines = [protocol_line(of_the_log), "", "| model | " + " | ".join(metrics) + " |"]
     lines.append("|---|" + "---|" * len(metrics))
@@ -303,8 +247,8 @@ def _translation(report: dict[str, Any]) -> str:
         f"\n{report['model']} was trained on other items and is read by raw id: it knows {known['items_known']:,} of "
         f"the {known['items']:,} items; "
     )
-    if report["protocol"].get("target") == "basket":
-        return text + "the others of a basket are missed."
+    if report["protocol"]["target"] != ITEM:
+        return text + "the others among the targets are missed."
     return (
         f"{text}{report['num_targets_outside_vocabulary']:,} of {report['num_targets']:,} targets are outside its "
         "vocabulary or the log's: missed, and without loss."

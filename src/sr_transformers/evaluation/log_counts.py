@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse
 
 from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.splits import TEMPORAL
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 
 _BLOCK = 1 << 22  # interactions counted at a time
@@ -54,7 +55,9 @@ def transition_counts(data: PreparedData, lags: int) -> list[scipy.sparse.csr_ar
 class RecentCounts:
     """Counts of items over stretches of time that hold equally many training interactions.
 
-    A moment knows the stretches that had ended by then; a window is the last so many of these.
+    A moment knows the stretches that had ended by then; a window is the last so many of these. After a global time
+    split everybody knows all of them: whoever is ranked there is ranked after the last training interaction, however
+    long ago the user was last seen.
 
     Attributes:
         stretches: how many there are, at most 256, fewer for a large vocabulary.
@@ -69,6 +72,7 @@ class RecentCounts:
         moments = np.sort(np.concatenate(some))
         ends = moments[(np.arange(1, wanted + 1) * len(moments) // wanted) - 1] if len(moments) else moments
         self._ends = np.unique(ends)
+        self._all_known = data.manifest["split"] == TEMPORAL
         self.stretches = len(self._ends)
         size, shape = data.vocab_size, (self.stretches + 1, data.vocab_size)
         table = np.zeros(shape, np.int32)
@@ -82,8 +86,14 @@ class RecentCounts:
         self._totals = self._before.sum(1, dtype=np.int64)
 
     def ended(self, moments: np.ndarray) -> np.ndarray:
-        """`(B,)` int64: how many stretches had ended at each moment."""
+        """`(B,)` int64: how many stretches had ended when the users with these last moments are ranked."""
+        if self._all_known:
+            return np.full(len(moments), self.stretches)
         return np.searchsorted(self._ends, moments, side="right")
+
+    def began(self, window: int) -> int | None:
+        """After which moment the last `window` of all stretches begin; None: with the first interaction."""
+        return int(self._ends[-window - 1]) if window < self.stretches else None
 
     def table(self, ended: np.ndarray, window: int) -> np.ndarray:
         """`(B, V)` int32: counts within the last `window` of the stretches that had ended."""

@@ -13,12 +13,12 @@ import numpy as np
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
-from sr_transformers.evaluation.evaluator import protocol_line, protocol_of, seen_choice
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
+from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
+from sr_transformers.fingerprints import differing
 from sr_transformers.records import RUN_FILE, RunRecord
 
 SAMPLES = 2000
-_OF_RUN = ("data", "split", "min_interactions", "filter_seen")  # parts of a protocol that are a run's own
 _MOST = 1 << 25  # weights of resampled users held at a time
 
 
@@ -37,15 +37,11 @@ def check_run(folder: str | Path, data: PreparedData, filter_seen: bool) -> None
     if not (Path(folder) / RUN_FILE).is_file():
         return
     reports = RunRecord.load(folder).reports
-    here = protocol_of(data, "test", filter_seen)
-    protocol = reports[0]["protocol"] if reports else {}
-    other = [
-        f"{name} {protocol[name]!r} there, {here[name]!r} here" for name in here if protocol.get(name) != here[name]
-    ]
-    if protocol and other:
+    other = differing(reports[0]["protocol"], protocol_of(data, "test", filter_seen)) if reports else []
+    if other:
         raise ValueError(
-            f"{folder} was tested by another protocol than this comparison: {'; '.join(other)}. Compare runs on the "
-            "prepared log that they were trained on (--data), with seen items as they had them (--seen)."
+            f"{folder} was tested by another protocol than this comparison; there and here {'; '.join(other)}. Compare "
+            "runs on the prepared log that they were trained on (--data), with seen items as they had them (--seen)."
         )
 
 

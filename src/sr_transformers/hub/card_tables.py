@@ -5,7 +5,9 @@ from typing import Any
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baskets import PARTS
-from sr_transformers.evaluation.evaluator import against_mix, protocol_line
+from sr_transformers.evaluation.evaluator import against_mix
+from sr_transformers.evaluation.protocol import protocol_line
+from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.records import RunRecord
 
 Rows = list[tuple[str, str]]
@@ -179,7 +181,12 @@ def provenance_rows(record: RunRecord) -> Rows:
 
 
 def results_table(reports: Sequence[dict[str, Any]]) -> str:
-    """Reports of one protocol as Markdown, a column per scorer, under a line that states the protocol."""
+    """Reports of one protocol as Markdown, a column per scorer, under a line that states the protocol.
+
+    Raises:
+        ValueError: if they are of several protocols, naming what differs.
+    """
+    refuse_mixed((one["model"], one["protocol"]) for one in reports)
     metrics = [name for name in SHOWN if name in reports[0]["metrics"]]
     rows = [
         [display(name), *(f"{one['metrics'][name]:.4f}" if name in one["metrics"] else "–" for one in reports)]

@@ -3,7 +3,7 @@
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-from sr_transformers.evaluation.evaluator import protocol_line
+from sr_transformers.evaluation.protocol import protocol_line
 from sr_transformers.hub.card_tables import HEADLINES, identifier
 from sr_transformers.records import RunRecord
 

@@ -5,7 +5,6 @@ same card, byte for byte. Texts of records stand in it as they are: HTML or Mark
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from sr_transformers.evaluation.tasks import report as task_report
+from sr_transformers.fingerprints import FINGERPRINT
 from sr_transformers.hub import card_tables as tables
 from sr_transformers.hub.curve import CURVE
 from sr_transformers.public import plain
@@ -213,7 +213,7 @@ def _base_model(record: RunRecord, options: CardOptions) -> str | None:
 def _by_protocol(reports: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
     for report in reports:
-        groups.setdefault(json.dumps(report["protocol"], sort_keys=True), []).append(report)
+        groups.setdefault(report["protocol"][FINGERPRINT], []).append(report)
     return list(groups.values())
 
 

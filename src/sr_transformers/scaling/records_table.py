@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.laws import UNIQUE, D, Law, N
 from sr_transformers.scaling.points import LOSS, METRIC, Points, points_from
@@ -103,11 +104,7 @@ def points_of(
         list(rows) if rows is not None else [f"record {index + 1} ({one.name})" for index, one in enumerate(records)]
     )
     reports = [_report(record, metric, name) for record, name in zip(records, names, strict=True)]
-    for report, name in zip(reports, names, strict=True):
-        if report["protocol"] != reports[0]["protocol"]:
-            raise ValueError(
-                f"{name} was evaluated by another protocol or on another log than {names[0]}: fit each by itself."
-            )
+    refuse_mixed((name, report["protocol"]) for report, name in zip(reports, names, strict=True))
     unique = np.array([one.num_train_interactions for one in records], dtype=np.float64)
     columns = {
         N: np.array([one.num_non_embedding_parameters for one in records], dtype=np.float64),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sr_transformers.evaluation.tasks.findings import judge
+from sr_transformers.fingerprints import FINGERPRINT
 
 TITLES = {
     "overall": "All targets",
@@ -24,7 +25,7 @@ def markdown(report: dict[str, Any], metric: str | None = None) -> str:
     Args:
         metric: of the tables; None: the first headline metric of each task.
     """
-    parts = [protocol_line(report)]
+    parts = [f"{protocol_line(report)} Protocol fingerprint {report['protocol'][FINGERPRINT]}."]
     for name, task in report["tasks"].items():
         parts.append(f"### {TITLES[name]}")
         parts.append(f"Not run: {task['not_run']}" if "not_run" in task else _task(report, task, metric))

@@ -10,10 +10,10 @@ from tqdm.auto import tqdm
 
 from sr_transformers import __version__
 from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Markov, Popularity, Scorer, UserFrequency
-from sr_transformers.evaluation.evaluator import check_scorer, seen_choice
+from sr_transformers.evaluation.evaluator import check_scorer
 from sr_transformers.evaluation.mix import Mix
+from sr_transformers.evaluation.protocol import protocol_of, seen_choice
 from sr_transformers.evaluation.tasks import (
     cold_items,
     cold_start,
@@ -151,19 +151,13 @@ def run_tasks(
 
 
 def _protocol(data: PreparedData, options: TaskOptions) -> dict[str, Any]:
-    """All that is needed to repeat the numbers or to compare others with them."""
+    """All that is needed to repeat the numbers or to compare others with them; the fingerprint is that of an evaluation
+    of the test targets, the options of the tasks stand beside it."""
     settings: Mapping[str, Any] = dataclasses.asdict(options)
     return {
-        "data": data.manifest["source"],
-        "split": data.manifest["split"],
-        "split_parameters": data.manifest.get("split_parameters", {}),
-        "min_interactions": data.manifest["min_interactions"],
-        "ranking": "full",
-        "num_items_ranked": data.vocab_size - NUM_SPECIAL,
-        "ties": "against the model",
-        "targets_outside_vocabulary": "counted as missed",
         **settings,
-        "filter_seen": data.filters_seen(options.filter_seen),
+        **protocol_of(data, "test", data.filters_seen(options.filter_seen)),
+        "data": data.manifest["source"],
         "intervals": "percentile bootstrap over users, and over checkpoints where a model has several",
         "command": command_line(),
         "version": __version__,
