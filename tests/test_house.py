@@ -18,6 +18,7 @@ ORDER = [
     {"recommender", "planning"},
     {"session", "recommendation_lists"},
     {"study", "finetuning"},
+    {"tuning"},
     {"export", "demo"},
     {"cli"},
 ]

@@ -53,11 +53,13 @@ class Recipe:
     Attributes:
         name: the file's stem.
         model, training: values by key; keys left out have the defaults of the classes.
+        chosen: why a rule took this recipe, in one sentence; None: somebody named it. Part of the record.
     """
 
     name: str = "recipe"
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    chosen: str | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> "Recipe":
