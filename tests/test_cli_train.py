@@ -108,7 +108,7 @@ def test_a_run_does_not_go_on_from_a_checkpoint_that_was_changed(
 
 @pytest.mark.parametrize("words", [["auto"], []], ids=["auto", "none"])
 def test_without_a_recipe_the_log_decides_and_the_record_says_why(words, prepared, tmp_path, capsys):
-    more = "--max_steps 1 --num_train_epochs 1 --hidden_size 16 --disable_tqdm true".split()
+    more = ["--max_steps", "1", "--hidden_size=16", "--disable_tqdm", "true"]
     assert main(["train", *words, *more, "--data", str(prepared.path), "--output", str(tmp_path / "run")]) == 0
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     because = capsys.readouterr().out.splitlines()[0]

@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 # A room imports rooms to its left only; rooms in one set do not import each other.
 ORDER = [
     {"public"},
-    {"columns", "locking", "messages", "recipe_files", "records", "_registration"},
+    {"columns", "figures", "locking", "messages", "recipe_files", "records", "_registration"},
     {"scaling", "lsrm"},
     {"data"},
     {"evaluation"},

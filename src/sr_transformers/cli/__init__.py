@@ -24,11 +24,12 @@ from sr_transformers.cli import (
     scaling,
     tasks,
     train,
+    tune,
 )
 
 # In the order of --help.
 COMMANDS = (
-    *(prepare, data, plan, recipes, train, evaluate, compare, tasks, scaling, finetune, recommend, export, demo),
+    *(prepare, data, plan, recipes, train, tune, evaluate, compare, tasks, scaling, finetune, recommend, export, demo),
     publish,
 )
 

@@ -53,7 +53,7 @@ class Workers:
                 yield run, train_run(run, self.study, self.data, folder, self.keep_weights), time.perf_counter() - start
             return
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.jobs, spawn, _begin_worker, (threads_of(self.jobs),)) as pool:
+        with ProcessPoolExecutor(self.jobs, spawn, begin_worker, (threads_of(self.jobs),)) as pool:
             waiting: dict[Future[RunRecord], tuple[PlannedRun, float]] = {}
             source = iter(runs)
             try:
@@ -115,7 +115,8 @@ def _train_here(run: PlannedRun, study: Study, data: Path, folder: Path, keep_we
     return train_run(run, study, PreparedData(data), folder, keep_weights)
 
 
-def _begin_worker(threads: int) -> None:
+def begin_worker(threads: int) -> None:
+    """Makes a fresh process a worker of so many threads, which draws no bars."""
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # said already, or too late: only the speed depends on it
         torch.set_num_interop_threads(1)

@@ -101,7 +101,7 @@ class Recipe:
                 _check(key, value, section, where)
                 getattr(self, section)[key] = value
                 return
-        raise ValueError(f"{where}: {_unknown(key, [*_fields('model'), *_fields('training')])}")
+        raise ValueError(f"{where}: {_unknown(key, recipe_keys())}")
 
     def config(self, vocab_size: int) -> LSRMConfig:
         """The model's configuration for a vocabulary.
@@ -117,6 +117,11 @@ class Recipe:
     def arguments(self, output_dir: str | Path, **more: Any) -> LSRMTrainingArguments:
         """The training arguments, writing to a folder."""
         return LSRMTrainingArguments(output_dir=str(output_dir), **{**self.training, **more})
+
+
+def recipe_keys() -> list[str]:
+    """All keys that a recipe may have, of the model first."""
+    return [name for section in SECTIONS for name in _fields(section)]
 
 
 def parse_value(text: str, where: str) -> Any:
