@@ -133,6 +133,7 @@ def test_what_would_take_too_long_is_not_begun(terms, monkeypatch):
     slow = dataclasses.replace(terms(seconds=60), probe=Probe(10.0, 10, 1.0, 0.1, 0.5, 1e4, 2.0))
     study = storage.open_search(slow.folder, 0)
     monkeypatch.setattr(trials, "_DRAWS", 3)
+    monkeypatch.setattr(trials, "_slowness", lambda study: 1.0)  # the probe is right
     work(slow, 0, nothing)
     ends = [one.user_attrs["ended"] for one in storage.ended(study)]
     assert ends == [storage.FULL, *[storage.TOO_LONG] * 3]  # the first one is always tried
