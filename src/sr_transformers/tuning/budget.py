@@ -29,7 +29,8 @@ FEWEST_TARGETS = 100
 FULL_TRIALS = 3
 _PART_TRIALS = 6  # worth of trainings on a part of the users that a budget should buy beside the one in full
 _LEAST_FRACTION = 0.05
-_STEPS = 8
+_STEPS, _SECONDS = 8, 3.0  # a probe takes at least so many steps, and more of them until so much time is over
+_MOST_STEPS = 500
 SPARE = 1.15  # machines are not always as fast as in a probe
 _SCORERS = 8  # the model and the baselines, of which `mix` is fitted too
 
@@ -120,7 +121,7 @@ def probe(recipe: Recipe, data: PreparedData, targets: int, folder: Path) -> Pro
         folder: for the short run; removed afterwards.
     """
     few = {
-        "max_steps": _STEPS, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False,
+        "max_steps": _MOST_STEPS, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False,
         "disable_tqdm": True,
     }  # fmt: skip
     short = Recipe(recipe.name, recipe.model, {**recipe.training, **few})
@@ -191,7 +192,7 @@ def as_dict(one: Probe | Plan) -> dict[str, Any]:
 
 
 class _StepClock(TrainerCallback):
-    """When training began and each step ended."""
+    """When training began and each step ended; ends it when enough has been seen."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -201,3 +202,5 @@ class _StepClock(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.at.append(time.perf_counter())
+        if len(self.at) > _STEPS and self.at[-1] - self.at[0] > _SECONDS:
+            control.should_training_stop = True

@@ -85,10 +85,10 @@ def tune(
         raise ValueError("a search starts its own processes (--jobs): start it without a launcher.")
     if jobs < 1 or not budget > 0:
         raise ValueError(f"jobs is {jobs} and the budget {budget:g} seconds; both must be above 0.")
+    given = check_fixed(fixed or {})
     output, since = Path(output).resolve(), time.time()
     with only_one(output):
         data = _open(source, output, split)
-        given = check_fixed(fixed or {})
         _check_settings(output, {"data": data.digest, "seed": seed, "fixed": given})
         progress = Progress(output, since)
         known = read_json(output / TUNE) if (output / TUNE).exists() else None
