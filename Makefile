@@ -1,13 +1,15 @@
 # make demo    the main job end to end on real data, a few minutes
-# make test    the whole test suite
+# make test    the whole test suite, on all cores; at its end the ten slowest tests
+# make test-fast  the same without the slow ones
 # make check   format, lint, types, tests
+# make docs    the pages in docs/ as a site, in site/
 # make mutants faults planted in the code, and how many the tests notice; hours
 # make install .venv with the sr-transformers command, nothing else
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check mutants clean
+.PHONY: install demo test test-fast check docs mutants clean
 
 install: $(VENV)/installed
 
@@ -19,14 +21,23 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python recipes/demo.py
 
+# Each worker computes with one thread. A file is one worker's, so what it prepares is prepared once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --durations 10
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: install
+	$(PYTEST) -m "not slow"
 
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+docs: install
+	$(BIN)/mkdocs build --strict
 
 mutants: install
 	$(BIN)/python tests/mutants.py

@@ -6,7 +6,7 @@ the library's own full ranking; the float32 graph must agree with it. Written to
 HR@10, NDCG@10, bytes of graph and weights, and milliseconds of CPU time per history in batches of 32 and alone, on one
 thread (CPU time, so that other work on the machine matters little).
 
-python benchmarks/quantization.py --table writes the README's table from that file.
+python benchmarks/quantization.py --table writes the table in benchmarks/README.md from that file.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from sr_transformers.export.onnx import WEIGHTS, export_onnx
 
 BATCH, K, SINGLE = 32, 10, 500
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- quantization -->", "<!-- /quantization -->"
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         shown = f"{BEGIN}\n{table()}\n{END}"
-        README.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: shown, README.read_text(), flags=re.DOTALL))
+        PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: shown, PAGE.read_text(), flags=re.DOTALL))
         return
     if not (options.model and options.data):
         parser.error("give --model and --data, or --table")

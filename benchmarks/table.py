@@ -1,12 +1,26 @@
-"""python benchmarks/table.py: writes the benchmarks' table in the README from the rows in benchmarks/results/."""
+"""python benchmarks/table.py: writes the tables of speed from the rows in benchmarks/results/: all of them into
+benchmarks/README.md, and those of FRONT into the project's README."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parent / "README.md"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+SPEED_BEGIN, SPEED_END = "<!-- speed -->", "<!-- /speed -->"
+# What a buyer asks first: (case, what was measured).
+FRONT = (
+    ("d 64, V 3.4k", "training, fp32"),
+    ("d 64, V 26k", "training, fp32"),
+    ("d 256, V 26k", "training, fp32"),
+    ("d 64, V 26k", "peak memory, fp32"),
+    ("V 26k", "full ranking, fp32"),
+    ("V 26k", "one history, compiled, p50"),
+    ("V 26k", "batches of 256, compiled in bf16"),
+    ("18.5 M rows", "preparation"),
+)
 NAMES = ("training", "quality", "packing", "evaluation", "serving", "sessions", "preparation", "startup")
 HEAD = ("case", "measured", "unit", "ours", "best peer", "", "ratio")
 
@@ -18,13 +32,23 @@ def load(folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Markdown: a row per row; a ratio counts how many times better ours is, whichever way better points."""
+    rows = [one for content in results.values() for one in content["rows"]]
+    return "\n".join([*_lines(rows), "", *(f"- {line}" for line in conditions(results))])
+
+
+def front_table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: the rows of FRONT that were measured, in its order."""
+    rows = {(one["case"], one["metric"]): one for content in results.values() for one in content["rows"]}
+    return "\n".join(_lines([rows[key] for key in FRONT if key in rows]))
+
+
+def _lines(rows: list[dict[str, Any]]) -> list[str]:
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    for content in results.values():
-        for one in content["rows"]:
-            better = one["ratio"] if one["higher_is_better"] else 1 / one["ratio"]
-            cells = [one["case"], one["metric"], one["unit"], number(one["ours"]), number(one["best_peer"])]
-            lines.append(f"| {' | '.join([*cells, one['peer'], f'{better:.2f}'])} |")
-    return "\n".join([*lines, "", *(f"- {line}" for line in conditions(results))])
+    for one in rows:
+        better = one["ratio"] if one["higher_is_better"] else 1 / one["ratio"]
+        cells = [one["case"], one["metric"], one["unit"], number(one["ours"]), number(one["best_peer"])]
+        lines.append(f"| {' | '.join([*cells, one['peer'], f'{better:.2f}'])} |")
+    return lines
 
 
 def conditions(results: dict[str, dict[str, Any]]) -> list[str]:
@@ -59,8 +83,13 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
+def put(page: Path, begin: str, end: str, content: str) -> None:
+    """Replaces what stands between two marks."""
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + "\n" + content + "\n" + end + rest.split(end)[1])
+
+
 if __name__ == "__main__":
-    before, rest = README.read_text().split(BEGIN)
-    content = table(load())
-    README.write_text(before + BEGIN + "\n" + content + "\n" + END + rest.split(END)[1])
-    print(content)
+    put(PAGE, BEGIN, END, table(load()))
+    put(README, SPEED_BEGIN, SPEED_END, front_table(load()))
+    print(table(load()))

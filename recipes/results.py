@@ -1,4 +1,5 @@
-"""python recipes/results.py: writes the results table of the README from the run records in recipes/results/.
+"""python recipes/results.py: writes the tables of models, in results/README.md and in the project's README, from the
+records in results/.
 
 python recipes/results.py --add RUN_FOLDER NAME first puts a finished run's record there, as NAME.json; names end in
 -seed and a number, and records that differ in that only share a row.
@@ -18,8 +19,10 @@ from typing import Any
 from sr_transformers import RunRecord
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = RESULTS / "README.md"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
+README = Path(__file__).parent.parent / "README.md"
+QUALITY_BEGIN, QUALITY_END = "<!-- quality -->", "<!-- /quality -->"
 BASELINES = RESULTS / "baselines"
 FLOORS = {"popularity": "popularity", "user frequency": "user frequency", "markov": "Markov"}
 MIX = "mix: HR@10 / NDCG@10 / loss"
@@ -29,14 +32,9 @@ METRICS = ("hr@10", "ndcg@10", "loss")
 
 def table(folder: Path = RESULTS) -> str:
     """Markdown: a row per data set, means over seeds (standard deviation where there are several)."""
-    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
-    for path in sorted(folder.glob("*.json")):
-        record = RunRecord.load(path)
-        groups[path.stem.rsplit("-seed", 1)[0], record.name].append(record)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    for (data, name), records in sorted(groups.items()):
-        model, *baselines = records[0].reports
-        measured = {one["model"]: one["metrics"] for one in [*_later_baselines(data, model), *baselines]}
+    for (data, name), records in _groups(folder):
+        model, measured = _first_and_baselines(data, records)
         cells = [_mean([one.reports[0]["metrics"][metric] for one in records]) for metric in METRICS]
         floors = [f"{measured[name]['hr@10']:.3f}" for name in FLOORS]
         floors.append(" / ".join(f"{measured['mix'][metric]:.3f}" for metric in METRICS))
@@ -48,6 +46,41 @@ def table(folder: Path = RESULTS) -> str:
             + f" | {minutes:.0f} |"
         )
     return "\n".join(lines)
+
+
+def quality_table(folder: Path = RESULTS) -> str:
+    """Markdown for the project's README: a row per real log, the model beside the best that counting does."""
+    lines = ["| log | users come back | recipe | HR@10 | NDCG@10 | counting: HR@10 | NDCG@10 |", "|---" * 7 + "|"]
+    for (data, name), records in _groups(folder):
+        if data == "synthetic":
+            continue
+        model, measured = _first_and_baselines(data, records)
+        means = [statistics.mean(one.reports[0]["metrics"][metric] for one in records) for metric in METRICS[:2]]
+        cells = [f"{value:.3f}" for value in (*means, *(measured["mix"][metric] for metric in METRICS[:2]))]
+        repeats = "no" if model["protocol"]["filter_seen"] else "yes"
+        lines.append(f"| {data} | {repeats} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _groups(folder: Path) -> list[tuple[tuple[str, str], list[RunRecord]]]:
+    """Records of one log and recipe together, sorted by name."""
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for path in sorted(folder.glob("*.json")):
+        record = RunRecord.load(path)
+        groups[path.stem.rsplit("-seed", 1)[0], record.name].append(record)
+    return sorted(groups.items())
+
+
+def _first_and_baselines(data: str, records: list[RunRecord]) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """The model's report of the first record, and the metrics of every scorer on that log by name."""
+    model, *baselines = records[0].reports
+    return model, {one["model"]: one["metrics"] for one in [*_later_baselines(data, model), *baselines]}
+
+
+def _put(page: Path, begin: str, end: str, content: str) -> None:
+    """Replaces what stands between two marks."""
+    before, rest = page.read_text().split(begin)
+    page.write_text(before + begin + "\n" + content + "\n" + end + rest.split(end)[1])
 
 
 def _later_baselines(data: str, model: dict[str, Any]) -> list[dict[str, Any]]:
@@ -81,7 +114,6 @@ if __name__ == "__main__":
         RESULTS.mkdir(exist_ok=True)
         RunRecord.load(run)
         target.write_text((Path(run) / "run.json").read_text())
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    README.write_text(before + BEGIN + "\n" + table() + "\n" + END + rest.split(END)[1])
+    _put(PAGE, BEGIN, END, table())
+    _put(README, QUALITY_BEGIN, QUALITY_END, quality_table())
     print(table())

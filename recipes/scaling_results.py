@@ -1,5 +1,6 @@
-"""python recipes/scaling_results.py: writes what the kept studies in results/scaling/ say: the README's part on them,
-summary.json (every law with its intervals and held-out sizes) and points.parquet (every run, with units and command).
+"""python recipes/scaling_results.py: writes what the kept studies in results/scaling/ say: their part of
+results/README.md, summary.json (every law with its intervals and held-out sizes) and points.parquet (every run, with
+units and command).
 
 python recipes/scaling_results.py --add STUDY_FOLDER NAME first keeps a study there: its plan and its run records, whose
 training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study
@@ -24,7 +25,7 @@ from sr_transformers.study.summary import summary
 from sr_transformers.study.words import sentences
 
 RESULTS = Path(__file__).parent / "results" / "scaling"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent / "results" / "README.md"
 BEGIN, END = "<!-- scaling -->", "<!-- /scaling -->"
 
 
@@ -106,9 +107,9 @@ if __name__ == "__main__":
             keep(Path(options.add[0]), options.add[1])
         except FileExistsError as error:
             sys.exit(str(error))
-    readme = README.read_text()
+    readme = PAGE.read_text()
     before, rest = readme.split(BEGIN)
     kept = studies()
     write_tables(kept)
-    README.write_text(before + BEGIN + "\n" + text(kept) + "\n" + END + rest.split(END)[1])
+    PAGE.write_text(before + BEGIN + "\n" + text(kept) + "\n" + END + rest.split(END)[1])
     print(text(kept))

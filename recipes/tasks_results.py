@@ -1,4 +1,5 @@
-"""python recipes/tasks_results.py: writes the README's tables of the five tasks from the reports in results/tasks/.
+"""python recipes/tasks_results.py: writes the tables of the five tasks in results/README.md from the reports in
+results/tasks/, and draws what size brings on ml-1m, the picture of the project's README.
 
 A report is what `sr-transformers tasks ... --json recipes/results/tasks/NAME.json` wrote; each gets a table.
 """
@@ -7,13 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from sr_transformers.evaluation.tasks.findings import judge
 from sr_transformers.evaluation.tasks.report import TITLES, headline, protocol_line
 
 RESULTS = Path(__file__).parent / "results" / "tasks"
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent / "results" / "README.md"
 BEGIN, END = "<!-- tasks -->", "<!-- /tasks -->"
-# What stands in the README; the rest is in the reports.
+FIGURE = Path(__file__).parent.parent / "docs" / "images" / "size.png"
+# What the tables show; the rest is in the reports.
 SHOWN = {
     "long_tail": ("G1 head", "G4 tail"),
     "cold_start": ("last 50", "last 20", "last 5"),
@@ -76,6 +80,26 @@ def _findings(reports: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw_size(report: dict[str, Any], path: Path) -> None:
+    """Draws loss and HR@10 of all targets against N, with their intervals over users and seeds."""
+    sizes = {
+        one["name"]: one["num_non_embedding_parameters"]
+        for one in report["models"]
+        if one.get("num_non_embedding_parameters")
+    }
+    rows = {row["model"]: row["metrics"] for row in report["tasks"]["overall"]["results"]}
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    for axes, metric, title in zip(figure.subplots(1, 2), ("loss", "hr@10"), ("test loss, nats", "HR@10"), strict=True):
+        found = [rows[name][metric] for name in sizes]
+        values = [one["value"] for one in found]
+        spread = [[one["value"] - one["low"] for one in found], [one["high"] - one["value"] for one in found]]
+        axes.errorbar(list(sizes.values()), values, yerr=spread, marker="o", capsize=4, color="#3949ab")
+        axes.set(xscale="log", xlabel="N, parameters in the blocks", title=title)
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
 def _percent(entry: dict[str, Any] | None, unit: str = " %") -> str:
     if entry is None or entry["value"] is None:
         return "–"
@@ -84,7 +108,7 @@ def _percent(entry: dict[str, Any] | None, unit: str = " %") -> str:
 
 
 if __name__ == "__main__":
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    README.write_text(before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1])
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1])
+    draw_size(json.loads((RESULTS / "ml-1m.json").read_text()), FIGURE)
     print(tables())

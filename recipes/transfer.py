@@ -2,7 +2,7 @@
 
     python recipes/transfer.py run periods online-retail.parquet --work runs/transfer
     python recipes/transfer.py run domains abxi-afk.parquet --work runs/transfer
-    python recipes/transfer.py table          # writes the README's tables from recipes/results/finetune/
+    python recipes/transfer.py table          # writes the tables in recipes/results/README.md
 
 periods   the first half of a shop's interactions is the source, the second half the target, split leave-one-out: most
           items are known. The source ends where the target begins, so it tells nothing about any target.
@@ -31,7 +31,7 @@ from sr_transformers.finetuning.vocabulary import item_list, with_vocabulary
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "finetune"
-README = HERE.parent / "README.md"
+PAGE = HERE / "results" / "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +216,12 @@ def main() -> None:
     if options.command == "run":
         run(options.experiment, options.log, options.work, options.seeds, options.starts, options.most_epochs)
         return
-    text = README.read_text()
+    text = PAGE.read_text()
     for name in sorted(path.stem for path in RESULTS.glob("*.json")):
         begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         shown = f"{begin}\n{table(name)}\n{end}"
         text = re.sub(f"{begin}.*?{end}", lambda _, shown=shown: shown, text, flags=re.DOTALL)
-    README.write_text(text)
+    PAGE.write_text(text)
 
 
 if __name__ == "__main__":

@@ -145,18 +145,21 @@ def test_result_files_hold_rows_and_the_readme_shows_them():
     for content in results.values():
         for row in content["rows"]:
             assert row["ratio"] == pytest.approx(row["ours"] / row["best_peer"], rel=0.01), row
-    shown = (ROOT / "README.md").read_text().split(table.BEGIN)[1].split(table.END)[0]
+    shown = table.PAGE.read_text().split(table.BEGIN)[1].split(table.END)[0]
     assert shown == "\n" + table.table(results) + "\n"
+    shown = table.README.read_text().split(table.SPEED_BEGIN)[1].split(table.SPEED_END)[0]
+    assert shown == "\n" + table.front_table(results) + "\n"
+    assert len(shown.splitlines()) == 3 + len(table.FRONT)  # all of them were measured
 
 
-def test_the_readme_says_where_the_time_of_ranking_goes():
+def test_the_page_says_where_the_time_of_ranking_goes():
     cases = json.loads((table.RESULTS / "ranking_profile.json").read_text())["cases"]
     kinds = ("product with the item table", "sums, maxima and comparisons of scores", "top k")
     shares = {
         name: 100 * sum(case["by_kind"][kind] for kind in kinds) / case["microseconds_per_user"]
         for name, case in cases.items()
     }
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join(table.PAGE.read_text().split())
     assert f"over its result take {shares['V 26k']:.0f} and {shares['V 240k']:.0f} % of the time" in text
 
 

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,17 @@ import pytest
 import transformers
 from transformers.cli.serving import model_manager
 
+import sr_transformers
 from sr_transformers import Recipe, train
+from sr_transformers.cli import main
 from sr_transformers.columns import ITEM
 from sr_transformers.data import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer
 
-PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+REFERENCE = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,67 @@ def test_the_blocks_of_a_page_run(page, folder, tmp_path):
         [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+
+
+@pytest.mark.slow
+def test_the_messages_of_the_troubleshooting_page_are_real(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(folder / "prepared" / "events", "data")
+    shutil.copytree(folder / "runs" / "events", "run")
+    log = synthetic.generate(num_users=20, num_items=30, num_successors=3, mean_length=12)
+    log.write_csv("events.csv")
+    log.rename({"user_id": "customer"}).write_csv("renamed.csv")
+    rows = Path("events.csv").read_text().splitlines()
+    rows[4] = rows[4].rsplit(",", 1)[0] + ",yesterday"
+    Path("broken.csv").write_text("\n".join(rows))
+    prepare(log.with_columns(pl.format("other {}", ITEM).alias(ITEM)), "other")
+    shutil.copytree("run", "stopped")
+    Path("stopped/run.json").unlink()
+    blocks = re.findall(r"^```console\n(.*?)^```", (ROOT / "docs" / "troubleshooting.md").read_text(), re.DOTALL | re.M)
+    steps = [step for block in blocks for step in re.findall(r"\$ sr-transformers (.*)\n((?:[^$\n].*\n)*)", block)]
+    assert len(steps) > 10
+    for command, message in steps:
+        shutil.rmtree("new", ignore_errors=True)
+        capsys.readouterr()
+        code = main(shlex.split(command))
+        said = " ".join(capsys.readouterr().err.replace(f"{tmp_path}/", "").split())
+        assert code == (2 if message else 0), (command, said)
+        assert " ".join(message.split()) in said, command
+
+
+def test_every_public_name_is_in_the_reference():
+    shown = re.findall(r"^::: ([\w.]+)$", REFERENCE, re.M)
+    assert sorted(shown) == sorted(f"{module}.{name}" for name, module in sr_transformers._PUBLIC.items())
+
+
+def test_every_public_name_is_documented():
+    for name in set(sr_transformers.__all__) - {"__version__"}:
+        found = getattr(sr_transformers, name)
+        assert inspect.getdoc(found), name
+        for member, value in vars(found).items() if inspect.isclass(found) else ():
+            if inspect.isfunction(value) and not member.startswith("_"):
+                assert inspect.getdoc(getattr(found, member)), f"{name}.{member}"  # or that of what it overrides
+
+
+def test_the_notebook_is_kept_without_outputs():
+    notebook = json.loads((ROOT / "docs" / "ten_minutes.ipynb").read_text())
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path):
+    """Strictly: a dead link, a page outside the navigation or a faulty docstring is an error. Runs the notebook."""
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+    notebook = (tmp_path / "site" / "ten_minutes" / "index.html").read_text(encoding="utf-8")
+    for what in ("prepared log", "RunRecord(sparse", "ann", "library_name"):  # what its cells print
+        assert what in notebook, what
+    assert " at 0x" not in notebook  # the repr of nothing
+    assert "num_hidden_layers" in (tmp_path / "site" / "reference" / "model" / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_preferences_table_says_what_the_records_say():

@@ -1,4 +1,4 @@
-"""The kept studies can be analysed again, and the README says what they say."""
+"""The kept studies can be analysed again, and the pages say what they say."""
 
 import importlib.util
 import json
@@ -14,6 +14,7 @@ from sr_transformers.study.summary import summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results" / "scaling"
+PAGE = (ROOT / "recipes" / "results" / "README.md").read_text()
 KEPT = sorted(RESULTS.glob("*/plan.json"))
 
 
@@ -26,7 +27,6 @@ def script():
     return module
 
 
-@pytest.mark.slow
 def _numbers_apart(entries: object) -> tuple[object, list[float]]:
     """What entries say, with "#" for fractional numbers, and those numbers: their last digits depend on the BLAS.
 
@@ -48,8 +48,9 @@ def _numbers_apart(entries: object) -> tuple[object, list[float]]:
     return without(entries), numbers
 
 
-def test_the_readme_says_what_the_kept_studies_say(script):
-    shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.slow
+def test_the_page_says_what_the_kept_studies_say(script):
+    shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", PAGE, re.DOTALL)
     assert shown
     kept = script.studies()
     assert shown[1].strip() == script.text(kept).strip()
@@ -73,19 +74,19 @@ def test_kept_records_are_small_and_whole(path):
     assert sum(record.stat().st_size for record in path.parent.rglob("run.json")) < 1.5e6
 
 
-def test_the_readme_says_what_size_is_worth_on_ml_1m():
+def test_the_page_says_what_size_is_worth_on_ml_1m():
     report = json.loads((ROOT / "recipes" / "results" / "tasks" / "ml-1m.json").read_text())
     rows = {row["model"]: row["metrics"] for row in report["tasks"]["overall"]["results"]}
     loss, hits = ([rows[size][name]["value"] for size in ("6k", "98k", "786k")] for name in ("loss", "hr@10"))
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join(PAGE.split())
     assert "from {:.2f} nats at 6 k parameters to {:.2f} at 98 k and {:.2f} at 786 k".format(*loss) in text
     assert "HR@10 rises from {:.3f} to {:.3f} and {:.3f}".format(*hits).replace("0.", ".") in text
 
 
-def test_the_readme_says_how_often_intervals_hold_the_truth():
+def test_the_page_says_how_often_intervals_hold_the_truth():
     found = json.loads((ROOT / "benchmarks" / "results" / "scaling_coverage.json").read_text())["cases"]
     assert {(one["seeds"], one["draws"], one["refits"]) for one in found.values()} == {(3, 200, 200)}
-    text = " ".join((ROOT / "README.md").read_text().split())
+    text = " ".join((ROOT / "benchmarks" / "README.md").read_text().split())
     for names, said in (
         (("n, 8 sizes x 3 seeds",), "the truth in {:g} to {:g} % (L(N),"),
         (("n, 5 sizes x 3 seeds",), "{:g} to {:g} % with 5 sizes"),
@@ -99,9 +100,9 @@ def test_the_readme_says_how_often_intervals_hold_the_truth():
     assert f"{smallest['without_interval']} of its draws have no interval" in text
 
 
-def test_the_readme_says_what_the_kept_advice_measured():
+def test_the_page_says_what_the_kept_advice_measured():
     answer = json.loads((ROOT / "recipes" / "results" / "advice" / "online-retail.json").read_text())
-    shown = (ROOT / "README.md").read_text().split("<!-- advice -->\n")[1].split("\n<!-- /advice -->")[0]
+    shown = PAGE.split("<!-- advice -->\n")[1].split("\n<!-- /advice -->")[0]
     assert shown.split("\n") == measured_lines(answer["measured"])[2:]
 
 

@@ -96,7 +96,9 @@ def recommend_all(
         _same_request(parts / _REQUEST, request)
         names = [parts / f"{number:06}.parquet" for number in range(max(-(-len(rows) // piece), 1))]
         try:
-            with tqdm(total=len(rows), desc="recommend", unit="user", disable=not progress, leave=False) as bar:
+            with tqdm(
+                total=len(rows), desc="recommend", unit="user", disable=None if progress else True, leave=False
+            ) as bar:
                 for number, name in enumerate(names):
                     some = rows[number * piece : (number + 1) * piece]
                     if not name.exists():

@@ -32,6 +32,7 @@ PARTS = (
 )
 CODE = {f"{part}_lsrm.py" for part in PARTS}
 PLAIN = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md"}
+REPORT = {"report.md", "figures/beside_baselines.png", "figures/beside_baselines.svg"}
 FIT = {
     "law": "n",
     "params": {"E": 1.25, "alpha": 0.5},
@@ -61,7 +62,7 @@ def study(tmp_path):
 def test_the_folder_is_complete_and_nothing_else(finished_run, tmp_path):
     before = digest(finished_run)
     folder = build(finished_run, tmp_path / "out", "org/sr")
-    assert set(digest(folder)) == CODE | PLAIN | {"model.safetensors"}
+    assert set(digest(folder)) == CODE | PLAIN | REPORT | {"model.safetensors"}
     assert digest(finished_run) == before
     config = json.loads((folder / "config.json").read_text())
     assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
@@ -77,7 +78,6 @@ def test_building_twice_gives_the_same_bytes(finished_run, tmp_path):
 def test_extras_travel(finished_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
-    (run / "figures").mkdir()
     (run / "figures" / "loss_curve.svg").write_text("<svg/>")
     for ending in ("png", "svg"):
         (run / "figures" / f"long_tail.{ending}").write_text("not looked at")
@@ -174,7 +174,7 @@ def test_further_records_that_lack_something_are_told_from_the_run(copy, tmp_pat
 def test_no_link_is_followed(copy, tmp_path, place):
     (tmp_path / "secret").write_text("root:x:0:0")
     (copy / place).parent.mkdir(exist_ok=True)
-    (copy / place).unlink(missing_ok=True)
+    shutil.rmtree(copy / place) if (copy / place).is_dir() else (copy / place).unlink(missing_ok=True)
     (copy / place).symlink_to(tmp_path / "secret")
     with pytest.raises(ValueError, match=rf"copy/{place}: publishing follows no links"):
         build(copy, tmp_path / "out", "org/sr")
@@ -210,12 +210,12 @@ def test_a_file_that_may_not_be_read_is_named(finished_run, tmp_path, monkeypatc
 def test_publish_once_twice_and_changed(hub, finished_run):
     url = publish(finished_run, "org/sr")
     repo = hub.model("org/sr")
-    assert set(repo.files()) == CODE | PLAIN | {"model.safetensors"}
+    assert set(repo.files()) == CODE | PLAIN | REPORT | {"model.safetensors"}
     assert publish(finished_run, "org/sr") == url
     assert len(repo.commits) == 2
     assert publish(finished_run, "org/sr", CardOptions(license="mit")) != url
     assert len(repo.commits) == 3
-    assert hub.count("PUT /lfs/") == 1
+    assert hub.count("PUT /lfs/") == 2  # the weights and a picture, once each
 
 
 def test_shards_of_an_earlier_publish_go(hub, finished_run):
@@ -234,7 +234,7 @@ def test_a_failed_publish_touches_nothing_and_continues(hub, finished_run):
     assert digest(finished_run) == before
     assert hub.model("org/sr").files() == {}
     publish(finished_run, "org/sr")
-    assert hub.count("PUT /lfs/") == 1
+    assert hub.count("PUT /lfs/") == 2  # the weights and a picture, once each
     assert "model.safetensors" in hub.model("org/sr").files()
 
 

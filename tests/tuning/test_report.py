@@ -8,6 +8,7 @@ import yaml
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.figures import draw
 from sr_transformers.tuning.report import markdown, recipe_yaml
+from sr_transformers.tuning.trials import OF_SEARCH
 
 
 def trial(number, value, ended=storage.FULL, **changed):
@@ -28,7 +29,7 @@ def document():
                  "source": {"name": "log<b>.csv"}},
         "plan": {"fraction": 1.0, "targets": 100, "final": 0.0},
         "recipe": {"model": {"hidden_size": 64},
-                   "training": {"learning_rate": 1e-5, "disable_tqdm": True, "logging_strategy": "epoch"}},
+                   "training": {"learning_rate": 1e-5, **OF_SEARCH}},
         "trials": [trial(0, 0.2, name="sparse"), trial(1, 0.31), trial(2, 0.1, storage.PRUNED),
                    trial(3, None, storage.FAILED), trial(4, None, storage.TOO_LONG)],
         "importances": {"hidden_size": 0.75, "learning_rate": 0.25}, "minutes": {"probe": 0.0, "trials": 6.0},

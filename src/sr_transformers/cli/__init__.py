@@ -4,6 +4,7 @@ Imports of the library stand inside the commands, so that `--help` answers at on
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,15 +28,25 @@ from sr_transformers.cli import (
     tune,
 )
 
-# In the order of --help.
+# In the order of --help: the way of a newcomer, then the rest.
 COMMANDS = (
-    *(prepare, data, plan, recipes, train, tune, evaluate, compare, tasks, scaling, finetune, recommend, export, demo),
-    publish,
+    *(prepare, train, evaluate, recommend, publish),
+    *(tune, recipes, data, plan, compare, tasks, scaling, finetune, export, demo),
 )
+FIRST_STEPS = """from a log to recommendations:
+  sr-transformers prepare events.csv --output prepared/events
+  sr-transformers train sparse --data prepared/events --output runs/events
+  sr-transformers evaluate --model runs/events --data prepared/events
+  sr-transformers recommend --model runs/events --history sku-1 sku-7 -k 10
+  sr-transformers publish runs/events ORG/NAME --dry-run
+
+`sr-transformers COMMAND --help` tells what a command takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code, and whatever ended the command is one line on stderr (`failures`)."""
+    if not sys.stderr.isatty():  # bars of other libraries too are for terminals
+        os.environ.setdefault("TQDM_DISABLE", "1")
     parser = build_parser()
     options, rest = parser.parse_known_args(argv)
     if rest and not getattr(options, "takes_overrides", False):
@@ -58,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(
-        prog="sr-transformers", description="Train, scale, publish and use ID-only sequential recommenders."
+        prog="sr-transformers",
+        description="Train, scale, publish and use ID-only sequential recommenders.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sr-transformers {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

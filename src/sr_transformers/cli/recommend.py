@@ -76,15 +76,11 @@ def _for_one(recommender: Any, options: argparse.Namespace, choice: dict[str, An
 def _for_all(
     recommender: Any, options: argparse.Namespace, users: list[str | int] | None, choice: dict[str, Any]
 ) -> None:
-    import sys
-
     from sr_transformers.data.histories import PreparedData
     from sr_transformers.recommendation_lists import recommend_all
 
     data = PreparedData(options.data).verified()
-    count = recommend_all(
-        recommender, data, options.output, options.k, users, options.before, progress=sys.stderr.isatty(), **choice
-    )
+    count = recommend_all(recommender, data, options.output, options.k, users, options.before, progress=True, **choice)
     print(f"{options.output}: lists of {count:,} users, {options.k} items each at most")
 
 

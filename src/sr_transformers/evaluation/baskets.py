@@ -96,7 +96,7 @@ def evaluate_baskets(
     totals = _Totals(ks)
     size = rows_of_scores(data.vocab_size)
     order = np.argsort(baskets[:, 1], kind="stable")  # users of like length side by side: a model pads less
-    bar = tqdm(total=len(baskets), desc=f"baskets {scorer.name}", disable=not progress, leave=False)
+    bar = tqdm(total=len(baskets), desc=f"baskets {scorer.name}", disable=None if progress else True, leave=False)
     for first in range(0, len(baskets), size):
         rows = baskets[order[first : first + size]]
         _add_batch(totals, scorer, data, rows, filter_seen)

@@ -51,7 +51,9 @@ def add_users(
     check_scorer(scorer, data)
     batch_size = rows_of_scores(data.vocab_size)
     index, count = shard
-    bar = tqdm(total=data.num_targets(split), desc=f"rank {scorer.name}", disable=not progress, leave=False)
+    bar = tqdm(
+        total=data.num_targets(split), desc=f"rank {scorer.name}", disable=None if progress else True, leave=False
+    )
     for start in range(0, data.num_targets(split), _BLOCK):
         block = data.targets(split, start, start + _BLOCK)[index::count]
         # Users of like length side by side: a model pads less.

@@ -18,7 +18,7 @@ from sr_transformers.records import RUN_FILE, RunRecord
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 # Files of a run beside its model that are published if they are there, and where they lie in the repository.
-EXTRAS = ("tasks.json", "evaluation.json", "figures", "scaling")
+EXTRAS = ("tasks.json", "evaluation.json", "report.md", "figures", "scaling")
 
 
 @dataclass

@@ -28,8 +28,8 @@ OURS = (
     "*.safetensors",
     "*.safetensors.index.json",
     "*_lsrm.py",
-    *EXTRAS[:2],
-    *(f"{name}/*" for name in (*EXTRAS[2:], FOLDER)),
+    *EXTRAS[:3],
+    *(f"{name}/*" for name in (*EXTRAS[3:], FOLDER)),
 )
 
 

@@ -98,7 +98,7 @@ def train_run(run: PlannedRun, study: Study, data: PreparedData, folder: Path, k
     model["max_position_embeddings"] = window
     if window < int(training.get("row_width") or window):
         training["row_width"] = window * (int(training["row_width"]) // window)
-    training.update(num_train_epochs=run.epochs, seed=run.seed, disable_tqdm=True)
+    training.update(num_train_epochs=run.epochs, seed=run.seed, disable_tqdm=True, log_level="error")
     if folder.exists() and last_complete_checkpoint(folder) is None and PartialState().is_main_process:
         shutil.rmtree(folder)  # killed before its first checkpoint: nothing to go on from, and rates may have changed
     PartialState().wait_for_everyone()

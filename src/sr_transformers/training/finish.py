@@ -25,6 +25,7 @@ from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.public import last_part
 from sr_transformers.records import RunRecord, command_line, source_commit
 from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.run_report import write_report
 
 
 def run_settings(
@@ -74,6 +75,8 @@ def finish(
     record = _record(name, trainer, settings, started, seconds, reports)
     if trainer.is_world_process_zero():
         record.save(arguments.output_dir)
+        if with_baselines:
+            write_report(record, arguments.output_dir)
     return record
 
 

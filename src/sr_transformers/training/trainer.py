@@ -2,6 +2,7 @@
 checkpoints that survive being killed at any moment."""
 
 import datetime
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +37,7 @@ from sr_transformers.training.checks import check_arguments
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import TrainingPhases
 from sr_transformers.training.preflight import check_launch, check_validation
-from sr_transformers.training.progress import TrainingProgress
+from sr_transformers.training.progress import TrainingLines, TrainingProgress
 from sr_transformers.training.ranked import RankingTrainer
 
 
@@ -131,12 +132,15 @@ class LSRMTrainer(RankingTrainer):
                 f"one process sees {args.n_gpu} GPUs: start a process for each with `accelerate launch`, or choose one "
                 "with CUDA_VISIBLE_DEVICES."
             )
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(TrainingProgress())
-        self.pop_callback(PrinterCallback)  # without bars nothing is printed: run.json has every number
         self._first_optimizer = optimizer_cls_and_kwargs
         self._own_collator = data_collator
         self._plan()
+        # In a notebook transformers has a table of its own, which is neither of the two.
+        bar, plain = self.pop_callback(ProgressCallback), self.pop_callback(PrinterCallback)
+        if bar is not None and sys.stderr.isatty():
+            self.add_callback(TrainingProgress())
+        elif (bar or plain) is not None and self.sampler is not None:
+            self.add_callback(TrainingLines(self.sampler.plan.num_targets / self.sampler.num_steps))
 
     def _adopt(self, model: PreTrainedModel) -> None:
         """Makes a model the model of the log, and notes what it was before it was trained."""

@@ -33,6 +33,7 @@ _STEPS, _SECONDS = 8, 3.0  # a probe takes at least so many steps, and more of t
 _MOST_STEPS = 500
 SPARE = 1.15  # machines are not always as fast as in a probe
 _SCORERS = 8  # the model and the baselines, of which `mix` is fitted too
+_REPORT = 8.0  # seconds for pages and pictures
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def probe(recipe: Recipe, data: PreparedData, targets: int, folder: Path) -> Pro
     """
     few = {
         "max_steps": _MOST_STEPS, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False,
-        "disable_tqdm": True,
+        "disable_tqdm": True, "log_level": "error",
     }  # fmt: skip
     short = Recipe(recipe.name, recipe.model, {**recipe.training, **few})
     view, clock = Plan(1.0, targets, 0.0).whole(data), _StepClock()
@@ -139,7 +140,7 @@ def probe(recipe: Recipe, data: PreparedData, targets: int, folder: Path) -> Pro
         shutil.rmtree(folder, ignore_errors=True)
     taken = [later - sooner for sooner, later in zip(clock.at, clock.at[1:], strict=False)]
     step = statistics.median(taken[1:] or taken)  # the first one warms up
-    end = validation * data.num_targets("test") / targets * _SCORERS
+    end = validation * data.num_targets("test") / targets * _SCORERS + _REPORT
     epochs = float(recipe.training["num_train_epochs"])
     return Probe(step, steps, validation, start, end, flops_of(recipe, data.vocab_size), epochs)
 

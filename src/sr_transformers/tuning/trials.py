@@ -30,7 +30,7 @@ from sr_transformers.tuning.space import recipe_of, suggest
 _LEAST_LEFT, _MOST_TAKEN = 0.3, 0.6
 _DRAWS = 200  # of settings that take too long, before a worker gives up
 # Of a trial and not of its setting: they move no weight.
-OF_SEARCH = {"disable_tqdm": True, "logging_strategy": "epoch"}
+OF_SEARCH = {"disable_tqdm": True, "log_level": "error", "logging_strategy": "epoch"}
 _FAILURES = 3  # trials that fail before any succeeds: then it is not the settings
 
 

@@ -120,7 +120,7 @@ def run_tasks(
     seconds = dict.fromkeys(plans, 0.0)
     found: dict[str, list[dict[tuple[str, str], Outcome]]] = {}
     total = len(passes) * sum(len(one.checkpoints) for one in contestants)
-    with tqdm(total=total, disable=not progress, leave=False) as bar:
+    with tqdm(total=total, disable=None if progress else True, leave=False) as bar:
         for contestant in contestants:
             found[contestant.name] = []
             for open_scorer in contestant.checkpoints:
