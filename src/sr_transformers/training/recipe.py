@@ -124,6 +124,18 @@ def recipe_keys() -> list[str]:
     return [name for section in SECTIONS for name in _fields(section)]
 
 
+def default_of(key: str) -> Any:
+    """What a key is that a recipe leaves out.
+
+    Raises:
+        KeyError: for an unknown key.
+    """
+    fields = [one for kind in (LSRMConfig, LSRMTrainingArguments) for one in dataclasses.fields(kind)]
+    known = {one.name: one for one in fields if one.name in recipe_keys()}
+    one = known[key]
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+
+
 def parse_value(text: str, where: str) -> Any:
     """A command line's value as a recipe would read it: `0.1` a number, `[0.2, 0.1]` a list, `true` a truth value.
 

@@ -21,6 +21,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,11 @@ def _search(study: Any, terms: Terms, progress: Progress, jobs: int, say: Callab
                 tick()
                 for one in over:
                     one.result()
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a worker of the search was ended from outside, most likely for lack of memory. Nothing is lost: the "
+                "same command goes on; with a smaller --jobs, or with --fix hidden_size=64, it needs less memory."
+            ) from error
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -254,10 +260,8 @@ def _begin(threads: int, stop: Any) -> None:
 
 
 def _work_here(terms: Terms, worker: int) -> None:
-    parent = multiprocessing.parent_process()
-
     def look() -> None:
-        if _stop.is_set() or (parent is not None and not parent.is_alive()):
+        if _stop.is_set():
             raise Stopped("the search was interrupted.")
 
     work(terms, worker, look)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES
-from sr_transformers.training.recipe import Recipe, recipe_keys
+from sr_transformers.training.recipe import Recipe, default_of, recipe_keys
 from sr_transformers.tuning.portfolio import FEW_REPEATS, KINDS, choose
 
 Counts = Mapping[str, Any]
@@ -191,10 +191,10 @@ def parameters_of(recipe: Recipe, counts: Counts, fixed: Values) -> dict[str, An
     settings = {**recipe.model, **recipe.training}
     known, values, found = set(recipe_keys()), dict(fixed), {}
     for knob in SPACE:
-        if knob.key not in known or knob.key in fixed or not knob.when(counts, values) or knob.key not in settings:
+        if knob.key not in known or knob.key in fixed or not knob.when(counts, values):
             continue
-        values[knob.key] = settings[knob.key]
-        parameter = knob.domain.encode(knob.encode(settings[knob.key]), counts)
+        values[knob.key] = settings.get(knob.key, default_of(knob.key))
+        parameter = knob.domain.encode(knob.encode(values[knob.key]), counts)
         if parameter is not None:
             found[knob.key] = parameter
     return found

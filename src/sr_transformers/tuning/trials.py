@@ -145,7 +145,7 @@ def work(terms: Terms, worker: int, tick: Callable[[], None], after: Callable[[]
 
     Args:
         worker: number of this worker.
-        tick: called after every step; may raise `Stopped`.
+        tick: called before every trial and after every step; may raise `Stopped`.
         after: called after every trial.
 
     Raises:
@@ -156,6 +156,7 @@ def work(terms: Terms, worker: int, tick: Callable[[], None], after: Callable[[]
     data, counts = terms.plan.data(log), log.manifest["counts"]
     refused = 0
     while refused < _DRAWS and _time_for_one(terms, study):
+        tick()
         trial = study.ask()
         recipe = recipe_of(suggest(trial, counts, terms.fixed), terms.kind, terms.seed)
         for key, value in OF_SEARCH.items():
