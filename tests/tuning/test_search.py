@@ -158,7 +158,7 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_that_was_running(markov
     def tick(self):
         self.keep()
         steps.append(1)
-        if len(steps) == 18:  # five steps an epoch: in the second trial, after the first of its two epochs
+        if len(steps) == 18:  # 1 + 10, 1 + 6: five steps an epoch, so in the second epoch of the second trial
             raise Killed
 
     monkeypatch.setattr(search.Progress, "tick", tick)
@@ -175,7 +175,7 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_that_was_running(markov
     # What went on is a new trial behind the rest of the portfolio; 1 is no result.
     assert [one["number"] for one in found["trials"]] == [0, 2, 3, 4, 5, 6]
     assert found["spent"] > spent
-    assert len(steps) == 10 + 8 + 4 * 10 + 5  # of the one that went on its second epoch alone
+    assert len(steps) == 18 + 4 * (1 + 10) + (1 + 5)  # one before each trial; the second epoch alone of what went on
     assert [one["name"] for one in found["trials"]][-1] == "dense"
     assert len({one["name"] for one in found["trials"]}) == 6
 
@@ -287,7 +287,7 @@ class Broken:
 
 def test_a_worker_that_was_killed_is_no_riddle(markov_prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "ProcessPoolExecutor", Broken)
-    with pytest.raises(OSError, match="a worker of the search was ended from outside.*the same command goes on"):
+    with pytest.raises(OSError, match=r"a worker of the search was ended from outside.*the same command goes on"):
         tune(markov_prepared, tmp_path / "tuned", 600, jobs=2, fixed=SMALL, say=lambda line: None)
 
 
