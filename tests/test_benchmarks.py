@@ -187,3 +187,12 @@ def test_the_page_on_lists_shows_what_was_measured():
     assert f"{found['data']['users']} users" in page
     assert f"it has {found['users_learned_from']} lists" in page
     assert found["model"] == pytest.approx(found["evaluate"])
+
+
+def test_the_table_of_metrics_is_what_was_measured_and_all_agree():
+    metrics = module("metrics")
+    content = json.loads(metrics.RESULT.read_text())
+    ours = content["found"]["sr_transformers"]
+    for other in content["found"].values():
+        assert {name: other[name] for name in metrics.METRICS} == pytest.approx(ours, abs=1e-9)
+    assert f"<!-- metrics -->\n{metrics.table(content)}\n<!-- /metrics -->" in metrics.PAGE.read_text(encoding="utf-8")
