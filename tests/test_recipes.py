@@ -8,7 +8,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from sr_transformers import LSRMConfig, Recipe
-from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LSRM_SIZES
+from sr_transformers.lsrm.configuration_lsrm import _CHOICES, HISTORY_PARTS, LSRM_SIZES
 from sr_transformers.study.plan import Study
 from sr_transformers.training.run import train
 
@@ -72,7 +72,31 @@ def test_a_study_of_parts_has_each_alone_and_all_without_it(name):
     assert not any(run.in_law for run in study.runs)
 
 
-LAWS = [path for path in STUDIES if not path.stem.startswith("history-")]
+@pytest.mark.parametrize("name", ["blocks-ml-100k", "blocks-movietweetings", "blocks-abxi-afk"])
+def test_a_study_of_blocks_has_each_alone_at_equal_n(name):
+    study = Study.load(RECIPES / "studies" / f"{name}.yaml")
+    (size,) = study.sizes.values()
+    found, fields = {}, LSRMConfig.__annotations__
+    for run in study.runs:
+        settings = dict(run.settings)
+        model = {**study.recipe.model, **size.settings(), **{key: settings[key] for key in settings if key in fields}}
+        n = LSRMConfig(vocab_size=100, **model).num_non_embedding_parameters
+        assert n == pytest.approx(size.num_non_embedding_parameters, rel=0.011), run.name
+        found[run.block] = {key: value for key, value in settings.items() if key != "intermediate_size"}
+    assert found.pop("none") == {}
+    together = [found.pop("ligr"), found.pop("winners")]
+    choices = {(key, value) for key, values in _CHOICES.items() for value in values[1:]}
+    choices |= {("hidden_act", "swiglu"), ("attention_time", True), ("optimizer", "muon")}
+    choices |= {("table_lr_multiplier", 3.0), ("table_lr_multiplier", 0.3)}
+    assert all(len(settings) == 1 for settings in found.values())
+    assert {pair for settings in found.values() for pair in settings.items()} == choices
+    assert all(len(settings) > 1 and set(settings.items()) <= choices for settings in together)
+    assert {run.seed for run in study.runs} == {1, 2, 3}
+    assert len({run.epochs for run in study.runs}) == 1
+    assert not any(run.in_law for run in study.runs)
+
+
+LAWS = [path for path in STUDIES if not path.stem.startswith(("history-", "blocks-"))]
 
 
 @pytest.mark.parametrize("path", LAWS, ids=lambda path: path.stem)

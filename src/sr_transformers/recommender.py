@@ -15,6 +15,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_f
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
 from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
+from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen, top_k_items
@@ -318,8 +319,7 @@ class Recommender:
             ValueError: if no vectors give the scores (`ModelScorer.check_vectors`).
         """
         self.scorer.check_vectors()
-        weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
-        vectors = weight.detach()[NUM_SPECIAL : len(self._item_of)].float().cpu().numpy()
+        vectors = item_vectors(self.model.lm_head).detach()[NUM_SPECIAL : len(self._item_of)].float().cpu().numpy()
         return list(self._item_of[NUM_SPECIAL:]), vectors.copy()
 
     def user_embeddings(

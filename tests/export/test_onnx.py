@@ -76,6 +76,39 @@ def test_the_graph_gives_what_the_recommender_gives(exported, checkpoint, exclud
         assert [p for _, p in found] == pytest.approx([one.probability for one in wanted], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"position": "rotary", "norm": "rms", "hidden_act": "swiglu", "residual": "gated", "head": "scaled"},
+        {"position": "relative", "attention": "pointwise", "head": "normalised"},
+    ],
+    ids=["rotary with all", "relative"],
+)
+def test_a_graph_of_other_blocks_gives_what_the_recommender_gives(blocks, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(ITEMS) + 2, "hidden_size": 32, "max_position_embeddings": WINDOW}
+    model = LSRMForCausalLM(LSRMConfig(**sizes, initializer_range=0.2, **blocks))
+    for name, parameter in model.named_parameters():
+        if "attention_bias" in name or "temperature" in name:  # zero at first
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "model")
+    build_tokenizer(ITEMS).save_pretrained(tmp_path / "model")
+    graph = export_onnx(tmp_path / "model", tmp_path / "onnx", k=20)
+    expected = Recommender.from_pretrained(tmp_path / "model").recommend_batch(HISTORIES, k=20, exclude_seen=True)
+    for found, wanted in zip(run(graph, HISTORIES, True), expected, strict=True):
+        assert [item for item, _ in found] == [one.item for one in wanted]
+        assert [p for _, p in found] == pytest.approx([one.probability for one in wanted], rel=1e-4, abs=1e-6)
+
+
+def test_a_model_that_reads_time_is_refused(tmp_path):
+    LSRMForCausalLM(LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=32, attention_time=True)).save_pretrained(
+        tmp_path
+    )
+    build_tokenizer(ITEMS).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"attention_time.*Serve it with Recommender"):
+        export_onnx(tmp_path, tmp_path / "onnx")
+
+
 @pytest.mark.parametrize(("filter_seen", "left_out"), [(None, True), (True, True), (False, False)])
 def test_seen_items_are_named_if_the_model_was_evaluated_so(checkpoint, tmp_path, filter_seen, left_out):
     model = LSRMForCausalLM.from_pretrained(checkpoint)

@@ -152,3 +152,7 @@ def test_what_cannot_be_written_as_text_is_refused(tokenizer, folder):
     reads_more = LSRMForCausalLM(LSRMConfig(vocab_size=22, hidden_size=16, num_hidden_layers=1, history=["recency"]))
     with pytest.raises(ValueError, match=r"it adds scores to those of its head, and TRL would train without them"):
         trl_model(reads_more)
+    for blocks in ({"attention_time": True}, {"head": "normalised"}):
+        other = LSRMForCausalLM(LSRMConfig(vocab_size=22, hidden_size=16, num_hidden_layers=1, **blocks))
+        with pytest.raises(ValueError, match=f"the model has {next(iter(blocks))} .*, of which TRL knows nothing"):
+            trl_model(other)

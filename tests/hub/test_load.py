@@ -3,7 +3,10 @@
 import re
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.hub.publish import build, publish
 
 pytestmark = pytest.mark.slow
@@ -118,3 +121,28 @@ def test_with_and_without_the_package(hub, elsewhere, finished_run, tmp_path):
     assert installed[-1] == bare[-1]
     assert installed[-2].count("item_id") == 5
     assert bare[-2] == f"[{installed[-2]}]"
+
+
+OTHER_BLOCKS = """
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+expected = load_file("logits.safetensors")
+model = AutoModelForCausalLM.from_pretrained("./model", trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules.")
+found = model(expected["ids"], moments=expected["ids"]).logits
+torch.testing.assert_close(found, expected["logits"], rtol=1e-5, atol=1e-5)
+print(type(model.model.norm).__name__, type(model.lm_head).__name__)
+"""
+
+
+def test_other_blocks_travel(elsewhere, tmp_path):
+    blocks = {"position": "relative", "norm": "rms", "hidden_act": "swiglu", "residual": "gated"}
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=20, **blocks, attention_time=True, head="normalised")).eval()
+    for parameter in model.model.attention_bias.parameters():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "model")
+    ids = torch.arange(2, 14).view(2, 6)
+    save_file({"ids": ids, "logits": model(ids, moments=ids).logits.detach()}, tmp_path / "logits.safetensors")
+    assert elsewhere(OTHER_BLOCKS, bare=True).split() == ["RMSNorm", "CosineHead"]

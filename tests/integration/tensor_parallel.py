@@ -27,6 +27,10 @@ def main(folder: str) -> None:
     torch.testing.assert_close(gradient, whole.model.embed_tokens.weight.grad, rtol=1e-4, atol=1e-5)
     shard = sharded.model.layers[0].mlp.up_proj.weight
     assert shard.to_local().shape[0] * 2 == whole.model.layers[0].mlp.up_proj.weight.shape[0]
+    attention = whole.model.layers[0].self_attn.q_proj.weight.shape[0]
+    found = sharded.model.layers[0].self_attn.q_proj.weight
+    found = found.to_local() if hasattr(found, "to_local") else found
+    assert found.shape[0] == attention // (1 if whole.config.biases_attention else 2)
     print(f"rank {dist.get_rank()} agrees")
     dist.destroy_process_group()
 

@@ -112,8 +112,18 @@ def test_two_processes_resume_exactly(markov_prepared, tmp_path):
     assert_same_end(tmp_path / "whole", part)
 
 
-def test_two_processes_share_a_model_by_its_tensor_parallel_plan(tmp_path):
-    LSRMForCausalLM(LSRMConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2)).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {},
+        {"position": "rotary", "norm": "rms", "hidden_act": "swiglu", "residual": "gated", "head": "scaled"},
+        {"position": "relative", "hidden_act": "swiglu", "head": "normalised"},
+    ],
+    ids=["paper", "rotary with all", "relative"],
+)
+def test_two_processes_share_a_model_by_its_tensor_parallel_plan(blocks, tmp_path):
+    config = LSRMConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2, **blocks)
+    LSRMForCausalLM(config).save_pretrained(tmp_path)
     script = str(Path(__file__).with_name("tensor_parallel.py"))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, str(tmp_path)]
     result = subprocess.run([sys.executable, *launch], capture_output=True, text=True, timeout=300, env=environment())

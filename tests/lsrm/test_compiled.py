@@ -12,9 +12,17 @@ from sr_transformers.lsrm.dropout_lsrm import LSRMDropout
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 
 
-def test_a_compiled_model_learns_the_same():
+BLOCKS = [
+    {},
+    {"position": "rotary", "norm": "rms", "hidden_act": "swiglu", "residual": "gated", "attention_time": True,
+     "head": "normalised"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("blocks", BLOCKS, ids=["paper", "all others"])
+def test_a_compiled_model_learns_the_same(blocks):
     torch.manual_seed(0)
-    config = LSRMConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2, max_position_embeddings=16)
+    config = LSRMConfig(vocab_size=60, hidden_size=16, num_hidden_layers=2, max_position_embeddings=16, **blocks)
     config.embedding_dropout = config.residual_dropout = 0.0
     plain = LSRMForCausalLM(config).train()
     other = copy.deepcopy(plain)
@@ -26,6 +34,8 @@ def test_a_compiled_model_learns_the_same():
         labels = ids[:, 1:].clone()
         labels[0, 8] = -100
         inputs = {"input_ids": ids[:, :-1], "position_ids": positions[:batch], "shift_labels": labels}
+        if config.attention_time:
+            inputs["moments"] = ids[:, :-1].cumsum(1)
         expected, found = plain(**inputs).loss, compiled(**inputs).loss
         assert found.item() == pytest.approx(expected.item(), rel=1e-6)
         expected.backward()

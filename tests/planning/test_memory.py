@@ -48,15 +48,44 @@ def kept_by_autograd(model, work):
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=work.precision == "bf16"),
     ):
-        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False)
+        moments = {"moments": ids.cumsum(1)} if model.config.attention_time else {}
+        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False, **moments)
     return sum(kept.values())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"residual_dropout": 0.0}, {"embedding_dropout": 0.0, "intermediate_size": 48}, {"num_hidden_layers": 1}],
-    ids=["plain", "no residual dropout", "narrow feed-forward, no embedding dropout", "one layer"],
+    [
+        {},
+        {"residual_dropout": 0.0},
+        {"embedding_dropout": 0.0, "intermediate_size": 48},
+        {"num_hidden_layers": 1},
+        {"position": "rotary", "norm": "rms"},
+        {"position": "relative"},
+        {"attention_time": True},
+        {"attention": "pointwise"},
+        {"attention": "pointwise", "position": "relative"},
+        {"hidden_act": "swiglu", "residual": "gated"},
+        {"head": "scaled"},
+        {"head": "normalised"},
+        {"position": "relative", "attention_time": True, "norm": "rms", "residual": "gated", "residual_dropout": 0.0},
+    ],
+    ids=[
+        "plain",
+        "no residual dropout",
+        "narrow feed-forward, no embedding dropout",
+        "one layer",
+        "rotary, rms",
+        "relative",
+        "time",
+        "pointwise",
+        "pointwise, relative",
+        "swiglu, gated",
+        "scaled",
+        "normalised",
+        "many",
+    ],
 )
 def test_activations_are_what_autograd_keeps(overrides, precision):
     one, work = config(**overrides), Work(rows=7, width=20, device="cpu", precision=precision)
@@ -163,3 +192,10 @@ def test_the_plan_is_what_a_process_takes():
     case = {"size": "98k", "items": 60_000, "rows": 16}
     measured = benchmark.run(case, [], benchmark.LIVE)
     assert peak(training_memory(*benchmark.plan(case)))[1] == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("blocks", [{"position": "relative"}, {"attention_time": True}, {"attention": "pointwise"}])
+def test_biases_are_not_planned_with_flash(blocks):
+    with pytest.raises(ValueError, match="flash-attention takes no biases"):
+        kept_by_block(config(**blocks), Work(attention="flash"), 0)
+    assert kept_by_block(config(**blocks), Work(), 0) > kept_by_block(config(), Work(), 0)

@@ -160,6 +160,29 @@ def test_resuming_gives_the_same_bits(markov_prepared, tmp_path, step):
     assert losses(resumed) == losses(whole)
 
 
+@pytest.mark.parametrize("step", [18, 36], ids=["with Muon", "with SGD"])
+def test_a_run_with_muon_goes_on_with_the_same_bits(markov_prepared, tmp_path, step):
+    settings = {**PLATEAU, "optimizer": "muon", "table_lr_multiplier": 3.0}
+    whole = make(markov_prepared, tmp_path / "whole", **settings)
+    whole.train()
+    for kept in {9, step}:  # 9 is the best one
+        shutil.copytree(tmp_path / "whole" / f"checkpoint-{kept}", tmp_path / "part" / f"checkpoint-{kept}")
+    resumed = make(markov_prepared, tmp_path / "part", **settings)
+    resumed.train(resume_from_checkpoint=last_complete_checkpoint(tmp_path / "part"))
+    assert resumed.state.global_step == whole.state.global_step
+    assert whole.phases.switched_at == 27
+    assert_same_bits(weights(resumed), weights(whole))
+    assert losses(resumed) == losses(whole)
+
+
+def test_groups_of_the_trainer(markov_prepared, tmp_path):
+    trainer = make(markov_prepared, tmp_path, optimizer="muon", table_lr_multiplier=0.5, weight_decay=0.1)
+    groups = trainer.create_optimizer().param_groups
+    rates = {(group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
+    # Muon: 6 matrices; Adam: positions; biases and norms; the table.
+    assert rates == {(1e-2, 0.1, 6), (1e-2, 0.1, 1), (1e-2, 0.0, 12), (5e-3, 0.1, 1)}
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(markov_prepared, tmp_path):
     trainers = []
     for name, data_seed in (("a", None), ("b", None), ("c", 4)):

@@ -31,7 +31,7 @@ class WindowDataset(Dataset):
     predicts), and, if asked for, a list of the K whole training histories that they come from.
 
     Args:
-        past_inputs: of a model with `history`, which reads whole histories, and their moments up to the end of the
+        past_inputs: of a model that `reads_past`, which reads whole histories, and their moments up to the end of the
             window if it needs them.
     """
 
@@ -173,7 +173,7 @@ class PackingCollator:
             `max_length_q/k` as flash-attention and flex-attention want them.
         last_only: only the last target of every window counts (one sample per prefix, as in the paper's code).
         negatives: draws shared negatives for the sampled softmax.
-        past_inputs: makes what a model with `history` reads.
+        past_inputs: makes what a model that `reads_past` reads.
 
     Returns (on call):
         input_ids, position_ids and shift_labels, int64; `shift_labels` is the item after each position, -100 where

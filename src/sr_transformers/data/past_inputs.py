@@ -1,4 +1,4 @@
-"""What a model with `history` reads beside the items of a batch: the whole pasts of its users."""
+"""What a model that `reads_past` reads beside the items of a batch: the whole pasts of its users."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ def pasts_of(
 
 
 class PastInputs:
-    """Makes `history` and `clock` of training batches.
+    """Makes `history`, `clock` and `moments` of training batches.
 
     Args:
         config: an `LSRMConfig`.
@@ -59,6 +59,7 @@ class PastInputs:
         self.needs_times = config.needs_times
         self.successors = "successors" in config.history
         self.clock = "clock" in config.history
+        self.history, self.moments = bool(config.history), config.attention_time
 
     def __call__(
         self, windows: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
@@ -76,11 +77,15 @@ class PastInputs:
             for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
         ]
         found = pasts_of(read, sizes, lines, places)
-        history = found.columns(*shape)
+        history = found.columns(*shape) if self.history else {}
         if self.successors:
             rows = lines * shape[1] + places
             for lag in range(LAGS):
                 later = later_transitions([past.items for past in pasts], starts, sizes, rows, lag)
                 for name, part in zip((f"later_rows_{lag}", f"later_tokens_{lag}"), later, strict=True):
                     history[name] = torch.from_numpy(part)
-        return {"history": history, **({"clock": found.clock(*shape)} if self.clock else {})}
+        return {
+            **({"history": history} if self.history else {}),
+            **({"clock": found.clock(*shape)} if self.clock else {}),
+            **({"moments": found.moments(*shape)} if self.moments else {}),
+        }

@@ -20,6 +20,7 @@ from transformers.utils.generic import maybe_autocast
 from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.past_inputs import Past, pasts_of
 from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.lsrm.own_items_lsrm import Pasts
@@ -151,7 +152,7 @@ class ModelScorer:
         # Which items it was trained on and how it was ranked then; None for a model that was built by hand.
         self.items_fingerprint: str | None = getattr(model.config, "items_fingerprint", None)
         self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
-        self.reads_past = bool(getattr(model.config, "history", ()))
+        self.reads_past = bool(getattr(model.config, "reads_past", False))
         self.needs_times = bool(getattr(model.config, "needs_times", False))
         self._begin()
 
@@ -309,8 +310,7 @@ class ModelScorer:
             return [Past(history) for history in histories]
         if times is None:
             raise ValueError(
-                f"{self.name} reads when interactions happened (history {', '.join(self.model.config.history)}): give "
-                "their times too."
+                f"{self.name} reads when interactions happened (history, attention_time): give their times too."
             )
         return [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
 
@@ -330,6 +330,9 @@ class ModelScorer:
         found: dict[str, Any] = {"history": _placed(pasts, 1, width, device).columns(batch, width)} if scores else {}
         if "clock" in self.model.config.history:
             found["clock"] = _placed(pasts, width, width, device).clock(batch, width)
+        if self.model.config.attention_time:  # of what a cache holds, too
+            keys = max(width, max(min(len(past.items), self.window) for past in pasts))
+            found["moments"] = _placed(pasts, keys, keys, device).moments(batch, keys)
         return found
 
     def _inputs(
@@ -349,7 +352,7 @@ class ModelScorer:
 
     def _score_states(self, states: torch.Tensor, memory: ScoreMemory | None) -> torch.Tensor:
         """`scoring_lsrm.score_items` without the rows that are left out, a block of items at a time."""
-        weight: torch.Tensor = self.model.lm_head.weight  # type: ignore[assignment]
+        weight = item_vectors(self.model.lm_head)
         first_item, last = item_range(self.model.config)
         if memory is None and self.reuse_memory:
             memory = self._memory_of_thread()

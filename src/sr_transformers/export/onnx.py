@@ -131,6 +131,11 @@ def export_onnx(
             f"{checkpoint.name} reads what users did before (history {', '.join(model.config.history)}); the graph "
             "that is written here holds no such part. Serve it with Recommender."
         )
+    if getattr(model.config, "attention_time", False):
+        raise ValueError(
+            f"{checkpoint.name} reads when interactions happened (attention_time), and the graph that is written here "
+            "takes items alone. Serve it with Recommender."
+        )
     # Two rows, three items: sizes of 1 would be taken for constants.
     sample = {
         "input_ids": torch.tensor([[NUM_SPECIAL] * 3, [PAD_ID, NUM_SPECIAL, NUM_SPECIAL]]),

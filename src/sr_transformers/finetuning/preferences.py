@@ -71,13 +71,19 @@ def trl_model(model: PreTrainedModel) -> PreTrainedModel:
 
     Raises:
         ValueError: if the head has a bias of its own, or has been made ready before, or if the model adds scores to
-            those of its head (`history`), of which TRL knows nothing.
+            those of its head (`history`), reads moments (`attention_time`) or has a `head` of cosines: TRL knows
+            nothing of all that.
     """
     if getattr(model.config, "history", ()):
         raise ValueError(
             f"the model has history {list(model.config.history)}: it adds scores to those of its head, and TRL would "
             "train without them. Take a model without history, or LSRMTrainer."
         )
+    for key, value in (("attention_time", True), ("head", "normalised")):
+        if getattr(model.config, key, None) == value:
+            raise ValueError(
+                f"the model has {key} {value}, of which TRL knows nothing. Take one without, or LSRMTrainer."
+            )
     head: Any = model.get_output_embeddings()
     if head.bias is not None:
         raise ValueError("the head has a bias already: this model was made ready before, or is of another kind.")

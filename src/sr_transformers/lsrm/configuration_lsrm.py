@@ -66,6 +66,16 @@ NEEDS_TIMES = ("baskets", "intervals", "clock")
 HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES)
 LAGS = 3  # successors of the last item, of the one before, and of the one before that
 
+# The blocks: what each key may be, the paper's model first (sources: docs/blocks.md).
+_CHOICES = {
+    "position": ("learned", "rotary", "relative"),
+    "attention": ("softmax", "pointwise"),
+    "norm": ("layer", "rms"),
+    "residual": ("plain", "gated"),
+    "head": ("plain", "scaled", "normalised"),
+}
+SWIGLU = "swiglu"
+
 # Counts lie in [1, these]: beyond them a value is a mistake or an attack, and to build such a model takes for ever.
 _LARGEST = {
     "vocab_size": 2**31 - 1,
@@ -90,10 +100,20 @@ class LSRMConfig(PreTrainedConfig):
         hidden_size: width d of the residual stream and of the item embeddings.
         num_hidden_layers: number of decoder blocks L.
         num_attention_heads: attention heads; must divide `hidden_size`.
-        intermediate_size: inner width of the feed-forward; None means 4 * `hidden_size`, as in the paper.
+        intermediate_size: inner width of the feed-forward; None means 4 * `hidden_size`, as in the paper. With swiglu
+            see `inner_size`.
         max_position_embeddings: window, in items: the model reads at most this many of the most recent items (50 in
             the paper).
-        hidden_act: activation of the feed-forward; "gelu" is the exact (erf) one.
+        hidden_act: activation of the feed-forward; "gelu" is the exact (erf) one. "swiglu": SiLU of one product times
+            another, `inner_size` wide.
+        position: "learned" vectors that are added to the items (the paper), "rotary" queries and keys, or "relative":
+            a learned number for each head and class of distances, added before the softmax.
+        attention: "softmax", or "pointwise": silu of the products, divided by the number of items seen.
+        norm: "layer" or "rms" (with an epsilon of 1e-6).
+        residual: "plain", or "gated": what is added to the residual stream x is multiplied by sigmoid(W x).
+        attention_time: add, before the softmax, a learned number for each head and class of time between the two
+            interactions; the model then reads moments.
+        head: "plain", "scaled" (scores divided by a learned temperature) or "normalised" (cosines, divided likewise).
         layer_norm_eps: epsilon of all LayerNorms.
         initializer_range: standard deviation of the initial weights.
         embedding_dropout: dropout rate on the sum of item and position embeddings.
@@ -117,7 +137,8 @@ class LSRMConfig(PreTrainedConfig):
     Raises:
         StrictDataclassClassValidationError: for a width that the heads do not divide, a size below 1 or absurdly large,
             more items than the table has rows for, a special token that is an item, a dropout rate, `layer_norm_eps`
-            or `initializer_range` out of range, or an unknown activation.
+            or `initializer_range` out of range, an unknown activation or choice of a block, or rotary positions for
+            heads of odd width.
 
     Source: the architecture (pre-norm, final LayerNorm with epsilon 1e-12, biases, init 0.02) follows the released
     code of the paper; the paper itself states only the decoder, its sizes and the window.
@@ -125,21 +146,6 @@ class LSRMConfig(PreTrainedConfig):
 
     model_type = "lsrm"
     keys_to_ignore_at_inference = ["past_key_values"]
-    base_model_tp_plan = {
-        "layers.*.self_attn.q_proj": "colwise",
-        "layers.*.self_attn.k_proj": "colwise",
-        "layers.*.self_attn.v_proj": "colwise",
-        "layers.*.self_attn.o_proj": "rowwise",
-        "layers.*.mlp.up_proj": "colwise",
-        "layers.*.mlp.down_proj": "rowwise",
-    }
-    base_model_pp_plan = {
-        "embed_tokens": (["input_ids"], ["inputs_embeds"]),
-        "embed_positions": (["position_ids"], ["position_embeds"]),
-        "layers": (["hidden_states", "attention_mask"], ["hidden_states"]),
-        "norm": (["hidden_states"], ["hidden_states"]),
-    }
-
     vocab_size: int = 26429
     num_items: int | None = None
     hidden_size: int = 64
@@ -148,6 +154,12 @@ class LSRMConfig(PreTrainedConfig):
     intermediate_size: int | None = None
     max_position_embeddings: int = 50
     hidden_act: str = "gelu"
+    position: str = "learned"
+    attention: str = "softmax"
+    norm: str = "layer"
+    residual: str = "plain"
+    attention_time: bool = False
+    head: str = "plain"
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     embedding_dropout: float | int = 0.1
@@ -209,8 +221,16 @@ class LSRMConfig(PreTrainedConfig):
             raise ValueError(f"history is {list(self.history)}; choose from {', '.join(HISTORY_PARTS)}, each once.")
         if not 0 < self.time_unit < math.inf:
             raise ValueError(f"time_unit is {self.time_unit}; it must be a number above 0.")
-        if self.hidden_act not in ACT2FN:
-            raise ValueError(f"hidden_act is {self.hidden_act!r}; choose from {', '.join(sorted(ACT2FN))}.")
+        if self.hidden_act not in (*ACT2FN, SWIGLU):
+            raise ValueError(f"hidden_act is {self.hidden_act!r}; choose from {', '.join(sorted([*ACT2FN, SWIGLU]))}.")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {', '.join(choices)}.")
+        head_size = self.hidden_size // self.num_attention_heads
+        if self.position == "rotary" and head_size % 2:
+            raise ValueError(
+                f"rotary positions turn pairs of numbers, and heads are {head_size} wide; choose other heads."
+            )
 
     def layer_dropout(self, name: str) -> list[float]:
         """Rates of `"attention_dropout"` or `"residual_dropout"`, one per layer from the bottom up."""
@@ -219,15 +239,55 @@ class LSRMConfig(PreTrainedConfig):
         return layer_rates(bounds, self.num_hidden_layers)
 
     @property
-    def num_non_embedding_parameters(self) -> int:
-        """N: weights in the matrices of the blocks, without biases, norms and embeddings (12 L d² for FFN 4d)."""
+    def inner_size(self) -> int:
+        """Inner width of the feed-forward: `intermediate_size`; for swiglu, which has three matrices instead of two,
+        two thirds of it, to the nearest multiple of 8, so that N stays within about one percent (8 d / 3 for 4 d)."""
         inner = self.intermediate_size or 4 * self.hidden_size
-        return self.num_hidden_layers * (4 * self.hidden_size**2 + 2 * self.hidden_size * inner)
+        return max(round(inner / 12), 1) * 8 if self.hidden_act == SWIGLU else inner
+
+    @property
+    def num_non_embedding_parameters(self) -> int:
+        """N: weights in the matrices of the blocks, without biases, norms and embeddings (12 L d² for FFN 4d; gated
+        residuals add 2 L d²)."""
+        d = self.hidden_size
+        feed_forward = (3 if self.hidden_act == SWIGLU else 2) * d * self.inner_size
+        gates = 2 * d**2 if self.residual == "gated" else 0
+        return self.num_hidden_layers * (4 * d**2 + feed_forward + gates)
 
     @property
     def needs_times(self) -> bool:
         """Whether the model reads the moments of the interactions."""
-        return any(part in NEEDS_TIMES for part in self.history)
+        return self.attention_time or any(part in NEEDS_TIMES for part in self.history)
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether the model reads more than the items of its window: `own_items_lsrm`."""
+        return self.attention_time or bool(self.history)
+
+    @property
+    def biases_attention(self) -> bool:
+        """Whether numbers are added before the softmax (`biases_lsrm`), which eager and sdpa attention alone take."""
+        return self.attention_time or self.position == "relative"
+
+    @property
+    def base_model_tp_plan(self) -> dict[str, str]:  # type: ignore[override]
+        """Which matrices tensor parallelism cuts, and how. Where attention is biased each process computes all heads of
+        it: the bias is made for all of them."""
+        names = ["up_proj", "gate_proj"] if self.hidden_act == SWIGLU else ["up_proj"]
+        plan = {f"layers.*.mlp.{name}": "colwise" for name in names} | {"layers.*.mlp.down_proj": "rowwise"}
+        if not self.biases_attention:
+            plan |= {f"layers.*.self_attn.{name}_proj": "colwise" for name in "qkv"}
+            plan["layers.*.self_attn.o_proj"] = "rowwise"
+        return plan
+
+    @property
+    def base_model_pp_plan(self) -> dict[str, tuple[list[str], list[str]]]:  # type: ignore[override]
+        """What goes from part to part in a pipeline."""
+        plan = {"embed_tokens": (["input_ids"], ["inputs_embeds"])}
+        if self.position == "learned":
+            plan["embed_positions"] = (["position_ids"], ["position_embeds"])
+        plan["layers"] = (["hidden_states", "attention_mask"], ["hidden_states"])
+        return plan | {"norm": (["hidden_states"], ["hidden_states"])}
 
     @classmethod
     def from_size(cls, size: str, **overrides) -> "LSRMConfig":

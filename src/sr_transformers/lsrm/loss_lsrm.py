@@ -24,6 +24,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .head_lsrm import item_vectors
 from .item_scores_lsrm import AddedScores, ItemScores, add_scores
 from .scoring_lsrm import reads_weight, score_items, shares_weight, wide
 
@@ -362,7 +363,7 @@ def next_item_loss(
     rounded = torch.is_autocast_enabled(device) and torch.is_grad_enabled()
     if reads_weight(head) or shares_weight(head):
         # Tensor parallelism shards the table by items; the softmax is over all of them.
-        weight = head.weight.full_tensor() if shares_weight(head) else head.weight
+        weight = item_vectors(head, head.weight.full_tensor() if shares_weight(head) else None)
         hidden = hidden.to(torch.get_autocast_dtype(device) if rounded else wide(hidden.dtype))
         if negative_ids is not None and negative_log_q is not None:
             total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q)

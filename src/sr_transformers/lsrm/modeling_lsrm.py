@@ -1,10 +1,10 @@
 # Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
 """LSRM: a decoder-only transformer over item ids that names the next item.
 
-GPT-2's arithmetic (pre-norm blocks, learned absolute positions, exact GELU, biases, tied head without bias) in the
-form that transformers' own decoders have today: attention interface, cache, recorded outputs, parallel plans. Two
-things are special: dropout rates differ by layer (`LSRMConfig.layer_dropout`), and given labels in training the head
-never makes the logits of all positions (`loss_lsrm`).
+GPT-2's arithmetic (pre-norm blocks, learned absolute positions, exact GELU, biases, tied head without bias), unless the
+configuration chooses other blocks, in the form that transformers' own decoders have today: attention interface, cache,
+recorded outputs, parallel plans. Two things are special: dropout rates differ by layer (`LSRMConfig.layer_dropout`),
+and given labels in training the head never makes the logits of all positions (`loss_lsrm`).
 
 This file travels to the Hub beside the weights: it imports torch, transformers and its flat siblings only.
 """
@@ -25,14 +25,17 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
+from .biases_lsrm import LSRMAttentionBias, LSRMBiasTable
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .generation_lsrm import SlidingGenerationMixin
+from .head_lsrm import CosineHead, LSRMTemperature
 from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
-from .layers_lsrm import LSRMAttention, LSRMDecoderLayer
+from .layers_lsrm import LSRMAttention, LSRMDecoderLayer, make_norm
 from .loss_lsrm import next_item_loss, targets_after
 from .own_items_lsrm import pasts_in, pasts_of_rows
+from .rotary_lsrm import rotation_at
 from .scoring_lsrm import item_range, score_items
 
 
@@ -90,6 +93,8 @@ class LSRMPreTrainedModel(PreTrainedModel):
                 "a model whose history counts by item (items, successors) cannot be resized; `finetune`, or "
                 "`finetuning.vocabulary`, gives it another vocabulary."
             )
+        if self.config.head == "normalised" and not self.config.tie_word_embeddings:
+            raise ValueError("a normalised head with weights of its own cannot be resized: tie_word_embeddings.")
         before = item_range(self.config)[1]
         last = before if new_num_tokens is None else new_num_tokens
         embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
@@ -102,7 +107,7 @@ class LSRMPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, ZeroEmbedding | ZeroLinear):
+        if isinstance(module, ZeroEmbedding | ZeroLinear | LSRMBiasTable | LSRMTemperature):
             for parameter in module.parameters():
                 init.zeros_(parameter)
         elif isinstance(module, LSRMHistory):  # counts that whoever trains fills in
@@ -118,11 +123,14 @@ class LSRMModel(LSRMPreTrainedModel):
     def __init__(self, config: LSRMConfig):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        learned = config.position == "learned"
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size) if learned else None
+        self.attention_bias = LSRMAttentionBias(config) if config.biases_attention else None
         self.clock = LSRMClock(config) if "clock" in config.history else None
         self.embedding_dropout = LSRMDropout(config.embedding_dropout)
         self.layers = nn.ModuleList([LSRMDecoderLayer(config, index) for index in range(config.num_hidden_layers)])
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = make_norm(config)
+        self.temperature = None if config.head == "plain" else LSRMTemperature(config.head == "normalised")
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -138,6 +146,7 @@ class LSRMModel(LSRMPreTrainedModel):
         use_cache: bool | None = None,
         last_only: bool = False,
         clock: torch.FloatTensor | None = None,
+        moments: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Encodes sequences.
@@ -154,10 +163,12 @@ class LSRMModel(LSRMPreTrainedModel):
             last_only: return the state of the last position alone, `(B, 1, d)`: what ranking needs. The last layer
                 then computes little more than keys and values for all the others. For eager and sdpa attention.
             clock: `(B, T, 2)` of `own_items_lsrm.Pasts.clock`, for a model that reads moments ("clock" in `history`).
+            moments: `(B, K)` int64 of all K items that attention sees, those in the cache too, in the log's unit of
+                time, for a model with `attention_time`; whatever for padding.
 
         Raises:
-            ValueError: for both or neither of ids and embeddings, a sequence longer than the window, last_only with
-                another attention, or a missing clock.
+            ValueError: for both or neither of ids and embeddings, a sequence longer than the window, last_only or
+                biases of attention with another attention, or a missing clock or moments.
         """
         if last_only and self.config._attn_implementation not in ("eager", "sdpa"):
             raise ValueError(f"last_only works with eager and sdpa, not {self.config._attn_implementation}.")
@@ -178,10 +189,16 @@ class LSRMModel(LSRMPreTrainedModel):
             past_key_values=past_key_values,
             position_ids=given,
         )
+        if self.attention_bias is not None:
+            causal_mask = self.attention_bias(causal_mask, inputs_embeds.shape[1], past_key_values, moments)
         # Only now: a mask is made to keep packed users apart only where there is no cache yet.
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
-        hidden_states = inputs_embeds + self.embed_positions(position_ids)
+        hidden_states, rotation = inputs_embeds, None
+        if self.embed_positions is not None:
+            hidden_states = hidden_states + self.embed_positions(position_ids)
+        elif self.config.position == "rotary":
+            rotation = rotation_at(position_ids, self.config.hidden_size // self.config.num_attention_heads)
         if self.clock is not None:
             if clock is None:
                 raise ValueError("this model reads the moments of the interactions: pass clock and history, or times.")
@@ -199,9 +216,13 @@ class LSRMModel(LSRMPreTrainedModel):
                 past_key_values=past_key_values,
                 use_cache=use_cache,
                 last_only=last,
+                rotation=rotation,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+        hidden_states = self.norm(hidden_states)
+        if self.temperature is not None:
+            hidden_states = self.temperature(hidden_states)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
 
     def _positions(
         self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, past_key_values: Cache | None
@@ -236,7 +257,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         super().__init__(config)
         self.model = LSRMModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        head = CosineHead if config.head == "normalised" else nn.Linear
+        self.lm_head = head(config.hidden_size, config.vocab_size, bias=False)
         scores_items = any(part != "clock" for part in config.history)
         self.history = LSRMHistory(config) if scores_items else None
         self.post_init()
@@ -259,6 +281,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         negative_log_q: torch.FloatTensor | None = None,
         skip_logits: bool | None = None,
         history: dict[str, torch.Tensor] | None = None,
+        moments: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Scores the next item at every position, or computes the loss.
@@ -291,6 +314,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            moments=moments,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -329,9 +353,14 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, **kwargs):
-        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds."""
+    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, moments=None, **kwargs):
+        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds. What is
+        generated has the moment of the last item: when it will be is not known."""
         inputs = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
+        if moments is not None:
+            later = moments[:, -1:].expand(-1, input_ids.shape[1] - moments.shape[1])
+            begin = 0 if inputs.get("past_key_values") is not None else -inputs["input_ids"].shape[1]
+            inputs["moments"] = torch.cat([moments, later], 1)[:, begin:]
         if self.history is not None:
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(input_ids) if mask is None else mask

@@ -109,6 +109,14 @@ class Pasts:
         clock[at] = torch.stack([(index - opened + 1).float(), gap.float()], -1)[seen]
         return clock
 
+    def moments(self, batch: int, width: int) -> torch.Tensor:
+        """`(B, W)` int64: the moment of the interaction at each place, for attention that reads time; else 0."""
+        assert self.times is not None
+        seen, at = self._shown()
+        found = self.times.new_zeros(batch, width)
+        found[at] = self.times[seen]
+        return found
+
     def _shown(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The interactions that have places, and these: rows and places of the batch."""
         seen = (self.place >= self.places[self.past]).nonzero()[:, 0]

@@ -158,7 +158,7 @@ class NextItemPipeline(Pipeline):
         if not known:
             raise ValueError(f"the vocabulary knows no item of the history {list(history)[:5]!r}.")
         window = torch.tensor([known[-self.model.config.max_position_embeddings :]])
-        past = {"past_ids": torch.tensor([known])} if getattr(self.model.config, "history", ()) else {}
+        past = {"past_ids": torch.tensor([known])} if getattr(self.model.config, "reads_past", False) else {}
         if getattr(self.model.config, "needs_times", False):
             past["past_times"] = torch.tensor([self._times_of_known(history, inputs)])
         return {
@@ -178,6 +178,8 @@ class NextItemPipeline(Pipeline):
             inputs["history"] = pasts_of_rows(past, real, width, times=times).columns(*mask.shape)
             if "clock" in self.model.config.history:
                 inputs["clock"] = pasts_of_rows(past, real, width, width, times).clock(*mask.shape)
+            if self.model.config.attention_time:
+                inputs["moments"] = pasts_of_rows(past, real, width, width, times).moments(*mask.shape)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
         items = item_range(self.model.config)
         return {"logits": only_items(logits.float(), items, -torch.inf)[:, : items[1]], "excluded": excluded}

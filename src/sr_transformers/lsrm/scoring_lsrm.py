@@ -3,7 +3,7 @@
 
 Two rules hold wherever items are scored. What is no item (special tokens, rows that only fill up the table) scores as
 low as the type goes: its probability is exactly 0 and it has no place. And the head is a module that is called,
-whatever became of it (adapters, quantization, hooks, offloading); only where nothing but `nn.Linear`'s own product
+whatever became of it (adapters, quantization, hooks, offloading); only where nothing but the product with its vectors
 would come out may its weight be read instead (`reads_weight`), which loss and ranking do for their speed.
 """
 
@@ -16,6 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_lsrm import NUM_SPECIAL
+from .head_lsrm import CosineHead, item_vectors
 
 _GROUP = 16  # items of which only the best can bring its group into the second round of a top k
 _SHORT = 256  # numbers of a list of one user's best
@@ -67,9 +68,9 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def reads_weight(head: Any) -> bool:
-    """Whether `states @ head.weight.T` is all that calling the head would do."""
+    """Whether the product with `head_lsrm.item_vectors` is all that calling the head would do."""
     return (
-        type(head) is nn.Linear
+        type(head) in (nn.Linear, CosineHead)
         and head.bias is None
         and type(head.weight) in (nn.Parameter, torch.Tensor)  # quantized weights are tensors of other classes
         and is_plain(head)
@@ -98,7 +99,7 @@ def score_items(head: Any, hidden: torch.Tensor, items: tuple[int, int]) -> torc
     with maybe_autocast(hidden.device.type, enabled=False):
         if reads_weight(head):
             dtype = wide(head.weight.dtype)
-            logits = nn.functional.linear(hidden.to(dtype), head.weight.to(dtype))
+            logits = nn.functional.linear(hidden.to(dtype), item_vectors(head, head.weight.to(dtype)))
         else:
             weight = getattr(head, "weight", None)  # a method, or no floating point, where the head is quantized
             if isinstance(weight, torch.Tensor) and weight.is_floating_point():

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 
 from sr_transformers.lsrm.attention_lsrm import LONGEST_ROW
-from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.lsrm.biases_lsrm import DISTANCES, TIMES
+from sr_transformers.lsrm.configuration_lsrm import SWIGLU, LSRMConfig
 from sr_transformers.lsrm.loss_lsrm import chunk_sizes
 
 WIDE = 4  # bytes of weights, gradients and the residual stream
@@ -96,14 +97,18 @@ class Shards:
 
 def parameter_counts(config: LSRMConfig) -> dict[str, int]:
     """Parameters by group, as `training.finish.count_parameters` counts them in a built model."""
-    d, inner = config.hidden_size, config.intermediate_size or 4 * config.hidden_size
-    per_layer = (4 * d) + (inner + d) + 4 * d  # biases of attention and feed-forward, two norms
+    d, inner = config.hidden_size, config.inner_size
+    norm = d if config.norm == "rms" else 2 * d
+    per_layer = 4 * d + inner * (2 if config.hidden_act == SWIGLU else 1) + d + 2 * norm  # attention, feed-forward
+    per_layer += 2 * d if config.residual == "gated" else 0
     tables = 1 if config.tie_word_embeddings else 2
+    once = norm + (config.head != "plain")
+    once += config.num_attention_heads * ((config.position == "relative") * DISTANCES + config.attention_time * TIMES)
     return {
         "blocks": config.num_non_embedding_parameters,
-        "biases_and_norms": config.num_hidden_layers * per_layer + 2 * d,
+        "biases_and_norms": config.num_hidden_layers * per_layer + once,
         "item_embedding": tables * config.vocab_size * d,
-        "position_embedding": config.max_position_embeddings * d,
+        "position_embedding": config.max_position_embeddings * d if config.position == "learned" else 0,
     }
 
 
@@ -111,35 +116,61 @@ def kept_by_block(config: LSRMConfig, work: Work, layer: int) -> int:
     """Bytes that autograd keeps of one block, its input included; weights and their compute copies not.
 
     Raises:
-        ValueError: for attention dropout on a CPU.
+        ValueError: for attention dropout on a CPU, and for biases or pointwise attention with flash.
     """
-    d, inner, heads = config.hidden_size, config.intermediate_size or 0, config.num_attention_heads
+    d, inner, heads = config.hidden_size, config.inner_size, config.num_attention_heads
     compute = PRECISIONS[work.precision]
+    narrow = compute != WIDE
+    swiglu, gated = config.hidden_act == SWIGLU, config.residual == "gated"
     if work.device == "cpu" and config.layer_dropout("attention_dropout")[layer]:
         raise ValueError("attention dropout on a CPU keeps all attention weights, which is not planned; set it to 0.")
+    if work.attention == "flash" and (config.biases_attention or config.attention == "pointwise"):
+        raise ValueError(
+            "flash-attention takes no biases (position relative, attention_time) and is never pointwise; choose "
+            "attention sdpa."
+        )
     # Autocast casts the normed input for q, k and v each on its own.
-    normed = compute * d if compute == WIDE else 3 * compute * d
+    normed = 3 * compute * d if narrow else compute * d
     attention = 4 * compute * d  # q, k, v, output
-    if work.device == "cpu" and work.precision == "bf16" and work.width <= LONGEST_ROW:
+    short = work.device == "cpu" and work.width <= LONGEST_ROW and (narrow or config.biases_attention)
+    if config.attention == "pointwise":  # products, weights, and the number of items seen
+        attention += heads * work.width * (WIDE + compute) + 8 * (heads if config.biases_attention else 1)
+    elif short:
         attention += compute * heads * work.width  # all weights
     else:
         attention += 4 * heads  # the softmax's sums
-        attention += 0 if work.attention == "flash" else compute * work.width  # the mask as numbers, in every block
-    feed_forward = compute * d + 2 * compute * inner
+        masks = heads if config.biases_attention else 1
+        attention += 0 if work.attention == "flash" else compute * masks * work.width  # as numbers, in every block
+    feed_forward = compute * d * (2 if swiglu and narrow else 1) + (4 if swiglu else 2) * compute * inner
+    gates = 2 * compute * d * (3 if narrow else 2) if gated else 0  # gate, what it multiplies, and its input, cast
     # On CPUs dropout keeps what it multiplied by, elsewhere a truth value.
     noise = compute if work.device == "cpu" else 1
     dropped = 2 * noise * d if config.layer_dropout("residual_dropout")[layer] else 0
-    residual = 2 * WIDE * d + 2 * 2 * 4  # inputs of both norms, their means and deviations
-    return work.positions * (normed + attention + feed_forward + dropped + residual)
+    residual = 2 * WIDE * d + 2 * _norm(config, work)  # inputs of both norms
+    return work.positions * (normed + attention + feed_forward + gates + dropped + residual)
+
+
+def _norm(config: LSRMConfig, work: Work) -> int:
+    """Bytes per position that a norm keeps beside its input: mean and deviation, or the deviation alone. On CPUs
+    RMSNorm is made of single operations, and keeps its result before the weight too."""
+    if config.norm != "rms":
+        return 2 * 4
+    return 4 + (WIDE * config.hidden_size if work.device == "cpu" else 0)
 
 
 def kept_around_blocks(config: LSRMConfig, work: Work) -> int:
     """Bytes that autograd keeps before the first block and after the last, the loss's own gradients not included."""
     d = config.hidden_size
     noise = (WIDE if work.device == "cpu" else 1) * d if config.embedding_dropout else 0
-    ids, labels = 2 * 8, 8 + 1
-    final_norm = WIDE * d + 2 * 4
-    return work.positions * (ids + labels + noise + final_norm)
+    ids, labels = 8, 8 + 1
+    positions = {"learned": 8, "rotary": WIDE * d // config.num_attention_heads, "relative": 0}[config.position]
+    # What may not be seen, and the classes of the times and (once) of the distances.
+    biases = work.width * (config.biases_attention + 8 * config.attention_time)
+    once = 8 * work.width**2 if config.position == "relative" else 0
+    head = {"plain": 0, "scaled": WIDE * d, "normalised": 2 * WIDE * d + 2 * 4}[config.head]
+    once += {"plain": 0, "scaled": 4, "normalised": 4 + 8 * config.vocab_size}[config.head]
+    final_norm = WIDE * d + _norm(config, work)
+    return work.positions * (ids + labels + noise + positions + biases + head + final_norm) + once
 
 
 def training_memory(config: LSRMConfig, work: Work, shards: Shards | None = None) -> dict[str, dict[str, int]]:
@@ -157,13 +188,14 @@ def training_memory(config: LSRMConfig, work: Work, shards: Shards | None = None
     counts = parameter_counts(config)
     total = sum(counts.values())
     d, V, compute, P = config.hidden_size, config.vocab_size, PRECISIONS[work.precision], work.positions
-    inner = config.intermediate_size or 0
+    inner = config.inner_size * (2 if config.hidden_act == SWIGLU else 1)
+    masks = WIDE * config.num_attention_heads if config.biases_attention else 1
     layers = range(config.num_hidden_layers)
     narrow = compute != WIDE
 
     blocks = [kept_by_block(config, work, layer) for layer in layers]
     around = kept_around_blocks(config, work)
-    inputs = len(blocks) * P * WIDE * d + (0 if work.attention == "flash" else P * work.width)
+    inputs = len(blocks) * P * WIDE * d + (0 if work.attention == "flash" else P * work.width * masks)
     activations = around + (inputs if work.checkpointing else sum(blocks))
     again = max(blocks) - P * WIDE * d if work.checkpointing else 0  # one block computed again, but for its input
 
@@ -189,7 +221,9 @@ def training_memory(config: LSRMConfig, work: Work, shards: Shards | None = None
         "loss": {
             **always,
             "gradients": held,
-            "compute copies": copied + (V * d * compute if narrow else 0),
+            "compute copies": copied
+            + (V * d * compute if narrow else 0)
+            + (table if config.head == "normalised" else 0),
             "activations": activations + P * d * (WIDE + (compute if narrow else 0)),
             "logits": logits,
             "loss gradients": table + hidden_gradient,

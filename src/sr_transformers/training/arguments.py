@@ -52,6 +52,13 @@ class LSRMTrainingArguments(TrainingArguments):
         default=0.75,
         metadata={"help": "Negatives are drawn from training counts to this power (0 uniform, 1 popularity)."},
     )
+    optimizer: str | None = field(
+        default=None,
+        metadata={"help": "muon: for the matrices of the blocks, optim for all else. None: optim for everything."},
+    )
+    table_lr_multiplier: float = field(
+        default=1.0, metadata={"help": "The item table learns so many times faster than the other weights."}
+    )
     switch_optimizer: bool = field(
         default=True,
         metadata={"help": "Train with Adam until validation stops improving, then with SGD until it stops again."},

@@ -55,6 +55,6 @@ def time_unit(data: PreparedData, users: int = 10_000) -> float:
     if not len(between):
         raise ValueError(
             f"no user of {data.path} has interactions at two different moments: leave baskets, intervals and clock out "
-            "of the model's history."
+            "of the model's history, and attention_time false."
         )
     return float(np.median(between))

@@ -145,6 +145,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "row_width": _count(1, 1 << 20),
     "num_negatives": (_count(0)[0], "a whole number, at least 0 (0: full softmax)"),
     "negative_power": _fraction(closed=True),
+    "table_lr_multiplier": _greater(0),
     "sgd_learning_rate": _greater(0),
     "sgd_momentum": _fraction(),
     "patience": _count(1),
@@ -152,6 +153,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim": tuple(one.value for one in OptimizerNames),
+    "optimizer": (None, "muon"),
     "lr_scheduler_type": tuple(one.value for one in SchedulerType),
     "eval_strategy": tuple(one.value for one in IntervalStrategy),
     "logging_strategy": tuple(one.value for one in IntervalStrategy),

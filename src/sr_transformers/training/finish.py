@@ -144,7 +144,7 @@ def count_parameters(model: PreTrainedModel) -> dict[str, int]:
             group = "position_embedding"
         elif name.startswith("history.") or ".clock." in name:
             group = "history"
-        elif parameter.ndim == 2:
+        elif parameter.ndim == 2 and ".attention_bias." not in name:
             group = "blocks"
         else:
             group = "biases_and_norms"

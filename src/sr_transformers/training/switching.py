@@ -6,6 +6,7 @@ import torch
 from transformers.optimization import get_scheduler
 
 from sr_transformers.training.keeping import KeepingTrainer
+from sr_transformers.training.optimizers import MUON, multiply_rate, with_muon
 from sr_transformers.training.phases import SGD
 
 
@@ -20,9 +21,20 @@ class SwitchingTrainer(KeepingTrainer):
             return super().create_optimizer(model)
         if not self.phases.active:
             self.phases.restore(self.state)
+        made_by_user = self.optimizer is not None
         sgd = {"lr": self.args.sgd_learning_rate, "momentum": self.args.sgd_momentum}
         self.optimizer_cls_and_kwargs = (torch.optim.SGD, sgd) if self.phases.phase == SGD else self._first_optimizer
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if made_by_user:
+            return optimizer
+        whole = self.model if model is None else model
+        if self.args.table_lr_multiplier != 1:
+            tables = (whole.get_input_embeddings(), whole.get_output_embeddings())
+            multiply_rate(optimizer, [table.weight for table in tables], self.args.table_lr_multiplier)
+        if self.args.optimizer == MUON and self.phases.phase != SGD:
+            optimizer = with_muon(optimizer, whole, self.args.learning_rate, self.args.weight_decay)
+        self.optimizer = optimizer
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the arguments for Adam, a constant rate for SGD."""

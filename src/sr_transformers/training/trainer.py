@@ -35,6 +35,7 @@ from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.binding import bind
 from sr_transformers.training.checks import check_arguments
 from sr_transformers.training.finish import finish, run_settings
+from sr_transformers.training.optimizers import MUON
 from sr_transformers.training.phases import TrainingPhases
 from sr_transformers.training.preflight import check_launch, check_validation
 from sr_transformers.training.progress import TrainingLines, TrainingProgress
@@ -94,6 +95,8 @@ class LSRMTrainer(RankingTrainer):
                     raise ValueError(f"{name} wants logits, and on a prepared log none are kept; leave it out.")
             if optimizers != (None, None) and args.switch_optimizer:
                 raise ValueError("an optimizer of your own is never switched; set switch_optimizer=False with it.")
+            if optimizers[0] is not None and (args.optimizer is not None or args.table_lr_multiplier != 1):
+                raise ValueError("an optimizer of your own is used as it is; leave optimizer and table_lr_multiplier.")
             self.args = args  # for _adopt, which is asked before transformers sets it
             self.phases = TrainingPhases(
                 args.metric_for_best_model, bool(args.greater_is_better), args.patience, args.switch_optimizer
@@ -127,6 +130,8 @@ class LSRMTrainer(RankingTrainer):
             return
         if self.is_deepspeed_enabled and args.switch_optimizer:
             raise ValueError("DeepSpeed cannot change its optimizer; train with switch_optimizer false.")
+        if args.optimizer == MUON and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise ValueError("optimizer muon needs whole matrices; with FSDP or DeepSpeed leave it out.")
         if args.n_gpu > 1:
             raise ValueError(
                 f"one process sees {args.n_gpu} GPUs: start a process for each with `accelerate launch`, or choose one "
@@ -173,7 +178,7 @@ class LSRMTrainer(RankingTrainer):
         if args.num_negatives:
             negatives = NegativeSampler(data.item_counts, args.num_negatives, args.negative_power, args.seed)
         layout = _layout(args, model)
-        self._past_inputs = PastInputs(model.config) if getattr(model.config, "history", ()) else None
+        self._past_inputs = PastInputs(model.config) if getattr(model.config, "reads_past", False) else None
         self.data_collator = self._own_collator or PackingCollator(
             width, layout, args.objective == LAST_POSITION, negatives, self._past_inputs
         )

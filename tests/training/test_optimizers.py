@@ -1,0 +1,100 @@
+"""Muon for matrices and a rate of its own for the table: which weights, how far, and that a run goes on exactly."""
+
+import copy
+
+import pytest
+import torch
+
+from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
+from sr_transformers.training.optimizers import Together, multiply_rate, with_muon
+
+
+def small():
+    torch.manual_seed(0)
+    config = LSRMConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, residual="gated", embedding_dropout=0.0)
+    config.residual_dropout = 0.0
+    return LSRMForCausalLM(config)
+
+
+def step(model, optimizer):
+    ids = torch.arange(2, 18).view(2, 8)
+    optimizer.zero_grad()
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_nothing_else():
+    model = small()
+    optimizer = with_muon(torch.optim.AdamW(model.parameters(), lr=1e-3), model, 1e-3, 0.0)
+    muon, adam = optimizer.optimizers
+    assert isinstance(muon, torch.optim.Muon)
+    assert sum(one.numel() for one in muon.param_groups[0]["params"]) == model.config.num_non_embedding_parameters
+    everything = [id(one) for group in optimizer.param_groups for one in group["params"]]
+    assert sorted(everything) == sorted(map(id, model.parameters()))
+    assert id(model.lm_head.weight) in {id(one) for group in adam.param_groups for one in group["params"]}
+
+
+def test_together_is_each_on_its_own():
+    """Three steps, a rate that changes, a state that is saved and loaded in between."""
+    one, two = small(), small()
+    together = with_muon(torch.optim.AdamW(one.parameters(), lr=1e-2, weight_decay=0.1), one, 1e-2, 0.1)
+    matrices = [p for name, p in two.named_parameters() if ".layers." in name and p.ndim == 2]
+    rest = [p for p in two.parameters() if all(p is not matrix for matrix in matrices)]
+    apart = [
+        torch.optim.Muon(matrices, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=1e-2, weight_decay=0.1),
+    ]
+    for number, rate in enumerate((1e-2, 5e-3, 2e-3)):
+        for group in [*together.param_groups, *apart[0].param_groups, *apart[1].param_groups]:
+            group["lr"] = rate
+        step(one, together)
+        ids = torch.arange(2, 18).view(2, 8)
+        for optimizer in apart:
+            optimizer.zero_grad()
+        two(ids, labels=ids).loss.backward()
+        for optimizer in apart:
+            optimizer.step()
+        for (name, mine), theirs in zip(one.named_parameters(), two.parameters(), strict=True):
+            assert torch.equal(mine, theirs), (number, name)
+        kept = copy.deepcopy(together.state_dict())
+        fresh = with_muon(torch.optim.AdamW(one.parameters(), lr=1.0), one, 1.0, 0.0)
+        fresh.load_state_dict(kept)
+        together = fresh
+
+
+def test_a_closure_is_called_once():
+    weight, calls = torch.nn.Parameter(torch.ones(2)), []
+    assert Together([torch.optim.SGD([weight], lr=0.1)]).step(lambda: calls.append(1) or 7.0) == 7.0
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_the_table_moves_faster(muon):
+    """Adam's first step is the learning rate, whatever the gradient."""
+    model = small()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-30)
+    multiply_rate(optimizer, [model.model.embed_tokens.weight, model.lm_head.weight], 5.0)
+    if muon:
+        optimizer = with_muon(optimizer, model, 1e-3, 0.0)
+    step(model, optimizer)
+    moved = {name: (value - before[name]).abs().max().item() for name, value in model.state_dict().items()}
+    assert moved["model.embed_tokens.weight"] == pytest.approx(5e-3, rel=1e-3)
+    assert moved["model.embed_positions.weight"] == pytest.approx(1e-3, rel=1e-3)
+    if not muon:
+        assert moved["model.layers.0.mlp.up_proj.weight"] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_what_does_not_go_together_is_refused(markov_prepared, tmp_path):
+    with pytest.raises(ValueError, match="optimizer is 'adam'; choose from muon"):
+        LSRMTrainingArguments(str(tmp_path), optimizer="adam")
+    with pytest.raises(ValueError, match="table_lr_multiplier is 0; it must be a number above 0"):
+        LSRMTrainingArguments(str(tmp_path), table_lr_multiplier=0)
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, hidden_size=8))
+    own = torch.optim.SGD(model.parameters())
+    for settings in ({"optimizer": "muon"}, {"table_lr_multiplier": 2.0}):
+        args = LSRMTrainingArguments(str(tmp_path), switch_optimizer=False, **settings)
+        with pytest.raises(ValueError, match="an optimizer of your own is used as it is"):
+            LSRMTrainer(model, args, train_dataset=markov_prepared.train_dataset(), optimizers=(own, None))
+    with pytest.raises(ValueError, match="optimizer muon is for the matrices of the blocks"):
+        with_muon(torch.optim.Adam([torch.nn.Parameter(torch.ones(1))]), torch.nn.Linear(2, 2), 0.1, 0.0)
