@@ -43,12 +43,14 @@ class Experiment:
         source_epochs: of the checkpoint's training.
         arms: start -> options of `finetune`; None is training from scratch.
         epochs: start -> budgets.
+        settings: keys in which the recipe has moved on since this was measured.
     """
 
     recipe: str
     source_epochs: int
     arms: dict[str, dict[str, Any] | None]
     epochs: dict[str, tuple[int, ...]]
+    settings: dict[str, Any]
 
 
 EXPERIMENTS = {
@@ -65,6 +67,7 @@ EXPERIMENTS = {
             "fine-tuned, LoRA rank 8": {"init": "nearest", "lora_rank": 8},
         },
         {"from scratch": (1, 3, 10), "fine-tuned": (1, 3, 10)},
+        {"history": []},
     ),
     "domains": Experiment(
         "regimes/sparse",
@@ -75,6 +78,15 @@ EXPERIMENTS = {
             "fine-tuned, new rows mean": {"init": "mean"},
         },
         {"from scratch": (1, 3, 10), "fine-tuned, new rows random": (1, 3, 10)},
+        {
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "embedding_dropout": 0.5,
+            "attention_dropout": [0.0, 0.0],
+            "residual_dropout": [0.3, 0.2],
+            "learning_rate": 2e-3,
+            "patience": 10,
+        },
     ),
 }
 OTHER_EPOCHS = (3,)
@@ -149,7 +161,7 @@ def run(
 def recipe(experiment: Experiment, num_epochs: int, seed: int) -> Recipe:
     """The regime's recipe with a budget: the learning rate warms up for a tenth of it and falls to zero at its end."""
     overrides = {"num_train_epochs": num_epochs, "warmup_steps": 0.1, "seed": seed, "disable_tqdm": True}
-    return Recipe.load(experiment.recipe, overrides)
+    return Recipe.load(experiment.recipe, {**experiment.settings, **overrides})
 
 
 def table(name: str) -> str:

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_inputs import flags, folders, logs, models, others, recipes, resume, studies
+from bad_inputs import flags, folders, logs, models, others, recipes, resume, searches, studies
 from bad_inputs.row import Row
 
-TABLES = (recipes, flags, folders, logs, models, resume, studies, others)
+TABLES = (recipes, flags, folders, logs, models, resume, studies, searches, others)
 ROWS = [row for table in TABLES for row in table.ROWS]
 
 SOUND = {"DATA": "data", "RUN": "run", "RECIPE": "recipe.yaml", "LOG": "log.csv"}

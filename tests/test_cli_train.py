@@ -104,3 +104,28 @@ def test_a_run_does_not_go_on_from_a_checkpoint_that_was_changed(
     shutil.rmtree(run / "checkpoint-2")  # as the message says: there is none before it, so the run begins anew
     assert main(command(recipe, markov_prepared, run)) == 0
     assert json.loads((run / "run.json").read_text())["steps"] == 4
+
+
+@pytest.mark.parametrize("words", [["auto"], []], ids=["auto", "none"])
+def test_without_a_recipe_the_log_decides_and_the_record_says_why(words, prepared, tmp_path, capsys):
+    more = ["--max_steps", "1", "--hidden_size=16", "--disable_tqdm", "true"]
+    assert main(["train", *words, *more, "--data", str(prepared.path), "--output", str(tmp_path / "run")]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    because = capsys.readouterr().out.splitlines()[0]
+    assert because.startswith("auto takes regimes/sparse, because histories are short, 6.3 interactions per user")
+    assert (record["name"], record["recipe"]["chosen"]) == ("sparse", because)
+    assert record["recipe"]["model"]["hidden_size"] == 16
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["chosen"] == because
+
+
+def test_the_recipe_may_stand_anywhere(recipe, markov_prepared, tmp_path):
+    words = ["train", "--max_steps=2", "--data", str(markov_prepared.path), str(recipe)]
+    assert main([*words, "--output", str(tmp_path / "run"), "--seed", "3"]) == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["name"], record["steps"], record["seed"]) == ("tiny", 2, 3)
+    assert "chosen" not in record["recipe"]
+
+
+def test_two_recipes_are_refused(recipe, markov_prepared, tmp_path, capsys):
+    assert main(command(recipe, markov_prepared, tmp_path / "run", "sparse")) == 2
+    assert "options of the recipe come as --key value; cannot read 'sparse'" in capsys.readouterr().err

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from sr_transformers.cli import main
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import at_least, duration
 
 
 def test_whole_numbers_from_a_least_one_on():
@@ -38,3 +38,16 @@ def test_numbers_out_of_range_are_refused_by_their_option_before_anything_is_rea
 def test_epochs_of_a_plan_are_a_number(epochs, capsys):
     assert main(["plan", "--size", "98k", "--items", "100", "--targets", "5", "--epochs", epochs]) == 2
     assert f"epochs is {float(epochs)}; it must be a number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("1h30m", 5400), ("0.5h", 1800)]
+)
+def test_times(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "0s", "-3m", "1d", "30m1h", "1e3s", "1" * 400 + "h", "nan"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is no time above 0; write 90s, 30m, 1h or 1h30m"):
+        duration(text)

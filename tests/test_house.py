@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "sr_transformers"
 # A room imports rooms to its left only; rooms in one set do not import each other.
 ORDER = [
     {"public"},
-    {"columns", "locking", "messages", "recipe_files", "recommendation", "records", "_registration"},
+    {"columns", "figures", "locking", "messages", "recipe_files", "recommendation", "records", "_registration"},
     {"fingerprints"},
     {"scaling", "lsrm"},
     {"data"},
@@ -19,6 +19,7 @@ ORDER = [
     {"recommender", "planning"},
     {"session", "recommendation_lists"},
     {"study", "finetuning"},
+    {"tuning"},
     {"export", "demo"},
     {"cli"},
 ]

@@ -30,6 +30,8 @@ _PUBLIC = {
     "LSRMTrainingArguments": "sr_transformers.training.arguments",
     "Recipe": "sr_transformers.training.recipe",
     "train": "sr_transformers.training.run",
+    "auto_recipe": "sr_transformers.tuning.portfolio",
+    "tune": "sr_transformers.tuning.search",
     "finetune": "sr_transformers.finetuning.run",
     "add_items": "sr_transformers.finetuning.vocabulary",
     "with_vocabulary": "sr_transformers.finetuning.vocabulary",

@@ -87,7 +87,7 @@ class RunRecord:
         seed: of everything random.
         data: source, split, filters and counts of the prepared log.
         recipe: model and training settings as they were used, defaults included; `origin` too if the run started from
-            given weights.
+            given weights, `chosen` too if a rule took the recipe: why.
         versions: of the packages that move numbers.
         commit: of the sources that ran, with "+changes" if files differed from it; None outside a git checkout.
         hardware: device, cores, threads, processes.

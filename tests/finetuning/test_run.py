@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -219,3 +220,12 @@ def test_a_run_keeps_its_items_and_their_counts(checkpoint, other, old_items, tm
     best = other.item_ids.to_pylist()[int(other.item_counts[2:].argmax())]
     found = Recommender.from_pretrained(tmp_path / "run").recommend([], k=1, fallback="popularity")
     assert found[0].item == best
+
+
+def test_a_recipe_that_names_no_history_is_no_contradiction(checkpoint, other, tmp_path):
+    """Recipes of the package write `history: []`; a configuration that leaves it out has the default, a tuple."""
+    older = shutil.copytree(checkpoint, tmp_path / "older")
+    config = json.loads((older / "config.json").read_text())
+    (older / "config.json").write_text(json.dumps({key: one for key, one in config.items() if key != "history"}))
+    record = finetune(older, other, recipe({"history": []}, num_train_epochs=1), tmp_path / "run")
+    assert record.epochs == 1

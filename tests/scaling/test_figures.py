@@ -67,22 +67,12 @@ def test_a_fit_that_is_no_law_says_so():
 
 
 def test_series_differ_in_colour_and_marker():
-    assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == 7
     sizes = np.logspace(3, 6, 9)
     columns = {"N": np.repeat(sizes, 2), "D": np.tile([1e5, 1e6], 9), "loss": np.tile([7.0, 6.0], 9)}
     points = points_from(columns)
     axes = figures.data_figure(points, fit("joint", points, starts=2), "t").axes[0]
     series = {(line.get_color(), line.get_marker()) for line in axes.get_lines() if line.get_marker() != "None"}
     assert len(series) == 9
-
-
-def test_a_figure_is_saved_twice_and_the_same_every_time(points, tmp_path):
-    held = hold_out_largest(points, "n", draws=20)
-    first = figures.save(figures.predicted_figure(held, "t"), tmp_path / "a", "x")
-    again = figures.save(figures.predicted_figure(held, "t"), tmp_path / "b", "x")
-    assert [path.name for path in first] == ["x.png", "x.svg"]
-    assert first[1].read_bytes() == again[1].read_bytes()
-    assert first[0].read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(("value", "text"), [(98_304, "98.3k"), (1.57e6, "1.57m"), (2e9, "2b"), (12, "12")])

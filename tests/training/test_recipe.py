@@ -1,6 +1,6 @@
 import pytest
 
-from sr_transformers.training.recipe import Recipe, parse_value
+from sr_transformers.training.recipe import Recipe, default_of, parse_value, recipe_keys
 
 
 @pytest.fixture
@@ -108,3 +108,12 @@ def test_command_line_values_are_read_like_yaml(text, value):
 def test_a_value_of_the_command_line_that_is_no_yaml_is_named_with_its_option(text, message):
     with pytest.raises(ValueError, match=message):
         parse_value(text, "--seed")
+
+
+def test_keys_and_their_defaults_are_those_of_the_classes():
+    keys = recipe_keys()
+    assert {"hidden_size", "history", "learning_rate", "num_negatives"} <= set(keys)
+    assert not {"output_dir", "vocab_size", "filter_sean"} & set(keys)
+    assert (default_of("hidden_size"), default_of("learning_rate"), default_of("history")) == (64, 1e-3, ())
+    with pytest.raises(KeyError):
+        default_of("vocab_size")

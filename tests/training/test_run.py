@@ -14,6 +14,7 @@ from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.locking import LOCK
 from sr_transformers.training.checkpoints import COMPLETE
+from sr_transformers.training.run import fitted
 
 
 def recipe(**training):
@@ -207,3 +208,38 @@ def test_as_many_negatives_as_items_are_refused(markov_prepared, tmp_path):
     with pytest.raises(ValueError, match="num_negatives is 30, but the log has 30 items: use 0"):
         train(recipe(num_negatives=30), markov_prepared, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_as_it_stands_has_the_best_weights_of_its_checkpoints_and_takes_no_step(markov_prepared, tmp_path):
+    # Adam far too fast: what it has validated best are not the last weights.
+    fast = recipe(num_train_epochs=4, learning_rate=0.3, lr_scheduler_type="constant", patience=9)
+    with fitted(fast, markov_prepared, tmp_path / "run") as run:
+        weights = {name: value.clone() for name, value in run.trainer.model.state_dict().items()}
+        steps, best = run.trainer.state.global_step, run.trainer.state.best_global_step
+    assert not (tmp_path / "run" / "run.json").exists()  # nobody has looked at the test targets
+    with fitted(fast, markov_prepared, tmp_path / "run", as_it_stands=True) as run:
+        assert all(torch.equal(value, weights[name]) for name, value in run.trainer.model.state_dict().items())
+        record = run.finish(with_baselines=False)
+    assert (record.steps, record.best_step, record.epochs) == (steps, best, 4)
+    assert [one["model"] for one in record.reports] == ["lsrm tiny"]
+    assert RunRecord.load(tmp_path / "run") == record
+
+
+def test_what_has_no_checkpoint_cannot_be_taken_as_it_stands(markov_prepared, tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match="has no complete checkpoint to take as it stands"),
+        fitted(recipe(), markov_prepared, tmp_path / "run", as_it_stands=True),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_never_validated_has_no_best_weights(markov_prepared, tmp_path):
+    plain = recipe(eval_strategy="no", load_best_model_at_end=False)
+    with fitted(plain, markov_prepared, tmp_path / "run"):
+        pass
+    with (
+        pytest.raises(FileNotFoundError, match="has no weights that validated best"),
+        fitted(plain, markov_prepared, tmp_path / "run", as_it_stands=True),
+    ):
+        pass

@@ -25,12 +25,13 @@ from sr_transformers.cli import (
     scaling,
     tasks,
     train,
+    tune,
 )
 
 # In the order of --help: the way of a newcomer, then the rest.
 COMMANDS = (
     *(prepare, train, evaluate, recommend, publish),
-    *(recipes, data, plan, compare, tasks, scaling, finetune, export, demo),
+    *(tune, recipes, data, plan, compare, tasks, scaling, finetune, export, demo),
 )
 FIRST_STEPS = """from a log to recommendations:
   sr-transformers prepare events.csv --output prepared/events

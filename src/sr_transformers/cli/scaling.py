@@ -252,7 +252,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.study.runner import run_study
     from sr_transformers.training.run import leave_processes
 
-    _quiet()
+    quiet()
     study = Study.load(options.study)
     run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights, options.jobs)
     leave_processes()
@@ -287,7 +287,7 @@ def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.study.advise import Hardware, advise
 
     check_place(options.json)
-    _quiet()
+    quiet()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
     answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
@@ -295,7 +295,7 @@ def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     print(answer)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """No bars of single runs: a study has a line for each."""
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging

@@ -1,15 +1,21 @@
 """`sr-transformers train`: a recipe, trained on a prepared folder."""
 
 import argparse
+import os
 
 GO_ON = "the same command goes on from the last whole checkpoint in {output}, or anew if there is none."
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declares the command and its options."""
-    one = commands.add_parser("train", help="train a recipe on a prepared folder", epilog="Any key of the recipe is an "
-                              "option too and wins over the file: --learning_rate 2e-3 --seed 1")  # fmt: skip
-    one.add_argument("recipe", help="a YAML, or a name that `sr-transformers recipes` lists, for example lsrm/98k")
+    one = commands.add_parser(
+        "train",
+        help="train a recipe on a prepared folder",
+        usage="%(prog)s [RECIPE] --data DATA --output OUTPUT [--attn NAME] [--profile FOLDER] [--KEY VALUE ...]",
+        description="RECIPE is a YAML, or a name that `sr-transformers recipes` lists, for example lsrm/98k. Without "
+        "it, or with `auto`, it is the one of the package that suits the log, by what `prepare` has counted.",
+        epilog="Any key of the recipe is an option too and wins over the file: --learning_rate 2e-3 --seed 1",
+    )
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
     one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
@@ -18,11 +24,20 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
+    from sr_transformers.data.histories import PreparedData
     from sr_transformers.evaluation.evaluator import table
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.run import leave_processes, train
+    from sr_transformers.tuning.portfolio import AUTO, auto_recipe
 
-    recipe = Recipe.load(options.recipe, overrides(rest))
+    named, rest = named_recipe(rest)
+    given = overrides(rest)
+    if named == AUTO:
+        recipe = auto_recipe(PreparedData(options.data), given)
+        if os.environ.get("RANK", "0") == "0":
+            print(recipe.chosen, flush=True)
+    else:
+        recipe = Recipe.load(named, given)
     callbacks = None
     if options.profile:
         from sr_transformers.training.profiling import StepProfiler
@@ -32,6 +47,20 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     if len(record.reports) > 1:  # the first process
         print(table(record.reports))
     leave_processes()
+
+
+def named_recipe(rest: list[str]) -> tuple[str, list[str]]:
+    """The recipe among the words that the parser did not know, `auto` if there is none, and the other words.
+
+    The parser itself would take the value of an unknown option for it: it cannot know that `--seed` has one.
+
+    >>> named_recipe(["--seed", "1", "sparse", "--patience=2"]), named_recipe(["--seed", "1"])
+    (('sparse', ['--seed', '1', '--patience=2']), ('auto', ['--seed', '1']))
+    """
+    place = 0
+    while place < len(rest) and rest[place].startswith("--"):
+        place += 1 if "=" in rest[place] else 2
+    return (rest[place], rest[:place] + rest[place + 1 :]) if place < len(rest) else ("auto", rest)
 
 
 def overrides(rest: list[str]) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Types of options: numbers with a range, refused by the name of their option before anything is loaded."""
 
 import argparse
+import re
 from collections.abc import Callable
 
 from sr_transformers.messages import shown
@@ -22,3 +23,17 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return value
 
     return whole
+
+
+def duration(text: str) -> float:
+    """The type of an option that takes a time: seconds of "90s", "30m", "1h" or "1h30m".
+
+    >>> duration("1h30m"), duration("2.5m")
+    (5400.0, 150.0)
+    """
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    found = [float(part or 0) for part in parts.groups()] if parts else [0.0]
+    seconds = sum(size * part for size, part in zip((3600, 60, 1), found, strict=False))
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no time above 0; write 90s, 30m, 1h or 1h30m.")
+    return seconds

@@ -23,6 +23,7 @@ from sr_transformers.data.prepare import sorted_on_disk
 from sr_transformers.data.reopen import reopen
 from sr_transformers.data.splits import LEAKS, LEAVE_ONE_OUT, PAPER, TEMPORAL
 from sr_transformers.data.writing import Rows, count_rows
+from sr_transformers.figures import blank
 
 _SHARES = (0.01, 0.1, 0.5)
 _BINS = 60
@@ -236,11 +237,7 @@ def draw(report: dict[str, Any], path: str | Path) -> None:
         ImportError: without matplotlib.
         ValueError: for a suffix that matplotlib does not write.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the figure needs matplotlib: pip install 'sr-transformers[figures]'.") from error
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = blank(10, 7)
     panels = figure.subplots(2, 2)
     curves = report["curves"]
     for panel, curve, title, what in (

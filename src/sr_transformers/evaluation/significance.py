@@ -15,6 +15,7 @@ from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
 from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
+from sr_transformers.figures import COLOURS, blank, save
 from sr_transformers.fingerprints import differing
 from sr_transformers.records import RUN_FILE, RunRecord
 
@@ -147,16 +148,11 @@ def draw(comparison: dict[str, Any], folder: str | Path) -> list[Path]:
         The files.
 
     Raises:
-        ValueError: if matplotlib is not installed.
+        ImportError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("figures need matplotlib: pip install 'sr-transformers[figures]'.") from error
-
     first, *others = comparison["entries"]
     names = list(first["metrics"])
-    figure = Figure(figsize=(4.8 * len(names), 1.4 + 0.4 * len(others)), layout="constrained")
+    figure = blank(4.8 * len(names), 1.4 + 0.4 * len(others))
     places = range(len(others))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
         found = [one["metrics"][name] for one in others]
@@ -164,14 +160,9 @@ def draw(comparison: dict[str, Any], folder: str | Path) -> list[Path]:
         sides = [[v - one["low"] for v, one in zip(values, found, strict=True)]]
         sides += [[one["high"] - v for v, one in zip(values, found, strict=True)]]
         axes.axvline(0, color="0.5", linewidth=1)
-        axes.errorbar(values, places, xerr=sides, fmt="o", color="#0072B2", capsize=3)
+        axes.errorbar(values, places, xerr=sides, fmt="o", color=COLOURS[0], capsize=3)
         axes.set_yticks(places, [one["name"] for one in others])
         axes.set_ylim(len(others) - 0.5, -0.5)
         axes.set_xlabel(f"{name.upper()} less that of {first['name']} ({first['metrics'][name]['value']:.3f})")
         axes.spines[["top", "right"]].set_visible(False)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"comparison.{ending}" for ending in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=150)
-    return paths
+    return save(figure, folder, "comparison")

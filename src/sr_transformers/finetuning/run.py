@@ -156,9 +156,15 @@ def _config_changes(config: Any, recipe: Recipe, name: str) -> dict[str, Any]:
     if not isinstance(config, LSRMConfig):
         raise ValueError(f"{name} is a {config.model_type} model; only lsrm checkpoints can be fine-tuned.")
     wanted = recipe.config(config.vocab_size)
-    other = [key for key in recipe.model if key not in _DROPOUTS and getattr(wanted, key) != getattr(config, key)]
+    compared = [key for key in recipe.model if key not in _DROPOUTS]
+    other = [key for key in compared if _plain(getattr(wanted, key)) != _plain(getattr(config, key))]
     if other:
         shown = ", ".join(f"{key} {getattr(wanted, key)} instead of {getattr(config, key)}" for key in other)
         options = " ".join(f"--{key} {getattr(config, key)}" for key in other)
         raise ValueError(f"recipe {recipe.name} contradicts {name}: {shown}; set {options}.")
     return {key: getattr(wanted, key) for key in _DROPOUTS if key in recipe.model}
+
+
+def _plain(value: Any) -> Any:
+    """A list and a tuple of the same are the same: YAML and JSON have one kind."""
+    return list(value) if isinstance(value, tuple) else value

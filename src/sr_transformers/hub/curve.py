@@ -5,8 +5,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from sr_transformers.figures import COLOURS, new_figure, save
 from sr_transformers.records import RunRecord
-from sr_transformers.scaling.figures import COLOURS, new_figure, save
 
 CURVE = "learning_curve"
 

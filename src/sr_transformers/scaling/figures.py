@@ -5,51 +5,21 @@ fit did not see is hollow. A figure shows nothing that the points or the fit do 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sr_transformers.figures import COLOURS, MARKERS, new_figure
 from sr_transformers.scaling.fitting import Fit
 from sr_transformers.scaling.laws import UNIQUE, D, N, law_named
 from sr_transformers.scaling.points import LOSS, METRIC, Points
 from sr_transformers.scaling.prediction import HeldOut, compute_optimal, training_flops
 from sr_transformers.scaling.uncertainty import Bootstrap
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LABELS = {
     N: "N, parameters in the blocks",
     D: "D, distinct training interactions",
 }
-
-
-def new_figure(title: str, x: str, y: str) -> tuple[Any, Any]:
-    """An empty figure and its axes in the style of all of them."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(True, which="major", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def save(figure: Any, folder: str | Path, name: str) -> list[Path]:
-    """Writes NAME.png (150 dots per inch) and NAME.svg into a folder, made if missing."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    figure.savefig(paths[0], dpi=150)
-    # No date and fixed ids: the same study gives the same file.
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(paths[1], metadata={"Date": None})
-    return paths
 
 
 def law_figure(

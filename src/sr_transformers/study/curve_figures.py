@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sr_transformers.scaling.figures import COLOURS, MARKERS, new_figure, short
+from sr_transformers.figures import COLOURS, MARKERS, new_figure
+from sr_transformers.scaling.figures import short
 from sr_transformers.study.analysis import StudyRun
 
 _LINES = ("-", "--", "-.", ":")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_transformers.figures import save
 from sr_transformers.public import plain
 from sr_transformers.records import write_whole
 from sr_transformers.scaling import figures
@@ -47,7 +48,7 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Ana
     found = analyse(study, draws)
     name = found.runs[0].record.data["source"]["name"].rsplit(".", 1)[0]
     (output / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = [(label, figures.save(make(), output / "figures", label)) for label, make in _figures(found, name)]
+    drawn = [(label, save(make(), output / "figures", label)) for label, make in _figures(found, name)]
     write_whole(output / "analysis.json", json.dumps(found.document, indent=2) + "\n")
     _tables(found, name, output)
     text = markdown(found, name, [label for label, _ in drawn])

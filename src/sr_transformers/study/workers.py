@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -53,7 +54,7 @@ class Workers:
                 yield run, train_run(run, self.study, self.data, folder, self.keep_weights), time.perf_counter() - start
             return
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.jobs, spawn, _begin_worker, (threads_of(self.jobs),)) as pool:
+        with ProcessPoolExecutor(self.jobs, spawn, begin_worker, (threads_of(self.jobs),)) as pool:
             waiting: dict[Future[RunRecord], tuple[PlannedRun, float]] = {}
             source = iter(runs)
             try:
@@ -115,10 +116,20 @@ def _train_here(run: PlannedRun, study: Study, data: Path, folder: Path, keep_we
     return train_run(run, study, PreparedData(data), folder, keep_weights)
 
 
-def _begin_worker(threads: int) -> None:
+def begin_worker(threads: int) -> None:
+    """Makes a fresh process a worker of so many threads, which draws no bars and ends when its parent does, however."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # said already, or too late: only the speed depends on it
         torch.set_num_interop_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
+
+
+def _end_with_parent() -> None:
+    """A pool's worker would wait for ever for a parent that was killed: its siblings hold the queue open."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

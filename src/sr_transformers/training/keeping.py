@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
@@ -58,6 +58,24 @@ class KeepingTrainer(Trainer):
             verify_checkpoint(resume_from_checkpoint)
             self._best_checkpoint = best_beside(resume_from_checkpoint)
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
+
+    def take_best(self, checkpoint: str | None) -> None:
+        """Takes the state of a checkpoint and the weights that had validated best by then; no step is trained.
+
+        Raises:
+            FileNotFoundError: if there is no such checkpoint, or it has no weights that validated best.
+            ValueError: if files of the checkpoint are missing or were changed.
+        """
+        if checkpoint is None:
+            raise FileNotFoundError(f"{self.args.output_dir} has no complete checkpoint to take as it stands.")
+        verify_checkpoint(checkpoint)
+        best = best_beside(checkpoint)
+        if best is None:
+            raise FileNotFoundError(f"{checkpoint} has no weights that validated best: its run never validated.")
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        self.state.best_model_checkpoint = best
+        self.phases.restore(self.state)
+        self._load_best_model()
 
     def _init_training_state(
         self, max_steps: int, updates: int, epochs: int, checkpoint: str | None, trial: Any

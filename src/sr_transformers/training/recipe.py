@@ -53,11 +53,13 @@ class Recipe:
     Attributes:
         name: the file's stem.
         model, training: values by key; keys left out have the defaults of the classes.
+        chosen: why a rule took this recipe, in one sentence; None: somebody named it. Part of the record.
     """
 
     name: str = "recipe"
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    chosen: str | None = None
 
     @classmethod
     def load(cls, name_or_path: str | Path, overrides: dict[str, Any] | None = None) -> "Recipe":
@@ -99,7 +101,7 @@ class Recipe:
                 _check(key, value, section, where)
                 getattr(self, section)[key] = value
                 return
-        raise ValueError(f"{where}: {_unknown(key, [*_fields('model'), *_fields('training')])}")
+        raise ValueError(f"{where}: {_unknown(key, recipe_keys())}")
 
     def config(self, vocab_size: int) -> LSRMConfig:
         """The model's configuration for a vocabulary.
@@ -115,6 +117,23 @@ class Recipe:
     def arguments(self, output_dir: str | Path, **more: Any) -> LSRMTrainingArguments:
         """The training arguments, writing to a folder."""
         return LSRMTrainingArguments(output_dir=str(output_dir), **{**self.training, **more})
+
+
+def recipe_keys() -> list[str]:
+    """All keys that a recipe may have, of the model first."""
+    return [name for section in SECTIONS for name in _fields(section)]
+
+
+def default_of(key: str) -> Any:
+    """What a key is that a recipe leaves out.
+
+    Raises:
+        KeyError: for an unknown key.
+    """
+    fields = [one for kind in (LSRMConfig, LSRMTrainingArguments) for one in dataclasses.fields(kind)]
+    known = {one.name: one for one in fields if one.name in recipe_keys()}
+    one = known[key]
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
 
 
 def parse_value(text: str, where: str) -> Any:

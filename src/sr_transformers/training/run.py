@@ -5,6 +5,7 @@ import datetime
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,57 @@ def train(
         FileExistsError: if the folder holds a finished run, a run with other settings, or something else.
         BlockingIOError: if another process is training into the folder.
     """
+    with fitted(recipe, data, output_dir, callbacks, attn_implementation, model, origin) as run:
+        record = run.finish(with_baselines)
+        if run.trainer.args.push_to_hub:
+            run.trainer.push_to_hub()
+        return record
+
+
+@dataclass
+class Fitted:
+    """A run whose training is over, and which nobody has evaluated on the test targets.
+
+    Attributes:
+        recipe: that was trained.
+        trainer: with the weights that validated best.
+        settings: see `run_settings`.
+        started: UTC, ISO 8601.
+        seconds: wall time of training.
+    """
+
+    recipe: Recipe
+    trainer: LSRMTrainer
+    settings: dict[str, Any]
+    started: str
+    seconds: float
+
+    def finish(self, with_baselines: bool = True) -> RunRecord:
+        """Evaluates on the test targets and writes the finished folder."""
+        return finish(self.trainer, self.recipe.name, self.settings, self.started, self.seconds, with_baselines)
+
+
+@contextlib.contextmanager
+def fitted(
+    recipe: Recipe,
+    data: PreparedData | str | Path,
+    output_dir: str | Path,
+    callbacks: list | None = None,
+    attn_implementation: str | None = None,
+    model: PreTrainedModel | None = None,
+    origin: dict[str, Any] | None = None,
+    as_it_stands: bool = False,
+) -> Iterator[Fitted]:
+    """`train` without its end: validated, but not evaluated on test; the folder is ours for the time of the block.
+
+    Args:
+        recipe, data, output_dir, callbacks, attn_implementation, model, origin: as `train`.
+        as_it_stands: take no step: the best weights of the run that lies in the folder, at its last checkpoint.
+
+    Raises:
+        ValueError, FileExistsError, BlockingIOError: as `train`.
+        FileNotFoundError: if a run is to be taken as it stands, and has no whole checkpoint.
+    """
     check_launch()
     data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
@@ -78,6 +130,8 @@ def train(
             model.set_attn_implementation(attn_implementation)
         bind(model, data, arguments.filter_seen)
         settings = run_settings(model, arguments, data, origin)
+        if recipe.chosen is not None:
+            settings["chosen"] = recipe.chosen
         with arguments.main_process_first(local=False):
             checkpoint = _check_output(output_dir, settings)
         trainer = LSRMTrainer(
@@ -90,12 +144,11 @@ def train(
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         start = time.perf_counter()
         with _settings_kept(output_dir, settings) if arguments.process_index == 0 else contextlib.nullcontext():
-            trainer.train(resume_from_checkpoint=checkpoint)
-        seconds = time.perf_counter() - start
-        record = finish(trainer, recipe.name, settings, started, seconds, with_baselines)
-        if arguments.push_to_hub:
-            trainer.push_to_hub()
-        return record
+            if as_it_stands:
+                trainer.take_best(checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=checkpoint)
+        yield Fitted(recipe, trainer, settings, started, time.perf_counter() - start)
 
 
 def leave_processes() -> None:

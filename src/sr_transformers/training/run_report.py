@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from sr_transformers.evaluation.evaluator import table
+from sr_transformers.figures import COLOURS, new_figure, save
 from sr_transformers.hub.card_tables import markdown
 from sr_transformers.hub.curve import CURVE, draw_curve
 from sr_transformers.records import RunRecord, write_whole
-from sr_transformers.scaling.figures import COLOURS, new_figure, save
 
 REPORT, FIGURES = "report.md", "figures"
 BESIDE = "beside_baselines"

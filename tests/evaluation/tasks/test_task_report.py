@@ -85,5 +85,5 @@ def test_a_figure_shows_every_value(report, tmp_path, monkeypatch):
 
 def test_without_matplotlib_the_extra_is_named(report, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ValueError, match=r"pip install 'sr-transformers\[figures\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'sr-transformers\[figures\]'"):
         draw(report, tmp_path)

@@ -1,7 +1,6 @@
 """Figures of a task report: the metric by group and model, and what the task is about, with intervals.
 
-Needs matplotlib (the extra `figures`). Colours are those of Okabe and Ito, told apart with any colour vision; models
-differ in markers too.
+Models differ in colour and marker (`figures`). Needs matplotlib.
 """
 
 from collections.abc import Sequence
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sr_transformers.evaluation.tasks.report import TITLES, headline, protocol_line
+from sr_transformers.figures import COLOURS, MARKERS, blank, save
 
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _AXES = {
     "long_tail": "items by popularity in training",
     "cold_start": "most recent interactions shown",
@@ -51,22 +49,17 @@ def draw(report: dict[str, Any], folder: str | Path) -> list[Path]:
         The files.
 
     Raises:
-        ValueError: if matplotlib is not installed.
+        ImportError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("figures need matplotlib: pip install 'sr-transformers[figures]'.") from error
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    blank(1, 1)  # without matplotlib say so before the folder is made
+    Path(folder).mkdir(parents=True, exist_ok=True)
     paths = []
     for name, task in report["tasks"].items():
         if "not_run" in task or len(task["groups"]) < 2:
             continue
         panels = _panels(report, name, task)
-        figure = Figure(figsize=(5.6 * len(panels), 4.8), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.15)  # type: ignore[union-attr, call-arg]
+        figure = blank(5.6 * len(panels), 4.8)
+        figure.get_layout_engine().set(w_pad=0.15)
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _draw_panel(axes, panel)
         handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -74,10 +67,7 @@ def draw(report: dict[str, Any], folder: str | Path) -> list[Path]:
             handles, labels, loc="outside lower center", ncols=min(len(labels), 3 * len(panels)), frameon=False
         )
         figure.suptitle(f"{TITLES[name]}. {protocol_line(report)}", fontsize=8.5, wrap=True)
-        for suffix in ("png", "svg"):
-            path = folder / f"{name}.{suffix}"
-            figure.savefig(path, dpi=130, metadata={"Date": None} if suffix == "svg" else None)
-            paths.append(path)
+        paths += save(figure, folder, name)
     return paths
 
 
@@ -151,7 +141,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
         xs = [x + shift for x, _ in points]
         ys = [scale * one["value"] for _, one in points]
         spans = [[scale * abs(one["value"] - one[end]) for _, one in points] for end in ("low", "high")]
-        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
         axes.errorbar(
             xs, ys, yerr=spans, color=colour, marker=marker, markersize=5, linewidth=1.3, capsize=2,
             linestyle=style if panel.joined else "none", label=label or "_", alpha=1.0 if style == "-" else 0.7,
