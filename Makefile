@@ -3,13 +3,14 @@
 # make test-fast  the same without the slow ones
 # make check   format, lint, types, tests
 # make docs    the pages in docs/ as a site, in site/
+# make tables  every table, card and picture anew from the kept records
 # make mutants faults planted in the code, and how many the tests notice; hours
 # make install .venv with the sr-transformers command, nothing else
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-fast check docs mutants clean
+.PHONY: install demo test test-fast check docs tables mutants clean
 
 install: $(VENV)/installed
 
@@ -38,6 +39,9 @@ check: install
 
 docs: install
 	$(BIN)/mkdocs build --strict
+
+tables: install
+	$(BIN)/python docs/tables/build.py
 
 mutants: install
 	$(BIN)/python tests/mutants.py

@@ -1,6 +1,6 @@
 """python benchmarks/engines.py: which engine does the heavy part of a preparation, DuckDB or Polars' streaming engine?
 
-The part that grows with the log, as `interactions.py` has it: the ids' places in the sorted lists of ids, both joins,
+The part that grows with the log, as `cleaning.py` has it: the ids' places in the sorted lists of ids, both joins,
 the histories' lengths, and all rows by user, time and place in the file. Each engine may spill to disk; DuckDB's memory
 is limited to 800 MB. Processes take turns; medians over rounds of wall time, CPU time and peak memory.
 """

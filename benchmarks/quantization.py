@@ -24,7 +24,7 @@ import torch
 from sr_transformers import ModelScorer, PreparedData, evaluate
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.loading import Checkpoint
-from sr_transformers.export.onnx import WEIGHTS, export_onnx
+from sr_transformers.serving.onnx import WEIGHTS, export_onnx
 
 BATCH, K, SINGLE = 32, 10, 500
 RESULTS = Path(__file__).parent / "results" / "quantization.json"

@@ -19,10 +19,10 @@ import harness
 import numpy as np
 
 from sr_transformers.records import source_commit, write_whole
-from sr_transformers.scaling.fitting import fit
-from sr_transformers.scaling.laws import LAWS
-from sr_transformers.scaling.points import points_from
-from sr_transformers.scaling.uncertainty import bootstrap
+from sr_transformers.scaling.laws.bootstrap import bootstrap
+from sr_transformers.scaling.laws.fitting import fit
+from sr_transformers.scaling.laws.forms import LAWS
+from sr_transformers.scaling.laws.points import points_from
 
 JOINT = {"E": 1.82, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 SIZE = {"E": 4.5, "A": 6.0, "alpha": 0.25}

@@ -11,9 +11,9 @@ import torch
 from hypothesis import settings
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
-from sr_transformers.data import synthetic
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 
 torch.set_num_threads(1)
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True, database=None)

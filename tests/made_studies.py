@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from sr_transformers.records import RunRecord
-from sr_transformers.scaling.laws import LAWS
+from sr_transformers.scaling.laws.forms import LAWS
 
 TRUTH = {"E": 4.5, "A": 6.0, "B": 150.0, "alpha": 0.25, "beta": 0.5}
 SHAPES = {"3k": (1, 16), "12k": (1, 32), "49k": (1, 64), "98k": (2, 64), "197k": (4, 64), "786k": (4, 128)}

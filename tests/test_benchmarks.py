@@ -23,7 +23,7 @@ def module(name: str):
     return loaded
 
 
-harness, logs, table, worker = module("harness"), module("logs"), module("table"), module("peers/worker")
+harness, logs, table, worker = module("harness"), module("logs"), module("../docs/tables/speed"), module("peers/worker")
 
 
 def a_row(case="c", metric="m", **more):

@@ -13,9 +13,9 @@ from transformers import pipeline
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, ModelScorer, Recommender, Session
 from sr_transformers.data.vocabulary import build_tokenizer
-from sr_transformers.demo.session import DemoSession
+from sr_transformers.demo.answers import DemoSession
 from sr_transformers.evaluation.model_scorer import ScoreMemory, evaluation_mode
-from sr_transformers.export.onnx import NextItems
+from sr_transformers.serving.onnx import NextItems
 
 ITEMS = [f"i{n}" for n in range(3000)]  # so many that requests overlap while scores are written
 WINDOW = 8

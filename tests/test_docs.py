@@ -20,7 +20,7 @@ import sr_transformers
 from sr_transformers import Recipe, train
 from sr_transformers.cli import main
 from sr_transformers.columns import ITEM
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer
 
@@ -116,7 +116,7 @@ def test_the_site_builds(tmp_path):
 
 
 def test_the_preferences_table_says_what_the_records_say():
-    spec = importlib.util.spec_from_file_location("recipe", PAGES[0].parent.parent / "recipes" / "preferences.py")
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / "experiments" / "preferences.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     records = [json.loads(path.read_text()) for path in sorted(recipe.RESULTS.glob("*.json"))]

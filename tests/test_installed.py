@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 from sr_transformers.recipe_files import recipe_names
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from sr_transformers.cli import build_parser
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -65,7 +65,7 @@ def test_every_path_in_the_readme_exists():
 
 def test_the_readme_can_be_read():
     assert len(README.splitlines()) <= 250
-    assert between(README, "quality") == script("recipes/results.py").quality_table()
+    assert between(README, "quality") == script("docs/tables/models.py").quality_table()
     for name in ("quality", "speed"):
         assert len(between(README, name).splitlines()) <= 2 + 8
 
@@ -84,13 +84,13 @@ def script(path: str):
 
 
 def test_the_results_table_is_what_the_records_say():
-    results = script("recipes/results.py")
+    results = script("docs/tables/models.py")
     assert between(RESULTS, "results") == results.table()
 
 
 def test_baselines_of_later_are_of_the_logs_of_the_records():
     """Hit rates, NDCG and MRR of what both have are the same, but for rounding."""
-    results = script("recipes/results.py")
+    results = script("docs/tables/models.py")
     for path in results.RESULTS.glob("*.json"):
         record = json.loads(path.read_text())
         later = results._later_baselines(path.stem.rsplit("-seed", 1)[0], record["reports"][0])
@@ -104,7 +104,7 @@ def test_baselines_of_later_are_of_the_logs_of_the_records():
 
 
 def test_the_baselines_tables_are_what_the_reports_say():
-    written = script("recipes/baselines.py")
+    written = script("docs/tables/baselines.py")
     page = written.PAGE.read_text()
     for split in written.FOLDERS:
         shown = re.search(rf"<!-- {split} -->\n(.*?)\n<!-- /{split} -->", page, flags=re.DOTALL)
@@ -113,7 +113,7 @@ def test_the_baselines_tables_are_what_the_reports_say():
 
 
 def test_baselines_of_another_protocol_are_refused(tmp_path, monkeypatch):
-    results = script("recipes/results.py")
+    results = script("docs/tables/models.py")
     monkeypatch.setattr(results, "BASELINES", tmp_path)
     (tmp_path / "shop.json").write_text('[{"protocol": {"part": "validation"}}]')
     with pytest.raises(ValueError, match=r"'shop' and '.*shop\.json' have different protocols.* part is 'test' and"):
@@ -123,11 +123,11 @@ def test_baselines_of_another_protocol_are_refused(tmp_path, monkeypatch):
 
 def test_the_tasks_tables_are_what_the_reports_say():
     pytest.importorskip("matplotlib", reason="needs the extra figures")
-    assert between(RESULTS, "tasks") == script("recipes/tasks_results.py").tables()
+    assert between(RESULTS, "tasks") == script("docs/tables/tasks.py").tables()
 
 
 def test_the_transfer_tables_are_what_the_records_say():
-    transfer = script("recipes/transfer.py")
+    transfer = script("recipes/experiments/transfer.py")
     for name in transfer.EXPERIMENTS:
         assert f"<!-- {name} -->\n" in RESULTS
     for path in transfer.RESULTS.glob("*.json"):

@@ -9,8 +9,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from sr_transformers import LSRMConfig, Recipe
 from sr_transformers.lsrm.configuration_lsrm import _CHOICES, HISTORY_PARTS, LSRM_SIZES
-from sr_transformers.study.plan import Study
-from sr_transformers.training.run import train
+from sr_transformers.scaling.studies.study import Study
+from sr_transformers.training.train import train
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SCALES = [RECIPES / "lsrm" / f"{size}.yaml" for size in LSRM_SIZES]

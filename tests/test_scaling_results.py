@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sr_transformers.study.advise import measured_lines
-from sr_transformers.study.summary import summary
+from sr_transformers.scaling.studies.advise import measured_lines
+from sr_transformers.scaling.studies.summary import summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results" / "scaling"
@@ -20,7 +20,7 @@ KEPT = sorted(RESULTS.glob("*/plan.json"))
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("scaling_results", ROOT / "recipes" / "scaling_results.py")
+    spec = importlib.util.spec_from_file_location("scaling_results", ROOT / "docs" / "tables" / "scaling.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["scaling_results"] = module
     spec.loader.exec_module(module)

@@ -9,10 +9,10 @@ from transformers import AutoTokenizer
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.append import append
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import UNK_ID, item_counts
-from sr_transformers.demo.session import DemoSession
+from sr_transformers.demo.answers import DemoSession
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from sr_transformers.cli import main
-from sr_transformers.data import synthetic
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.manifest import check_contents, digest, read_manifest, verify, write_manifest
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.streaming import StreamedData
 from sr_transformers.evaluation.baselines import Popularity
 from sr_transformers.evaluation.evaluator import evaluate

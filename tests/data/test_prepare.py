@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sr_transformers.data import interactions, splits, synthetic, writing
+from sr_transformers.data import splits, writing
+from sr_transformers.data.logs import cleaning, synthetic
 from sr_transformers.data.manifest import FORMAT
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID, decode_items
@@ -218,7 +219,7 @@ def test_a_missing_domain_and_too_many_domains_are_refused(readable_log, tmp_pat
     log = readable_log.with_columns(domain=pl.Series(["a", None] + ["a"] * (len(readable_log) - 2)))
     with pytest.raises(ValueError, match=r"log: domain is missing in row 2"):
         prepare(log, tmp_path / "data")
-    monkeypatch.setattr(interactions, "MAX_DOMAINS", 3)
+    monkeypatch.setattr(cleaning, "MAX_DOMAINS", 3)
     with pytest.raises(ValueError, match="log: 12 domains, at most 3; is domain the right column"):
         prepare(readable_log.with_columns(domain=pl.col("item_id")), tmp_path / "data")
 

@@ -5,8 +5,8 @@ import pytest
 
 from sr_transformers.cli import main
 from sr_transformers.data.append import append
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.protocols import ANY, DEFAULTS, ITEM, PERIOD, PROTOCOLS, resolve
 
 DAY = 86_400

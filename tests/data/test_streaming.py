@@ -6,11 +6,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.logs.synthetic import generate
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.streaming import StreamedData, WindowStream
-from sr_transformers.data.synthetic import generate
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.training.arguments import LSRMTrainingArguments

@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from sr_transformers.data import synthetic
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.data.past_inputs import PastInputs
 from sr_transformers.data.prepare import prepare

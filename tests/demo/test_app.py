@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.demo.answers import DemoSession
 from sr_transformers.demo.app import _answer, build_app, serve
-from sr_transformers.demo.session import DemoSession
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

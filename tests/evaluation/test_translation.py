@@ -10,7 +10,7 @@ from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.evaluator import evaluate, known_past, table
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
 from sr_transformers.evaluation.translation import TranslatedScorer, open_scorer
-from sr_transformers.finetuning.vocabulary import with_vocabulary
+from sr_transformers.finetuning.vocabulary_transfer import with_vocabulary
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 
 

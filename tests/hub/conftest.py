@@ -10,7 +10,7 @@ import pytest
 from loopback_hub import LoopbackHub
 
 from sr_transformers import Recipe
-from sr_transformers.training.run import train
+from sr_transformers.training.train import train
 
 RECIPE = """
 model: {hidden_size: 16, num_hidden_layers: 2, max_position_embeddings: 8}

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from sr_transformers import Recommender
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "job.py"

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from sr_transformers import CardOptions, RunRecord
-from sr_transformers.evaluation.tasks import report as task_report
+from sr_transformers.evaluation.tasks import markdown
 from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks
 from sr_transformers.evaluation.tasks.task import TaskOptions
 from sr_transformers.hub.card_tables import number
@@ -158,7 +158,7 @@ def test_tasks_are_shown_with_their_intervals(record, markov_prepared):
     tasks = run_tasks(contestants, markov_prepared, ["long_tail", "multi_domain"], TaskOptions(draws=20))
     text = model_card(record, "org/sr", CardOptions(), Evidence(tasks=json.loads(json.dumps(tasks)))).text
     assert "## The paper's tasks\n\n" in text
-    assert task_report.markdown(tasks) in text
+    assert markdown.markdown(tasks) in text
     assert "### Long-tail items" in text
     assert "### Multi-domain transfer\n\nNot run: " in text
 
@@ -172,13 +172,13 @@ def test_fits_are_found(tmp_path):
 
 
 def test_the_cards_in_the_repository_are_what_the_records_say():
-    spec = importlib.util.spec_from_file_location("model_cards", ROOT / "recipes" / "model_cards.py")
+    spec = importlib.util.spec_from_file_location("model_cards", ROOT / "docs" / "tables" / "cards.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     made = recipe.cards()
     assert len(made) >= 7
     stored = {path.name: path.read_text() for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md"}
-    assert stored == made, "run python recipes/model_cards.py"
+    assert stored == made, "run python docs/tables/cards.py"
     listed = (ROOT / "model_cards" / "README.md").read_text()
     assert all(name in listed for name in made)
 

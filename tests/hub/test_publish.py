@@ -2,8 +2,6 @@ import hashlib
 import json
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -303,11 +301,3 @@ def test_a_hub_that_refuses_is_one_line(hub, finished_run, capsys):
     assert main(["publish", str(finished_run), "other/sr"]) == 2
     error = capsys.readouterr().err.strip()
     assert error.endswith("your token may not write to other/sr; it needs write permission there.")
-
-
-@pytest.mark.slow
-def test_the_recipe_is_the_command(finished_run, tmp_path):
-    recipe = [sys.executable, str(ROOT / "recipes" / "publish.py"), str(finished_run), "org/sr"]
-    arguments = ["--dry-run", "--output", str(tmp_path / "out")]
-    subprocess.run([*recipe, *arguments], check=True, timeout=300, capture_output=True)
-    assert (tmp_path / "out" / "README.md").exists()

@@ -4,7 +4,7 @@ import pytest
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments, Recipe, RunRecord
 from sr_transformers.hub.upload import HubError
-from sr_transformers.training.run import train
+from sr_transformers.training.train import train
 
 MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
 

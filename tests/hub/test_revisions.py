@@ -12,8 +12,8 @@ from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.evaluation import loading
 from sr_transformers.evaluation.loading import Checkpoint
-from sr_transformers.evaluation.tasks.checkpoints import model_contestant
-from sr_transformers.finetuning.run import finetune
+from sr_transformers.evaluation.tasks.contestants import model_contestant
+from sr_transformers.finetuning.finetune import finetune
 
 SIZE = 30
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sr_transformers import Recipe, train
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 
 

@@ -143,7 +143,7 @@ blocks:
 
 def test_a_study_on_two_processes_does_every_run_once_with_both(markov_prepared, tmp_path):
     (tmp_path / "study.yaml").write_text(STUDY % markov_prepared.path)
-    script = [sys.executable, *TWO_PROCESSES, str(ROOT / "recipes" / "scaling_law.py"), str(tmp_path / "study.yaml")]
+    script = [sys.executable, *TWO_PROCESSES, str(ROOT / "recipes" / "scaling.py"), str(tmp_path / "study.yaml")]
     result = subprocess.run(
         [*script, "--output", str(tmp_path / "out")], capture_output=True, text=True, timeout=300, env=environment()
     )

@@ -7,8 +7,8 @@ from transformers import AutoConfig, pipeline
 
 from sr_transformers import Recipe, Recommender, Session, prepare, train
 from sr_transformers.cli import main
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.demo.session import DemoSession
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.demo.answers import DemoSession
 from sr_transformers.evaluation.evaluator import evaluate
 from sr_transformers.evaluation.translation import open_scorer
 

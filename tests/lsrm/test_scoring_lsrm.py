@@ -15,9 +15,9 @@ from sr_transformers.data.past_inputs import Past
 from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.evaluation.evaluator import rank_histories
 from sr_transformers.evaluation.ranking import log_partition
-from sr_transformers.export.onnx import NextItems
 from sr_transformers.lsrm.configuration_lsrm import NUM_SPECIAL
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, item_range, only_items, reads_weight, top_k_items
+from sr_transformers.serving.onnx import NextItems
 
 WINDOW, NUM = 8, 60
 ITEMS = [f"i{n}" for n in range(NUM)]

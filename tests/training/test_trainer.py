@@ -11,7 +11,7 @@ from transformers import Trainer, set_seed
 from transformers.trainer_callback import TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.checkpoints import last_complete_checkpoint

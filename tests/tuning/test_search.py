@@ -12,7 +12,7 @@ import yaml
 from made_searches import SMALL
 
 from sr_transformers import PreparedData, Recipe, RunRecord, evaluate
-from sr_transformers.data import synthetic
+from sr_transformers.data.logs import synthetic
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.records import read_json

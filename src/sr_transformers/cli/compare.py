@@ -24,7 +24,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
-    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.protocol import cut_offs, seen_choice
     from sr_transformers.evaluation.significance import check_run, compare, draw, table

@@ -31,7 +31,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
-    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.baskets import METRICS, PARTS, evaluate_baskets, next_baskets
     from sr_transformers.evaluation.comparison import evaluate_beside

@@ -18,7 +18,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _export(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.loading import Checkpoint
-    from sr_transformers.export.onnx import export_onnx
+    from sr_transformers.serving.onnx import export_onnx
 
     path = export_onnx(Checkpoint(options.model, revision=options.revision), options.output, options.k, options.weights)
     size = sum(file.stat().st_size for file in path.parent.glob("model.onnx*"))

@@ -33,9 +33,9 @@ def _finetune(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.train import overrides
     from sr_transformers.evaluation.evaluator import table
     from sr_transformers.evaluation.loading import Checkpoint
-    from sr_transformers.finetuning.run import finetune
+    from sr_transformers.finetuning.finetune import finetune
     from sr_transformers.training.recipe import Recipe
-    from sr_transformers.training.run import leave_processes
+    from sr_transformers.training.train import leave_processes
 
     record = finetune(
         Checkpoint(options.model, revision=options.revision),

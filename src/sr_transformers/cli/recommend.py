@@ -34,7 +34,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
-    from sr_transformers.recommender import Recommender
+    from sr_transformers.serving.recommender import Recommender
 
     if bool(options.data) != bool(options.output):
         raise ValueError("--data and --output belong together: the log, and the file for the lists of its users.")
@@ -79,8 +79,8 @@ def _for_one(recommender: Any, options: argparse.Namespace, choice: dict[str, An
 def _for_all(
     recommender: Any, options: argparse.Namespace, users: list[str | int] | None, choice: dict[str, Any]
 ) -> None:
-    from sr_transformers.data.histories import PreparedData
-    from sr_transformers.recommendation_lists import recommend_all
+    from sr_transformers.data.prepared import PreparedData
+    from sr_transformers.serving.recommendation_lists import recommend_all
 
     data = PreparedData(options.data).verified()
     count = recommend_all(recommender, data, options.output, options.k, users, options.before, progress=True, **choice)

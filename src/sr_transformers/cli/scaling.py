@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from sr_transformers.cli.values import at_least
 
 if TYPE_CHECKING:
-    from sr_transformers.scaling.constraints import Constraints
-    from sr_transformers.scaling.points import Points
+    from sr_transformers.scaling.laws.constraints import Constraints
+    from sr_transformers.scaling.laws.points import Points
 
 LAWS = ("n", "d", "joint", "repeated", "power", "saturating")
 
@@ -128,9 +128,9 @@ def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
 def _read(options: argparse.Namespace) -> "Points":
     # The BLAS behind numpy starts a thread a core for matrices of five rows; this must be said before it is loaded.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from sr_transformers.scaling.laws import law_named
-    from sr_transformers.scaling.points import read_table
-    from sr_transformers.scaling.records_table import read_records
+    from sr_transformers.scaling.laws.forms import law_named
+    from sr_transformers.scaling.laws.points import read_table
+    from sr_transformers.scaling.laws.records_table import read_records
 
     paths = [Path(path) for path in options.points]
     if not paths:
@@ -152,10 +152,10 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
 
     check_place(options.json)
     points = _read(options)
-    from sr_transformers.scaling.comparison import compare
-    from sr_transformers.scaling.documents import describe_fit, fit_text
-    from sr_transformers.scaling.fitting import fit
-    from sr_transformers.scaling.uncertainty import bootstrap
+    from sr_transformers.scaling.laws.bootstrap import bootstrap
+    from sr_transformers.scaling.laws.fit_file import describe_fit, fit_text
+    from sr_transformers.scaling.laws.fitting import fit
+    from sr_transformers.scaling.laws.model_selection import compare
 
     constraints = _constraints(options.fix, options.tie)
     fitted = fit(options.law, points, options.starts, options.seed, constraints=constraints)
@@ -167,7 +167,7 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
-    from sr_transformers.scaling.constraints import Constraints
+    from sr_transformers.scaling.laws.constraints import Constraints
 
     values: dict[str, float] = {}
     for text in fixed:
@@ -192,8 +192,8 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
         answers = _from_fit(options)
     else:
         points = _read(options)
-        from sr_transformers.scaling.documents import plain
-        from sr_transformers.scaling.prediction import hold_out_largest
+        from sr_transformers.scaling.laws.fit_file import plain
+        from sr_transformers.scaling.laws.prediction import hold_out_largest
 
         held = hold_out_largest(points, options.law, options.hold_out, options.bootstrap, options.seed)
         answers = plain(
@@ -213,9 +213,9 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
 def _from_fit(options: argparse.Namespace) -> dict:
     import numpy as np
 
-    from sr_transformers.scaling.documents import read_fit
-    from sr_transformers.scaling.laws import law_named
-    from sr_transformers.scaling.prediction import compute_optimal
+    from sr_transformers.scaling.laws.fit_file import read_fit
+    from sr_transformers.scaling.laws.forms import law_named
+    from sr_transformers.scaling.laws.prediction import compute_optimal
 
     document = read_fit(options.fit)
     law = law_named(document["law"])
@@ -248,9 +248,9 @@ def _from_fit(options: argparse.Namespace) -> dict:
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
-    from sr_transformers.study.plan import Study
-    from sr_transformers.study.runner import run_study
-    from sr_transformers.training.run import leave_processes
+    from sr_transformers.scaling.studies.runner import run_study
+    from sr_transformers.scaling.studies.study import Study
+    from sr_transformers.training.train import leave_processes
 
     quiet()
     study = Study.load(options.study)
@@ -261,9 +261,9 @@ def _run(options: argparse.Namespace, rest: list[str]) -> None:
 def _sample(options: argparse.Namespace, rest: list[str]) -> None:
     import dataclasses
 
-    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.loading import Checkpoint
-    from sr_transformers.study.teacher import sample_log
+    from sr_transformers.scaling.studies.teacher import sample_log
 
     checkpoint = Checkpoint(options.model)
     found = sample_log(
@@ -273,8 +273,8 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> None:
-    from sr_transformers.study.report import write_report
-    from sr_transformers.study.words import sentences
+    from sr_transformers.scaling.studies.report import write_report
+    from sr_transformers.scaling.studies.sentences import sentences
 
     found = write_report(options.study, options.output, options.bootstrap)
     print("\n".join(sentences(found.document)))
@@ -283,8 +283,8 @@ def _report(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
-    from sr_transformers.scaling.documents import plain
-    from sr_transformers.study.advise import Hardware, advise
+    from sr_transformers.scaling.laws.fit_file import plain
+    from sr_transformers.scaling.studies.advise import Hardware, advise
 
     check_place(options.json)
     quiet()

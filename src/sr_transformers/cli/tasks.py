@@ -61,11 +61,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
-    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.loading import Checkpoint
-    from sr_transformers.evaluation.tasks.checkpoints import model_contestant
+    from sr_transformers.evaluation.tasks.contestants import model_contestant
     from sr_transformers.evaluation.tasks.figures import draw
-    from sr_transformers.evaluation.tasks.report import markdown
+    from sr_transformers.evaluation.tasks.markdown import markdown
     from sr_transformers.evaluation.tasks.runner import baseline_contestants, run_tasks, with_seen_choice
     from sr_transformers.evaluation.tasks.task import TaskOptions
     from sr_transformers.public import shown_names

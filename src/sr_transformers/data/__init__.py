@@ -1,2 +1,1 @@
-"""From a raw log to a batch, in reading order: sources, synthetic, interactions, splits, vocabulary, prepare,
-histories, packing, batches."""
+"""From a raw log to a batch, in reading order: logs/, splits, vocabulary, prepare, prepared, packing, batches."""

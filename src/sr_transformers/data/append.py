@@ -17,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sr_transformers.data import interactions, sources, splits
+from sr_transformers.data import splits
 from sr_transformers.data.cuts import blocks
-from sr_transformers.data.engine import DuckDBEngine
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.interactions import Filters, Sound
-from sr_transformers.data.lists import unrolled
+from sr_transformers.data.logs import cleaning, sources
+from sr_transformers.data.logs.cleaning import CleanLog, Filters
+from sr_transformers.data.logs.duckdb_engine import DuckDBEngine
+from sr_transformers.data.logs.lists import unrolled
 from sr_transformers.data.prepare import sorted_on_disk, versions, write
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.reopen import reopen
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.writing import Rows, spool
@@ -59,7 +60,7 @@ def append(
     old = (folder if isinstance(folder, PreparedData) else PreparedData(folder)).verified()
     before = old.manifest
     filters = Filters(**before["filters"], min_interactions=before["min_interactions"])
-    if max(filters.core) > 1 or filters.repeats != interactions.KEEP:
+    if max(filters.core) > 1 or filters.repeats != cleaning.KEEP:
         cores = " and ".join(map(str, dict.fromkeys(filters.core)))
         raise ValueError(
             f"{old.path} has min_interactions {cores} and repeats {filters.repeats!r}: rows that "
@@ -79,7 +80,7 @@ def append(
         try:
             rating = filters.min_rating is not None
             engine.load(unrolled(log, columns, rating, parts[0]), columns, rating)
-            sound = interactions.make_sound(
+            sound = cleaning.clean_log(
                 engine, log.name, filters, times["unit_given"], times["millionths"], before["counts"]["last"]
             )
             new_users, new_rows = sorted_on_disk(engine, sound, parts[0])
@@ -114,7 +115,7 @@ def append(
     return PreparedData(output)
 
 
-def _check_kinds(old: PreparedData, old_items: pa.Array, sound: Sound, name: str) -> None:
+def _check_kinds(old: PreparedData, old_items: pa.Array, sound: CleanLog, name: str) -> None:
     """Refuses new rows that do not mean what the old ones do."""
     times = old.manifest["times"]
     for what, before, now in (
@@ -136,20 +137,20 @@ def _sorted_union(first: pa.Array, second: pa.Array) -> pa.Array:
     return pa.concat_arrays([first, second]).unique().sort()
 
 
-def _others(old: PreparedData, old_items: pa.Array, sound: Sound) -> pa.Array:
+def _others(old: PreparedData, old_items: pa.Array, sound: CleanLog) -> pa.Array:
     """Items without a token, sorted, from both logs."""
     everything = _sorted_union(old_items, sound.item_ids)
     return everything.filter(pc.invert(pc.is_in(everything, old.item_ids)))
 
 
-def _domain_ids(old: PreparedData, sound: Sound) -> pa.Array | None:
+def _domain_ids(old: PreparedData, sound: CleanLog) -> pa.Array | None:
     """The old domains by code, in the type of the new ones."""
     if sound.domain_ids is None:
         return None
     return pa.array(old.domain_names).cast(sound.domain_ids.type)
 
 
-def _all_domains(old: PreparedData, sound: Sound) -> pa.Array | None:
+def _all_domains(old: PreparedData, sound: CleanLog) -> pa.Array | None:
     before = _domain_ids(old, sound)
     return None if before is None else _sorted_union(before, sound.domain_ids)
 

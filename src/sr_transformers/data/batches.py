@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sr_transformers.data.examples import IGNORE
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import EpochPlan
 from sr_transformers.data.past_inputs import Past, PastInputs
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.ties import ShuffledBaskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 

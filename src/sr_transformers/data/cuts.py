@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_transformers.data.moments import UNITS, parse_moment
+from sr_transformers.data.logs.timestamps import UNITS, parse_moment
 
 # How the beginning of a period may be said; at most one way each.
 MEASURES = ("validation_from", "test_from", "validation_share", "test_share", "validation_days", "test_days")

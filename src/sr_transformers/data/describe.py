@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from sr_transformers.data import interactions, sources
 from sr_transformers.data.cuts import blocks, quantile
-from sr_transformers.data.engine import DuckDBEngine
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.interactions import Filters
-from sr_transformers.data.lists import unrolled
+from sr_transformers.data.logs import cleaning, sources
+from sr_transformers.data.logs.cleaning import Filters
+from sr_transformers.data.logs.duckdb_engine import DuckDBEngine
+from sr_transformers.data.logs.lists import unrolled
+from sr_transformers.data.logs.timestamps import show_moment
 from sr_transformers.data.manifest import MANIFEST
-from sr_transformers.data.moments import show_moment
 from sr_transformers.data.prepare import sorted_on_disk
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.reopen import reopen
 from sr_transformers.data.splits import LEAKS, LEAVE_ONE_OUT, PAPER, TEMPORAL
 from sr_transformers.data.writing import Rows, count_rows
@@ -109,7 +109,7 @@ def _rows(
     try:
         names_of = {**dict(log.columns), **(columns or {})}
         engine.load(unrolled(log, names_of, False, folder), names_of, False)
-        sound = interactions.make_sound(engine, log.name, Filters(), unit)
+        sound = cleaning.clean_log(engine, log.name, Filters(), unit)
         _, rows = sorted_on_disk(engine, sound, folder)
     finally:
         engine.close()

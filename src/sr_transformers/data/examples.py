@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from sr_transformers.data.vocabulary import UNK_ID
 
 if TYPE_CHECKING:
-    from sr_transformers.data.histories import PreparedData
+    from sr_transformers.data.prepared import PreparedData
 
 IGNORE = -100  # transformers' label for "no target here"
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, set_item_counts
 
 USERS, INTERACTIONS, CONTEXT = "users", "interactions", "context"

@@ -18,7 +18,7 @@ from typing import Any
 
 import xxhash
 
-from sr_transformers.data.paths import check_name
+from sr_transformers.data.logs.paths import check_name
 
 MANIFEST = "manifest.json"
 FORMAT = 4

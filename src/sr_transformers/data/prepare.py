@@ -1,4 +1,4 @@
-"""From a raw log to a prepared folder (`histories.py` describes it): the first step of everything.
+"""From a raw log to a prepared folder (`prepared.py` describes it): the first step of everything.
 
 Out of core: what grows with the number of interactions lies in the engine (which spills to disk) or in mapped files;
 users and items, a few dozen bytes each, are held in memory.
@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 
 from sr_transformers import __version__
-from sr_transformers.data import interactions, protocols, sources, splits
+from sr_transformers.data import protocols, splits
 from sr_transformers.data.card import write_card
-from sr_transformers.data.engine import DuckDBEngine, Engine
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.interactions import Filters, Sound
-from sr_transformers.data.lists import unrolled
+from sr_transformers.data.logs import cleaning, sources
+from sr_transformers.data.logs.cleaning import CleanLog, Filters
+from sr_transformers.data.logs.duckdb_engine import DuckDBEngine, Engine
+from sr_transformers.data.logs.lists import unrolled
+from sr_transformers.data.logs.spark_engine import SparkEngine
 from sr_transformers.data.manifest import write_manifest
-from sr_transformers.data.spark import SparkEngine
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.data.writing import Rows, count_rows, learn_vocabulary, spool, write_histories
 
@@ -65,7 +66,7 @@ def prepare(
         columns: the source's column names by ours: user_id, item_id, timestamp, domain, rating.
         split: "leave_one_out" (the default), "temporal", "paper" or "last_basket".
         min_interactions, min_item_interactions, min_rating, since, until, repeats: what to leave out, see
-            `interactions.Filters`; by default nothing.
+            `cleaning.Filters`; by default nothing.
         validation_from, test_from, validation_share, test_share, validation_days, test_days: where the two periods of
             the temporal split begin, see `cuts.moments`.
         min_trajectory_length, unseen_share, split_seed: of the paper's split; None: 15, 0.2 and 0 (see `splits.paper`).
@@ -114,7 +115,7 @@ def prepare(
         running: Engine = ENGINES[engine](work)
         try:
             running.load(unrolled(log, columns, min_rating is not None, work), columns, min_rating is not None)
-            sound = interactions.make_sound(running, log.name, filters, time_unit)
+            sound = cleaning.clean_log(running, log.name, filters, time_unit)
             user_ids, rows = sorted_on_disk(running, sound, work)
         finally:
             running.close()
@@ -126,12 +127,12 @@ def prepare(
     return PreparedData(output)
 
 
-def sorted_on_disk(engine: Engine, sound: Sound, folder: Path) -> tuple[pa.Array, Rows]:
+def sorted_on_disk(engine: Engine, sound: CleanLog, folder: Path) -> tuple[pa.Array, Rows]:
     """The raw ids of the users that have rows, sorted, and all rows by user and time."""
     lengths = np.zeros(len(sound.user_ids), np.int64)
 
     def counted() -> Iterator[pa.RecordBatch]:
-        for batch in interactions.sorted_rows(engine, sound):
+        for batch in cleaning.sorted_rows(engine, sound):
             users = batch.column("user_code").to_numpy()
             if len(users):
                 lengths[users[0] : users[-1] + 1] += np.bincount(users - users[0])

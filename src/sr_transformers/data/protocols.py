@@ -12,7 +12,7 @@ from typing import Any
 
 from sr_transformers.data import splits
 from sr_transformers.data.cuts import MEASURES
-from sr_transformers.data.interactions import KEEP
+from sr_transformers.data.logs.cleaning import KEEP
 
 ITEM, BASKET, PERIOD = "item", "basket", "period"  # what is to be predicted
 TARGETS = (ITEM, BASKET, PERIOD)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sr_transformers.columns import ITEM
-from sr_transformers.data.histories import PreparedData, open_stream
+from sr_transformers.data.prepared import PreparedData, open_stream
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.data.writing import Rows, spool
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sr_transformers.data.paths import check_name
+from sr_transformers.data.logs.paths import check_name
 
 _LOCK = ".lock"
 

@@ -20,8 +20,8 @@ import numpy as np
 import torch.utils.data
 
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator, WindowDataset
-from sr_transformers.data.histories import FlatColumn, PreparedData, open_stream, shard_name
 from sr_transformers.data.manifest import Files, check_contents
+from sr_transformers.data.prepared import FlatColumn, PreparedData, open_stream, shard_name
 
 
 class StreamedData(PreparedData):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 
 
 class ShuffledBaskets:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LAGS, NUM_SPECIAL
 
 _BLOCK = 1 << 22  # interactions counted at a time

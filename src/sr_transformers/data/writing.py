@@ -1,4 +1,4 @@
-"""From sorted rows to the files of a prepared folder (`histories.py` describes them), a block of users at a time."""
+"""From sorted rows to the files of a prepared folder (`prepared.py` describes them), a block of users at a time."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import xxhash
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.cuts import blocks
-from sr_transformers.data.histories import shard_name
+from sr_transformers.data.prepared import shard_name
 from sr_transformers.data.splits import Split
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID, build_tokenizer
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint

@@ -7,7 +7,7 @@ page serves no file but the figures and takes none; ids and titles are shown as 
 from pathlib import Path
 from typing import Any
 
-from sr_transformers.demo.session import (
+from sr_transformers.demo.answers import (
     DemoSession,
     Row,
     agreement,

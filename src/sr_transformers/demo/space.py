@@ -14,10 +14,10 @@ from huggingface_hub import metadata_save
 
 from sr_transformers import __version__
 from sr_transformers.data.staging import check_output, staged
-from sr_transformers.demo.session import find_figures, read_titles
+from sr_transformers.demo.answers import find_figures, read_titles
 from sr_transformers.hub.upload import repo_name
 from sr_transformers.public import last_part, plain
-from sr_transformers.recommender import Recommender
+from sr_transformers.serving.recommender import Recommender
 
 _APP = '''"""Shows what a model recommends; written by sr-transformers {version}."""
 

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.data.moments import UNITS
+from sr_transformers.data.logs.timestamps import UNITS
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.splits import TEMPORAL
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.experts import HALF_LIVES, OwnItems

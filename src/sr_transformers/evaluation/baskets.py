@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.protocols import BASKET, PERIOD
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import evaluate
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg

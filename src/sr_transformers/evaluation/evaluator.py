@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.past_inputs import Past
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.protocols import ITEM
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer

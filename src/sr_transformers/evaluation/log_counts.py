@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import scipy.sparse
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.splits import TEMPORAL
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.experts import HALF_LIVES, Masses, OwnItems, followers
 from sr_transformers.evaluation.log_counts import RecentCounts, last_items, popularity, transition_counts
 from sr_transformers.evaluation.validation_choices import Known, best_window, maximise_likelihood, validation_targets

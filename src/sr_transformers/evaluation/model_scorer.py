@@ -17,8 +17,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.past_inputs import Past, pasts_of
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.lsrm.configuration_lsrm import OWN_PARTS
 from sr_transformers.lsrm.head_lsrm import item_vectors

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sr_transformers.data import splits
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.protocols import PERIOD
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.baskets import evaluate_sets

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sr_transformers.data import splits
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.protocols import ITEM, PERIOD, TARGETS
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.metrics import DEFAULT_KS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.experts import OwnItems
 from sr_transformers.evaluation.log_counts import RecentCounts

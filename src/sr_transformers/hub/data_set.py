@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from sr_transformers.data.card import CARD, card_configs
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.manifest import MANIFEST
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.staging import check_output, staged
 from sr_transformers.hub import card_tables as tables
 from sr_transformers.hub.model_card import TAGS, CardOptions

@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from sr_transformers.evaluation.tasks import report as task_report
+from sr_transformers.evaluation.tasks import markdown
 from sr_transformers.fingerprints import FINGERPRINT
 from sr_transformers.hub import card_tables as tables
 from sr_transformers.hub.curve import CURVE
@@ -140,7 +140,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         errors=tables.error_line(report),
         siblings=tables.sibling_table(evidence.siblings),
         more_results=[tables.results_table(same) for same in _by_protocol(evidence.reports)],
-        tasks=task_report.markdown(evidence.tasks) if evidence.tasks else "",
+        tasks=markdown.markdown(evidence.tasks) if evidence.tasks else "",
         fits=tables.fit_table(fits),
         study_repo=options.study_repo,
         figures=[one for one in evidence.figures if Path(one).stem != CURVE],

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, ModelCard
 
 from sr_transformers.data.staging import check_output, staged
-from sr_transformers.hub.check import EXTRAS, FinishedRun, check_run, whole
+from sr_transformers.hub.check_run import EXTRAS, FinishedRun, check_run, whole
 from sr_transformers.hub.curve import draw_curve
 from sr_transformers.hub.eval_results import FILE as EVAL_RESULTS
 from sr_transformers.hub.eval_results import FOLDER, eval_results

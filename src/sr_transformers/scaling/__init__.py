@@ -1,1 +1,1 @@
-"""Scaling laws: forms, fits, intervals, comparison, prediction, figures. numpy and scipy only, no torch."""
+"""Scaling laws: laws/ fits them and needs no torch, studies/ makes the runs that they are fitted to."""

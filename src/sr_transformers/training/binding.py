@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.transitions import successor_table
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.scoring_lsrm import item_range

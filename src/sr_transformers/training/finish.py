@@ -15,7 +15,7 @@ import transformers
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from sr_transformers import __version__
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.comparison import evaluate_floors, paired_difference

@@ -8,7 +8,7 @@ from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.training.arguments import without_traces
 from sr_transformers.training.checkpoints import (
     COMPLETE,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.evaluator import target_tokens
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig

@@ -22,9 +22,9 @@ from sr_transformers.data.batches import (
     WindowDataset,
 )
 from sr_transformers.data.examples import EvalDataset, TrainDataset
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.packing import LAST_POSITION
 from sr_transformers.data.past_inputs import PastInputs
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.ties import shuffled_baskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.hub.model_card import CardOptions

@@ -17,9 +17,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from sr_transformers.data.fractions import USERS, FractionOfData
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.training.recipe import Recipe
-from sr_transformers.training.run import fitted
+from sr_transformers.training.train import fitted
 
 # More targets than these tell settings no better apart than other seeds do: NDCG@10 of 10,000 users has a standard
 # error of about .003, less between settings, which are compared on the same users.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import NEEDS_TIMES
 from sr_transformers.training.recipe import Recipe
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from sr_transformers import __version__
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.evaluator import table
 from sr_transformers.public import plain
 from sr_transformers.records import RunRecord, command_line, source_commit, write_whole

@@ -27,17 +27,17 @@ from typing import Any
 
 import torch
 
-from sr_transformers.data import sources
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.logs import sources
 from sr_transformers.data.manifest import MANIFEST
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.splits import LEAVE_ONE_OUT
 from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
-from sr_transformers.study.workers import begin_worker, threads_of
+from sr_transformers.scaling.studies.workers import begin_worker, threads_of
 from sr_transformers.training.preflight import check_test
 from sr_transformers.training.recipe import Recipe
-from sr_transformers.training.run import fitted, train
+from sr_transformers.training.train import fitted, train
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import Plan, Probe, as_dict, check_targets, in_words, plan, probe
 from sr_transformers.tuning.portfolio import choose

@@ -17,10 +17,10 @@ import optuna
 import torch
 from transformers import TrainerCallback
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.messages import one_line
 from sr_transformers.training.recipe import Recipe
-from sr_transformers.training.run import fitted
+from sr_transformers.training.train import fitted
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import SPARE, Plan, Probe
 from sr_transformers.tuning.space import recipe_of, suggest

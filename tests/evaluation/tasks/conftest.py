@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import torch
 
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.prepare import prepare
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import encode_items
 from sr_transformers.evaluation.tasks.task import TaskOptions
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.evaluator import target_tokens
-from sr_transformers.evaluation.tasks.passes import TEST, test_pass
+from sr_transformers.evaluation.tasks.ranking_pass import TEST, test_pass
 from sr_transformers.evaluation.tasks.task import Group, Plan, TaskOptions
 
 

@@ -7,8 +7,8 @@ which mixes the effect of the length with that of other users; those numbers are
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.evaluation.tasks.passes import ranking_pass
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.evaluation.tasks.ranking_pass import ranking_pass
 from sr_transformers.evaluation.tasks.task import Group, NotRun, Pass, Plan, TaskOptions
 
 

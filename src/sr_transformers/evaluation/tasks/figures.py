@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sr_transformers.evaluation.tasks.report import TITLES, headline, protocol_line
+from sr_transformers.evaluation.tasks.markdown import TITLES, headline, protocol_line
 from sr_transformers.figures import COLOURS, MARKERS, blank, save
 
 _AXES = {

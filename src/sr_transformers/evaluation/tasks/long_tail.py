@@ -6,10 +6,10 @@ Items are sorted by training count and cut into groups of equal training mass, G
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.evaluator import target_tokens
-from sr_transformers.evaluation.tasks.passes import TEST, test_pass
+from sr_transformers.evaluation.tasks.ranking_pass import TEST, test_pass
 from sr_transformers.evaluation.tasks.task import Group, Plan, TaskOptions
 
 

@@ -5,9 +5,9 @@ The history is what the models are shown, the most recent items: 50 in arXiv 231
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import UNK_ID
-from sr_transformers.evaluation.tasks.passes import ranking_pass
+from sr_transformers.evaluation.tasks.ranking_pass import ranking_pass
 from sr_transformers.evaluation.tasks.task import Group, NotRun, Plan, TaskOptions
 
 _DOMAINS_SHOWN = 5  # with more of them, groups by domain would be small and many

@@ -1,7 +1,7 @@
 """All test targets in one group: the numbers that the other tasks cut into pieces."""
 
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.evaluation.tasks.passes import TEST, test_pass
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.evaluation.tasks.ranking_pass import TEST, test_pass
 from sr_transformers.evaluation.tasks.task import Group, Plan, TaskOptions
 
 

@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
 from sr_transformers.data.past_inputs import Past
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
-from sr_transformers.evaluation.tasks.passes import TEST, ranking_pass, test_pass
+from sr_transformers.evaluation.tasks.ranking_pass import TEST, ranking_pass, test_pass
 from sr_transformers.evaluation.tasks.task import Group, Plan, TaskOptions
 
 CLEAN, DELETED, PADDED = "clean", "deleted", "padded"

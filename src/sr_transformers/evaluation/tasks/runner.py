@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from sr_transformers import __version__
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Markov, Popularity, Scorer, UserFrequency
 from sr_transformers.evaluation.evaluator import check_scorer
 from sr_transformers.evaluation.mix import Mix

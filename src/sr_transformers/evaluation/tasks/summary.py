@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from sr_transformers.evaluation.intervals import Estimate, bootstrap, over_seeds
 from sr_transformers.evaluation.tasks.exposure import exposure
 from sr_transformers.evaluation.tasks.task import Group, Outcome, Plan, TaskOptions
-from sr_transformers.evaluation.tasks.uncertainty import Estimate, bootstrap, over_seeds
 
 # Outcomes of one checkpoint by (pass, condition).
 Found = Mapping[tuple[str, str], Outcome]

@@ -3,8 +3,8 @@
 import numpy as np
 
 from sr_transformers.data import splits
-from sr_transformers.data.histories import PreparedData
-from sr_transformers.evaluation.tasks.passes import TEST, test_pass
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.evaluation.tasks.ranking_pass import TEST, test_pass
 from sr_transformers.evaluation.tasks.task import Group, NotRun, Plan, TaskOptions, month_length
 
 

@@ -8,7 +8,7 @@ the model's own choices so far.
 
 import numpy as np
 
-from sr_transformers.data.histories import PreparedData
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import known_past, rank_histories

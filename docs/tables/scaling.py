@@ -1,0 +1,116 @@
+"""python docs/tables/scaling.py: writes what the kept studies in results/scaling/ say: their part of
+results/README.md, summary.json (every law with its intervals and held-out sizes) and points.parquet (every run, with
+units and command).
+
+python docs/tables/scaling.py --add STUDY_FOLDER NAME first keeps a study there: its plan and its run records, whose
+training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study
+is a study folder: copied to another place it goes on with `sr-transformers scaling run`, and `sr-transformers scaling
+report recipes/results/scaling/NAME --output FOLDER` writes the whole report, figures included.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.scaling.studies.analysis import Analysis, analyse
+from sr_transformers.scaling.studies.points_table import table_of, write_points
+from sr_transformers.scaling.studies.report import ablation_table, held_out_table, size_table
+from sr_transformers.scaling.studies.sentences import sentences
+from sr_transformers.scaling.studies.summary import summary
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "recipes" / "results" / "scaling"
+PAGE = RESULTS.parent / "README.md"
+BEGIN, END = "<!-- scaling -->", "<!-- /scaling -->"
+
+
+def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
+    """Copies a study without what nobody will read again, to its kept copy if there is one; returns the copy.
+
+    Raises:
+        FileExistsError: if a run is kept already and says something else: it is of another study.
+    """
+    target = results / name
+    new = {}
+    for path in sorted(study.glob("*/*/run.json")):
+        record = dataclasses.asdict(RunRecord.load(path))
+        record["history"] = [
+            {key: entry[key] for key in ("step", "epoch", "eval_loss")}
+            for entry in record["history"]
+            if "eval_loss" in entry
+        ]
+        copy, content = target / path.relative_to(study), json.dumps(record) + "\n"
+        if copy.exists() and copy.read_text() != content:
+            raise FileExistsError(f"{copy} exists and holds another run; remove {target} first.")
+        new[copy] = content
+    for copy, content in new.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(content)
+    for file in ("plan.json", "study.yaml"):
+        shutil.copy(study / file, target / file)
+    return target
+
+
+def studies(results: Path = RESULTS) -> dict[str, Analysis]:
+    """What every kept study with finished runs found, by name; one that is still tuned has none."""
+    folders = [path.parent for path in sorted(results.glob("*/plan.json"))]
+    return {folder.name: analyse(folder) for folder in folders if any(folder.glob(f"runs/*/{RUN_FILE}"))}
+
+
+def write_tables(found: dict[str, Analysis], results: Path = RESULTS) -> None:
+    """Writes summary.json and points.parquet."""
+    entries = [entry for name, one in found.items() for entry in summary(name, one)]
+    (results / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
+    write_points(
+        pa.concat_tables([table_of(name, one.runs) for name, one in found.items()]), results / "points.parquet"
+    )
+
+
+def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
+    """Markdown: what every kept study found."""
+    parts = []
+    for name, found in kept.items():
+        records = [run.record for run in found.runs]
+        sizes = [record.num_non_embedding_parameters for record in records]
+        started, hours = min(record.started for record in records)[:10], found.document["training_hours"]
+        planned = json.loads((results / name / "plan.json").read_text())["runs"]
+        missing = len(set(planned) - {run.name for run in found.runs})
+        count = f"{len(records)} of {len(records) + missing}" if missing else f"{len(records)}"
+        parts += [
+            f"**{name}** ({started}, {count} runs, N from {min(sizes):,} to {max(sizes):,}, "
+            f"{hours:.1f} hours of training on one CPU thread):",
+            "",
+        ]
+        if missing:  # laws may still change: means only
+            tables = [size_table(found), ablation_table(found)]
+        else:
+            parts += [f"- {sentence}" for sentence in sentences(found.document)]
+            parts += [*(f"- Not answered: {note}" for note in found.notes), ""]
+            tables = [size_table(found), held_out_table(found), ablation_table(found)]
+        for table in tables:
+            if table:
+                parts += [table, ""]
+    return "\n".join(parts).strip() or "No study is kept in `recipes/results/` yet."
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--add", nargs=2, metavar=("STUDY_FOLDER", "NAME"))
+    options = parser.parse_args()
+    if options.add:
+        try:
+            keep(Path(options.add[0]), options.add[1])
+        except FileExistsError as error:
+            sys.exit(str(error))
+    readme = PAGE.read_text()
+    before, rest = readme.split(BEGIN)
+    kept = studies()
+    write_tables(kept)
+    PAGE.write_text(before + BEGIN + "\n" + text(kept) + "\n" + END + rest.split(END)[1])
+    print(text(kept))

@@ -1,0 +1,1 @@
+"""Raw logs: where they come from, the engines that read them, times, and what makes them sound."""

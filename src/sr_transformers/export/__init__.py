@@ -1,1 +1,0 @@
-"""Checkpoints in the forms that are deployed: ONNX graphs and quantized weights."""

@@ -1,0 +1,1 @@
+"""Scaling laws: forms, fits, intervals, model selection, prediction, figures. numpy and scipy only, no torch."""

@@ -1,0 +1,325 @@
+"""What a study found: laws, held-out predictions, ablations, shapes, computed from its folder.
+
+The law's points are the finished runs that the plan marks so (`scaling.records_table.leave_out`). What cannot be
+answered from the runs that are there is missing, with the reason in `notes`.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from sr_transformers.data.fractions import USERS
+from sr_transformers.records import RUN_FILE, RunRecord, read_json
+from sr_transformers.scaling.laws.bootstrap import Bootstrap, bootstrap, interval
+from sr_transformers.scaling.laws.fit_file import describe_fit, plain
+from sr_transformers.scaling.laws.fitting import Fit, fit
+from sr_transformers.scaling.laws.forms import UNIQUE, D, N, law_named
+from sr_transformers.scaling.laws.model_selection import compare
+from sr_transformers.scaling.laws.points import Points
+from sr_transformers.scaling.laws.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
+from sr_transformers.scaling.laws.records_table import PLAN_FILE, leave_out, points_of, schedule_of
+from sr_transformers.scaling.studies.soundness import reservations
+
+METRICS = ("ndcg@10", "hr@10")
+DRAWS = 200
+
+
+@dataclass
+class StudyRun:
+    """A finished run and what it was planned as (`PlannedRun.describe`)."""
+
+    name: str
+    plan: dict[str, Any]
+    record: RunRecord
+
+    @property
+    def loss(self) -> float:
+        return float(self.record.reports[0]["metrics"]["loss"])
+
+    def metric(self, name: str) -> float:
+        return float(self.record.reports[0]["metrics"][name])
+
+    @property
+    def size_with_table(self) -> int:
+        """N and the parameters of the item table."""
+        return self.record.num_non_embedding_parameters + self.record.parameters["item_embedding"]
+
+
+@dataclass
+class Fitted:
+    """A law on some of the runs: points, fit, bootstrap."""
+
+    points: Points
+    fitted: Fit
+    refits: Bootstrap
+
+
+@dataclass
+class Analysis:
+    """All that a study found.
+
+    Attributes:
+        runs: finished runs by name.
+        epochs: the main number of epochs, None if every size has its own.
+        fraction: of users, at which sizes are compared.
+        laws: "n", "n-with-table" (N counts the item table too), "joint", "repeated", "ndcg@10", "hr@10": those that
+            could be fitted.
+        members: the runs that each was fitted to.
+        held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes.
+        document: everything as plain values for JSON.
+        notes: what could not be answered, and why.
+    """
+
+    runs: list[StudyRun]
+    epochs: float | None
+    fraction: float
+    laws: dict[str, Fitted]
+    members: dict[str, list[StudyRun]]
+    held: dict[str, HeldOut]
+    document: dict[str, Any]
+    notes: list[str]
+
+
+def load_runs(folder: str | Path) -> list[StudyRun]:
+    """Finished runs of a study folder.
+
+    Raises:
+        FileNotFoundError: if it is no study folder, or has no finished run.
+    """
+    folder = Path(folder)
+    plan_file = folder / PLAN_FILE
+    if not plan_file.is_file():
+        raise FileNotFoundError(
+            f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
+        )
+    plans = read_json(plan_file)["runs"]
+    found = [
+        StudyRun(name, plan, RunRecord.load(folder / "runs" / name))
+        for name, plan in plans.items()
+        if (folder / "runs" / name / RUN_FILE).is_file()
+    ]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no finished run; `sr-transformers scaling run` goes on with it.")
+    return found
+
+
+def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
+    """Fits, predicts and compares what the finished runs of a study allow."""
+    runs = load_runs(folder)
+    plan = read_json(Path(folder) / PLAN_FILE)
+    plans = {run.name: run.plan for run in runs}
+    chosen = {
+        law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]
+        for law in ("n", "joint", "repeated", "saturating")
+    }
+    series = chosen["n"]
+    if not series:
+        raise ValueError(f"{folder}: none of the finished runs is a point of the law; run more of the study.")
+    notes: list[str] = []
+    laws: dict[str, Fitted] = {}
+    members_of: dict[str, list[StudyRun]] = {}
+    held: dict[str, HeldOut] = {}
+
+    def add(name: str, law: str, metric: str | None = None, with_table: bool = False) -> None:
+        members = chosen[law]
+        try:
+            points = points_of(
+                [run.record for run in members], metric, law == "repeated", [run.name for run in members]
+            )
+            if with_table:
+                points.columns[N] = np.array([run.size_with_table for run in members], dtype=np.float64)
+            fitted = fit(law, points)
+        except ValueError as error:
+            notes.append(f"{name}: {error}")
+            return
+        members_of[name] = members
+        laws[name] = Fitted(points, fitted, bootstrap(fitted, points, draws))
+        if law in ("n", "saturating"):
+            try:
+                held[name] = hold_out_largest(points, law, 2, draws)
+            except ValueError as error:
+                notes.append(f"{name}, largest two held out: {error}")
+
+    for law in ("n", "joint", "repeated"):
+        add(law, law)
+    add("n-with-table", "n", with_table=True)
+    for metric in METRICS:
+        add(metric, "saturating", metric)
+    comparisons = {
+        name: compare(laws[name].points, forms)
+        for name, forms in (
+            ("n", ["n", "power"]),
+            ("n-with-table", ["n", "power"]),
+            ("joint", ["joint", "n", "d", "power"]),
+        )
+        if name in laws
+    }
+    epochs, fraction = schedule_of(series[0].plan), series[0].plan["fraction"]
+    document = {
+        "epochs": epochs,
+        "fraction_of_users": fraction,
+        "num_runs": len(runs),
+        "reservations": reservations({run.name: run.record for run in runs if run.plan["in_law"]}, plan),
+        "left_out": [{"run": name, "seconds": plan["costs"][name]["seconds"]} for name in plan.get("left_out", [])],
+        "training_hours": sum(run.record.seconds for run in runs) / 3600,
+        "laws": {
+            name: describe_fit(one.fitted, one.points, one.refits, comparisons.get(name)) for name, one in laws.items()
+        },
+        "held_out": {
+            name: {
+                "status": one.fitted.status,
+                "reason": one.fitted.reason,
+                "params": one.fitted.params,
+                "no_intervals": one.refits.reason or None,
+                "reach": one.reach,
+                "rows": one.rows,
+            }
+            for name, one in held.items()
+        },
+        "compute_optimal": _compute_optimal(laws.get("joint"), runs),
+        "bottleneck": _bottleneck(laws.get("joint")),
+        "epochs_worth": _epochs_worth(laws.get("repeated")),
+        "agreement": agreement(series),
+        "ablations": ablations(runs),
+        "shapes": shapes(runs),
+        "ways": [_row(run) for run in runs if run.plan["of"] != USERS],
+        "notes": notes,
+    }
+    return Analysis(runs, epochs, fraction, laws, members_of, held, plain(document), notes)
+
+
+def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, Any]]:
+    """N and D for the compute of the costliest run, for ten and a hundred times it; of distinct data, so one epoch.
+
+    With the intervals of both, and how many times the most data measured D is: the law is an extrapolation there.
+    """
+    if joint is None or not joint.fitted.usable:
+        return []
+    most = max(run.record.training_flops + run.record.head_flops for run in runs)
+    vocabulary = int(runs[0].record.recipe["model"]["vocab_size"])
+    measured = float(joint.points.columns[D].max())
+    rows = []
+    for flops in (most, 10 * most, 100 * most):
+        best = compute_optimal(joint.fitted.params, flops, vocabulary)
+        draws = [compute_optimal(params, flops, vocabulary) for params in joint.refits.rows()]
+        intervals = {
+            f"{name}_interval": interval(np.array([one[name] for one in draws])) if draws else None for name in (N, D)
+        }
+        rows.append({"flops": flops, **best, **intervals, "times_measured_D": best[D] / measured})
+    return rows
+
+
+def bottleneck_of(joint: Fitted, n: float, d: float) -> dict[str, Any]:
+    """`bottleneck` of a joint law, and the part of the refits that name the same; None without intervals."""
+    found: dict[str, Any] = {N: n, D: d, **bottleneck(joint.fitted.params, n, d)}
+    names = [bottleneck(params, n, d)["bottleneck"] for params in joint.refits.rows()]
+    found["agreeing_draws"] = float(np.mean([name == found["bottleneck"] for name in names])) if names else None
+    return found
+
+
+def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
+    """At the largest size and all of the data: what would gain more, twice the size or twice the data."""
+    if joint is None or not joint.fitted.usable:
+        return None
+    n, d = (float(joint.points.columns[name].max()) for name in (N, D))
+    return bottleneck_of(joint, n, d)
+
+
+def _epochs_worth(repeated: Fitted | None) -> list[dict[str, float]]:
+    """For every size on the largest amount of distinct data: from which epoch on doubling gains less than 0.01 nats."""
+    if repeated is None or not repeated.fitted.usable:
+        return []
+    unique = float(repeated.points.columns[UNIQUE].max())
+    return [
+        {"N": n, "unique": unique, **epochs_worth(repeated.fitted.params, n, unique)}
+        for n in np.unique(repeated.points.columns[N]).tolist()
+    ]
+
+
+def agreement(runs: list[StudyRun]) -> dict[str, float | int]:
+    """Spearman correlation over runs of the loss with the metrics (-1: a lower loss always means a higher metric)."""
+    result: dict[str, float | int] = {"num_runs": len(runs)}
+    if len(runs) >= 3:
+        for name in METRICS:
+            result[name] = float(spearmanr([run.loss for run in runs], [run.metric(name) for run in runs]).statistic)
+    return result
+
+
+def losses_of(runs: Sequence[StudyRun]) -> dict[str, Any]:
+    """Mean `loss` and `loss_standard_deviation` of runs that differ in their seed; no deviation of one run."""
+    losses = [run.loss for run in runs]
+    return {
+        "loss": float(np.mean(losses)),
+        "loss_standard_deviation": float(np.std(losses, ddof=1)) if losses[1:] else None,
+    }
+
+
+def ablations(runs: list[StudyRun]) -> list[dict[str, Any]]:
+    """Variants against the runs that differ in nothing but the variant's settings: means over the seeds both have."""
+    rows = []
+    plain_runs = {_place(run, seed=True): run for run in runs if not run.plan["settings"]}
+    groups: dict[tuple, list[StudyRun]] = defaultdict(list)
+    for run in runs:
+        if run.plan["settings"]:
+            groups[(run.plan["block"], *_place(run))].append(run)
+    for (block, *_), members in groups.items():
+        pairs = [(run, plain_runs[_place(run, True)]) for run in members if _place(run, True) in plain_runs]
+        differences = [run.loss - other.loss for run, other in pairs]
+        rows.append(
+            {
+                "variant": block,
+                "settings": members[0].plan["settings"],
+                "size": members[0].plan["size"],
+                "N": members[0].record.num_non_embedding_parameters,
+                "fraction": members[0].plan["fraction"],
+                "epochs": members[0].plan["epochs"],
+                "seeds": [run.plan["seed"] for run in members],
+                **losses_of(members),
+                "ndcg@10": float(np.mean([run.metric("ndcg@10") for run in members])),
+                "switched_at": [run.record.switched_at for run in members],
+                "loss_minus_plain": float(np.mean(differences)) if pairs else None,
+                "pairs": len(pairs),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["N"], row["variant"]))
+
+
+def shapes(runs: list[StudyRun]) -> list[dict[str, Any]]:
+    """Runs whose N another shape has too (up to 5 %), at the same data, epochs and seed."""
+    plain_runs = [run for run in runs if not run.plan["settings"]]
+    rows = []
+    for run in plain_runs:
+        n = run.record.num_non_embedding_parameters
+        twins = [
+            other
+            for other in plain_runs
+            if _place(other, True)[1:] == _place(run, True)[1:]
+            and other.plan["width"] * run.plan["layers"] != run.plan["width"] * other.plan["layers"]
+            and abs(other.record.num_non_embedding_parameters / n - 1) < 0.05
+        ]
+        if twins:
+            rows.append(_row(run))
+    return sorted(rows, key=lambda row: (row["n"], row["width"] / row["layers"]))
+
+
+def _place(run: StudyRun, seed: bool = False) -> tuple:
+    plan = run.plan
+    place = (plan["size"], plan["of"], plan["fraction"], plan["epochs"])
+    return (*place, plan["seed"]) if seed else place
+
+
+def _row(run: StudyRun) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "layers": run.plan["layers"],
+        "width": run.plan["width"],
+        "n": run.record.num_non_embedding_parameters,
+        "seed": run.plan["seed"],
+        "loss": run.loss,
+        **{name: run.metric(name) for name in METRICS},
+    }

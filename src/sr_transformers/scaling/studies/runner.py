@@ -1,0 +1,252 @@
+"""Does the runs of a study, one after the other or side by side, into a folder; goes on where it was stopped.
+
+    STUDY/study.yaml        the study as it was started
+    STUDY/plan.json         the runs, costs, speeds, the tuned rates, what the budget left out
+    STUDY/runs/NAME/run.json    one record per run, nothing else unless weights are kept
+    STUDY/tuning/NAME/run.json  the runs that tried learning rates and dropout rates
+
+A finished run is never done again; a killed one continues from its last checkpoint. Under `accelerate launch` every
+process calls this and does its share of every run; the first one decides what comes next.
+"""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.locking import only_one
+from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
+from sr_transformers.scaling.laws.records_table import PLAN_FILE
+from sr_transformers.scaling.studies.budget import choose
+from sr_transformers.scaling.studies.cost import Cost, Speed, calibrate, estimate
+from sr_transformers.scaling.studies.learning_rates import Tuned, least_runs, tune
+from sr_transformers.scaling.studies.study import PlannedRun, Size, Study, dump
+from sr_transformers.scaling.studies.workers import Workers, finished, threads_of
+
+STUDY_FILE = "study.yaml"
+
+
+def run_study(
+    study: Study,
+    output: str | Path,
+    data: PreparedData | str | Path | None = None,
+    budget_minutes: float | None = None,
+    dry_run: bool = False,
+    keep_weights: bool = False,
+    jobs: int = 1,
+    say: Callable[[str], None] = print,
+) -> list[RunRecord]:
+    """Estimates, tunes and trains.
+
+    Args:
+        output: folder of the study; made if missing, gone on with if it holds this study.
+        data: a prepared log; None: the one that the study names.
+        budget_minutes: wall time for what is still to do; the runs worth most per minute are done first, and a run
+            that would not fit into what is left is not begun.
+        dry_run: stop after the estimate.
+        keep_weights: keep model and checkpoints of every run.
+        jobs: runs side by side, each with its share of the cores.
+        say: where lines for people go.
+
+    Returns:
+        Records of the finished runs of the blocks (not of tuning); none for a dry run.
+
+    Raises:
+        FileExistsError: if `output` holds another study or something else.
+        BlockingIOError: if another process works in `output`.
+        ValueError: if the budget is too small for the runs that must be done, for jobs under `accelerate launch`, or if
+            the study was begun on a log of other items.
+    """
+    start = time.perf_counter()
+    output = Path(output)
+    data = (data if isinstance(data, PreparedData) else PreparedData(data or study.data)).verified()
+    # Without a GPU accelerate has to be told, or every process takes itself for the only one until the first training.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    if jobs < 1 or (jobs > 1 and state.num_processes > 1):
+        raise ValueError(
+            f"jobs is {jobs} in {state.num_processes} process(es); give 1 or more, and 1 under `accelerate launch`, "
+            "where every run is shared by all processes."
+        )
+    with only_one(output) if state.is_main_process else contextlib.nullcontext():
+        if state.is_main_process:
+            _open(study, output)
+        state.wait_for_everyone()
+        workers = Workers(study, data, keep_weights, jobs)
+        return _work(workers, output, budget_minutes, dry_run, say if state.is_main_process else _silent, start)
+
+
+def _work(
+    workers: Workers,
+    output: Path,
+    budget_minutes: float | None,
+    dry_run: bool,
+    tell: Callable[[str], None],
+    start: float,
+) -> list[RunRecord]:
+    """`run_study` once the folder is ours."""
+    study, data, jobs = workers.study, workers.data, workers.jobs
+    plan = _load_plan(output)
+    if plan.setdefault("items_fingerprint", data.items_fingerprint) != data.items_fingerprint:
+        raise ValueError(
+            f"{output} was begun on a log of other items than those of {data.path}: their losses must not stand in one "
+            "study. Go on with the log it was begun on, or choose another output folder."
+        )
+    if "constants" not in plan:
+        if jobs > 1:
+            torch.set_num_threads(threads_of(jobs))  # as its runs will have
+        speed = _on_first(lambda: calibrate(_some(study), study.recipe, data.vocab_size))
+        plan.update(constants=list(speed.constants), measured=speed.measured)
+        _save_plan(output, plan)
+    speed = Speed(tuple(plan["constants"]), plan["measured"], data.vocab_size)  # type: ignore[arg-type]
+
+    def cost(run: PlannedRun) -> Cost:
+        return estimate(run, data, study.recipe, speed, study.validation_targets)
+
+    tuning = least_runs(study)
+    costs = {run.name: cost(run) for run in [*study.runs, *tuning]}
+    tuning = [run for run in tuning if not finished(output / "tuning" / run.name)]
+    done = [run for run in study.runs if finished(output / "runs" / run.name)]
+    seconds = None
+    if budget_minutes is not None:
+        seconds = budget_minutes * 60 * jobs - sum(costs[run.name].seconds for run in tuning)
+    chosen = _on_first(lambda: choose(study.runs, costs, seconds, done))
+    tell(estimate_table([*tuning, *chosen], costs))
+    left_out = [run.name for run in study.runs if run not in chosen and run not in done]
+    if left_out:
+        tell(f"left out by the budget of {budget_minutes:g} minutes: {', '.join(left_out)}")
+    plan["runs"] = {run.name: run.describe() for run in study.runs}
+    plan["converged_within"] = study.converged_within
+    plan.update(costs={name: dataclasses.asdict(one) for name, one in costs.items()}, left_out=left_out)
+    _save_plan(output, plan)
+    if dry_run:
+        return []
+
+    tuned = tune(workers, output / "tuning", tell) if study.tuning else None
+    if tuned:
+        plan["tuning"] = tuned.describe()
+        _save_plan(output, plan)
+        tell(tuned.text())
+    slower = _Slowdown()
+
+    def affordable() -> Iterator[tuple[PlannedRun, Path]]:
+        for planned in chosen:
+            expected = costs[planned.name].seconds * slower.factor
+            spent = time.perf_counter() - start
+            if _on_first(lambda: budget_minutes is None or spent + expected <= budget_minutes * 60):  # noqa: B023
+                yield _with_rates(planned, tuned), output / "runs" / planned.name
+                continue
+            tell(f"{planned.name}: not begun, about {expected / 60:.1f} minutes do not fit into what is left.")
+            plan["left_out"].append(planned.name)
+            _save_plan(output, plan)
+
+    for index, (run, record, taken) in enumerate(workers.train(affordable()), 1):
+        slower.add(costs[run.name].seconds, taken)
+        metrics = record.reports[0]["metrics"]
+        tell(
+            f"{index:3}/{len(chosen)}  {run.name:32}  N {record.num_non_embedding_parameters:>11,}  "
+            f"D {record.num_train_interactions:>11,}  loss {metrics['loss']:.4f}  ndcg@10 {metrics['ndcg@10']:.4f}  "
+            f"{record.seconds / 60:6.1f} min"
+        )
+    return load_records(output)
+
+
+def load_records(output: str | Path) -> list[RunRecord]:
+    """Records of the finished runs of a study's blocks, by name of the run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    paths = sorted((Path(output) / "runs").glob(f"*/{RUN_FILE}"))
+    if not paths:
+        raise FileNotFoundError(f"{output} holds no finished run (runs/*/{RUN_FILE}); `sr-transformers scaling run`.")
+    return [RunRecord.load(path) for path in paths]
+
+
+def estimate_table(runs: Sequence[PlannedRun], costs: dict[str, Cost]) -> str:
+    """What the runs will cost, as Markdown, with a sum."""
+    lines = ["| run | N | targets | FLOPs (blocks + head) | minutes | memory MB |", "|---|---|---|---|---|---|"]
+    for run in runs:
+        one = costs[run.name]
+        lines.append(
+            f"| {run.name} | {run.size.num_non_embedding_parameters:,} | {one.targets:,} | "
+            f"{one.training_flops + one.head_flops:.2e} | {one.seconds / 60:.1f} | {one.memory_bytes / 2**20:,.0f} |"
+        )
+    flops = sum(costs[run.name].training_flops + costs[run.name].head_flops for run in runs)
+    minutes = sum(costs[run.name].seconds for run in runs) / 60
+    lines.append(f"| all {len(runs)} | | | {flops:.2e} | {minutes:.1f} | |")
+    return "\n".join(lines)
+
+
+class _Slowdown:
+    """How much longer runs take than estimated, so far: other programs may share the machine."""
+
+    def __init__(self) -> None:
+        self.expected = self.taken = 0.0
+
+    def add(self, expected: float, taken: float) -> None:
+        self.expected += expected
+        self.taken += taken
+
+    @property
+    def factor(self) -> float:
+        return self.taken / self.expected if self.expected else 1.0
+
+
+def _with_rates(run: PlannedRun, tuned: Tuned | None) -> PlannedRun:
+    """The run with the rates of its size; those that its block sets win (`workers.train_run`)."""
+    if tuned is None:
+        return run
+    rate, dropout = tuned.rates_for(run.size.num_non_embedding_parameters)
+    return dataclasses.replace(run, learning_rate=rate, dropout=dropout)
+
+
+def _some(study: Study) -> list[Size]:
+    """Sizes to calibrate with: the smallest, the middle one and the largest of the runs."""
+    used = sorted({run.size for run in study.runs}, key=lambda size: size.num_non_embedding_parameters)
+    return list(dict.fromkeys([used[0], used[len(used) // 2], used[-1]]))
+
+
+def _open(study: Study, output: Path) -> None:
+    stored = output / STUDY_FILE
+    text = dump(study.source)
+    if stored.exists():
+        if stored.read_text() != text:
+            raise FileExistsError(
+                f"{output} holds another study, or this one before it was changed (compare {stored}); choose another "
+                f"output folder, or replace {stored.name} there by hand if its finished runs still belong to it."
+            )
+        return
+    if any(not path.name.startswith(".") for path in output.iterdir()):
+        raise FileExistsError(f"{output} is not empty and holds no study; choose another output folder.")
+    write_whole(stored, text)
+
+
+def _load_plan(output: Path) -> dict[str, Any]:
+    path = output / PLAN_FILE
+    return read_json(path) if path.exists() else {}
+
+
+def _save_plan(output: Path, plan: dict[str, Any]) -> None:
+    if PartialState().is_main_process:
+        write_whole(output / PLAN_FILE, json.dumps(plan, indent=2) + "\n")
+
+
+def _on_first(compute: Callable[[], Any]) -> Any:
+    """What the first process computes, on all of them."""
+    state = PartialState()
+    box = [compute() if state.is_main_process else None]
+    if state.num_processes > 1:
+        broadcast_object_list(box)
+    return box[0]
+
+
+def _silent(_: str) -> None:
+    pass

@@ -1,0 +1,368 @@
+"""What a study trains: a YAML of blocks, each a product of sizes, fractions, epochs and seeds; refuses unknown keys.
+
+    name: ml-1m
+    data: prepared/ml-1m                 # from where the command runs; --data wins
+    recipe: ../lsrm/98k.yaml             # from the study file; gives what the study does not set; left out: defaults
+    settings: {warmup_steps: 0.05}       # keys of the recipe, for every run
+    validation_targets: 1000             # random targets that pick the best epoch; left out: all
+    converged_within: 0.01               # nats: a run that still gained more in its last tenth had not converged
+    sizes: {3k: [1, 16, 1], 98k: [2, 64, 2]}           # layers, width, heads
+    tuning:                              # see `study.tuning`
+      {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], dropouts: [0.0, 0.1, 0.2], epochs: 3, seed: 0}
+    blocks:
+      main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: {3k: 40, 98k: 20}, seeds: [1, 2, 3]}
+      no-dropout: {sizes: [3k], fractions: [1.0], epochs: [3], seeds: [1], settings: {residual_dropout: 0.0}}
+
+`epochs` are a list, or a mapping that gives every size of the block as many as it needs until it stops improving; the
+law is fitted to runs of one number or to those of such mappings. A block whose `settings` differ is a variant: it has
+its own name in the runs and never enters the fit of the law; nor does a block with `law: false`, for example other
+shapes. `must: true` marks a block that a budget must not leave out. Names of sizes and blocks become names of folders:
+letters, digits, dots, dashes and underscores only.
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sr_transformers.data.fractions import FRACTIONS, USERS
+from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.public import last_part
+from sr_transformers.recipe_files import STUDIES, find_recipe
+from sr_transformers.scaling.studies.soundness import CONVERGED_WITHIN
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.yaml_reader import read_yaml
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A shape: N = 12 layers width^2."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+
+    @property
+    def num_non_embedding_parameters(self) -> int:
+        return 12 * self.layers * self.width**2
+
+    def settings(self) -> dict[str, int]:
+        """Keys of the recipe."""
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.width,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.width,
+        }
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a study.
+
+    Attributes:
+        block: name of the block; "main" and other blocks without settings of their own make up the law's points.
+        of, fraction: what part of the data, see `data.fractions`.
+        settings: keys of the recipe that only this run's block sets, as sorted pairs.
+        own_epochs: whether the block gives every size its own number of epochs.
+        must: whether a budget must keep it.
+        in_law: whether its result is a point of the law.
+        learning_rate, dropout: set by tuning, None before; the dropout is that of embeddings and residuals.
+    """
+
+    block: str
+    size: Size
+    of: str
+    fraction: float
+    epochs: float
+    seed: int
+    settings: tuple[tuple[str, Any], ...] = ()
+    must: bool = False
+    in_law: bool = True
+    own_epochs: bool = False
+    learning_rate: float | None = None
+    dropout: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder of the run; says all that tells it from the others."""
+        part = "" if self.fraction == 1 else f"-{self.of}{self.fraction:g}"
+        variant = f"-{self.block}" if self.settings else ""
+        return f"{self.size.name}{part}-e{self.epochs:g}{variant}-s{self.seed}"
+
+    @property
+    def is_variant(self) -> bool:
+        return bool(self.settings)
+
+    def describe(self) -> dict[str, Any]:
+        """For plan.json."""
+        return {
+            "block": self.block,
+            "size": self.size.name,
+            "layers": self.size.layers,
+            "width": self.size.width,
+            "of": self.of,
+            "fraction": self.fraction,
+            "epochs": self.epochs,
+            "own_epochs": self.own_epochs,
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "in_law": self.in_law,
+        }
+
+
+@dataclass
+class Tuning:
+    """Which learning rates and dropout rates are tried on which sizes; `study.tuning` says how.
+
+    Attributes:
+        sizes: names, the smallest first.
+        learning_rates, dropouts: the ladders that are walked, rising; no dropouts: only the rate is tuned.
+        of, fraction, seed: of every run that tries; epochs: by size.
+    """
+
+    sizes: list[str]
+    learning_rates: list[float]
+    dropouts: list[float]
+    of: str
+    fraction: float
+    epochs: dict[str, float]
+    seed: int
+
+
+@dataclass
+class Study:
+    """A study file, read and checked."""
+
+    name: str
+    data: str
+    recipe: Recipe
+    sizes: dict[str, Size]
+    runs: list[PlannedRun]
+    tuning: Tuning | None = None
+    validation_targets: int | None = None
+    converged_within: float = CONVERGED_WITHIN
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "Study":
+        """Reads a study, a file or one that comes with the package by its name: "ml-1m" (`recipe_files`).
+
+        Raises:
+            FileNotFoundError: if there is no such file and no such name, or no such recipe.
+            ValueError: for anything that is not a study; the message names the file and the key.
+        """
+        path = find_recipe(name_or_path, STUDIES, "study")
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path}: a study is a YAML of keys and values.")
+        return cls.build(content, path)
+
+    @classmethod
+    def build(cls, content: dict[str, Any], path: Path) -> "Study":
+        """A study from the content of its file; the recipe is a path from the file's folder, or a name."""
+        where = str(path)
+        _keys(content, {"name", "data", "sizes", "blocks"},
+              {"recipe", "settings", "tuning", "validation_targets", "converged_within"}, where)  # fmt: skip
+        for key in ("name", "data", "recipe"):
+            if not isinstance(content.get(key, ""), str):
+                raise ValueError(f"{where}: {key} is {content[key]!r}; it must be text.")
+        for key in ("sizes", "blocks", "settings"):
+            if not isinstance(content.get(key) or {}, dict):
+                raise ValueError(f"{where}: {key} must hold names and values, not {content[key]!r}.")
+        recipe = Recipe("defaults")
+        if content.get("recipe"):
+            beside = path.parent / content["recipe"]
+            recipe = Recipe.load(beside if beside.is_file() else content["recipe"])
+        _check_no_token(content.get("settings") or {}, where)
+        for key, value in (content.get("settings") or {}).items():
+            recipe.set(key, value, where)
+        sizes = {str(name): _size(str(name), shape, where) for name, shape in (content["sizes"] or {}).items()}
+        runs: dict[str, PlannedRun] = {}
+        for block, spec in (content["blocks"] or {}).items():
+            for run in _block(str(block), spec, sizes, recipe, where):
+                known = runs.setdefault(run.name, run)
+                if known.settings != run.settings:
+                    raise ValueError(f"{where}: two blocks give the run {run.name} other settings; rename one block.")
+        targets = content.get("validation_targets")
+        if targets is not None and (not _is_whole(targets) or targets < 1):
+            raise ValueError(f"{where}: validation_targets is {targets!r}; it must be a whole number from 1 on.")
+        within = content.get("converged_within", CONVERGED_WITHIN)
+        if not _is_number(within) or not within > 0:
+            raise ValueError(f"{where}: converged_within is {within!r}; it must be a number of nats above 0.")
+        tuning = _tuning(content["tuning"], sizes, where) if content.get("tuning") else None
+        return cls(
+            content["name"], content["data"], recipe, sizes, list(runs.values()), tuning, targets, within, content
+        )
+
+    def tuning_run(self, size: str, rate: float, dropout: float | None) -> PlannedRun:
+        """The run that tries a learning rate and a dropout rate on a size.
+
+        Raises:
+            ValueError: if the study tunes nothing.
+        """
+        one = self.tuning
+        if one is None:
+            raise ValueError(f"study {self.name} tunes no learning rate; add a section `tuning`.")
+        tried = f"lr{rate:g}" + ("" if dropout is None else f"-do{dropout:g}")
+        settings: tuple[tuple[str, Any], ...] = (("learning_rate", rate),)
+        if dropout is not None:
+            settings += (("embedding_dropout", dropout), ("residual_dropout", dropout))
+        return PlannedRun(
+            tried, self.sizes[size], one.of, one.fraction, one.epochs[size], one.seed, settings, must=True, in_law=False
+        )
+
+
+def dump(content: dict[str, Any]) -> str:
+    """A study as YAML text, for its folder and what is published of it: absolute paths are their last part."""
+    places = {key: last_part(content[key]) for key in ("data", "recipe") if os.path.isabs(str(content.get(key)))}
+    return yaml.safe_dump({**content, **places}, sort_keys=False)
+
+
+def _check_no_token(settings: dict[str, Any], where: str) -> None:
+    """A study's file is copied into its folder and published with it."""
+    for key in settings:
+        if str(key).endswith("_token"):
+            raise ValueError(
+                f"{where}: {key} does not belong into a study; log in with `hf auth login`, or set HF_TOKEN."
+            )
+
+
+def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
+    where = f"{where}: block {_name(block, where)}"
+    _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
+    for name in ("sizes", "seeds"):
+        if not isinstance(spec[name], list) or not spec[name]:
+            raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be a list with something in it.")
+    unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
+    if unknown:
+        raise ValueError(f"{where}: size {unknown[0]!r} is not among sizes ({', '.join(sizes)}).")
+    settings = spec.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{where}: settings must hold keys and values, not {settings!r}.")
+    _check_no_token(settings, where)
+    probe = Recipe(recipe.name, dict(recipe.model), dict(recipe.training))
+    for key, value in settings.items():
+        probe.set(key, value, where)
+    own = isinstance(spec["epochs"], dict)
+    epochs_of = _epochs(spec["epochs"], list(map(str, spec["sizes"])), where)
+    if not all(_is_whole(seed) and seed >= 0 for seed in spec["seeds"]):
+        raise ValueError(f"{where}: seeds are {spec['seeds']}; each must be a whole number from 0 on.")
+    for name in ("must", "law"):
+        if not isinstance(spec.get(name, False), bool):
+            raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be true or false.")
+    fractions = _fractions(spec.get("fractions", [1.0]), where)
+    pairs = tuple(sorted((key, _hashable(value)) for key, value in settings.items()))
+    in_law, must = spec.get("law", True) and not pairs, spec.get("must", False)
+    for size, (of, part) in itertools.product(map(str, spec["sizes"]), fractions):
+        for epochs, seed in itertools.product(epochs_of[size], spec["seeds"]):
+            yield PlannedRun(block, sizes[size], of, part, epochs, seed, pairs, must, in_law, own)
+
+
+def _epochs(value: Any, sizes: list[str], where: str) -> dict[str, list[float]]:
+    """Numbers of epochs by size, from a list for all sizes or a mapping of one for each."""
+    if isinstance(value, dict):
+        by_size = {str(size): [epochs] for size, epochs in value.items()}
+        missing = [size for size in sizes if size not in by_size]
+        if missing:
+            raise ValueError(f"{where}: epochs has no number for the size {missing[0]!r}.")
+    else:
+        by_size = dict.fromkeys(sizes, value if isinstance(value, list) else [value])
+    numbers = [one for size in sizes for one in by_size[size]]
+    if not numbers or not all(_is_number(one) and one > 0 for one in numbers):
+        raise ValueError(f"{where}: epochs is {value!r}; give numbers above 0: [20], or {{98k: 20}} for every size.")
+    return {size: [float(one) for one in by_size[size]] for size in sizes}
+
+
+def _fractions(values: Any, where: str) -> list[tuple[str, float]]:
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{where}: fractions is {values!r}; it must be a list with something in it.")
+    return [_fraction(one, where) for one in values]
+
+
+def _fraction(value: Any, where: str) -> tuple[str, float]:
+    of, part = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (USERS, value)
+    if of not in FRACTIONS or not _is_number(part) or not 0 < part <= 1:
+        raise ValueError(
+            f"{where}: a fraction is {value!r}; write 0.1 or {{users: 0.1}}, {{interactions: 0.1}}, {{context: 0.1}}."
+        )
+    return of, float(part)
+
+
+def _size(name: str, shape: Any, where: str) -> Size:
+    _name(name, where)
+    if shape is None and name in LSRM_SIZES:
+        return Size(name, *LSRM_SIZES[name])
+    if not (isinstance(shape, list) and len(shape) == 3 and all(_is_whole(x) and x > 0 for x in shape)):
+        raise ValueError(f"{where}: size {name} is {shape!r}; write [layers, width, heads], three whole numbers.")
+    layers, width, heads = shape
+    if width % heads:
+        raise ValueError(f"{where}: size {name}: {heads} heads do not divide the width {width}.")
+    return Size(name, layers, width, heads)
+
+
+def _tuning(spec: Any, sizes: dict[str, Size], where: str) -> Tuning:
+    where = f"{where}: tuning"
+    _keys(spec, {"sizes", "learning_rates", "epochs"}, {"dropouts", "fraction", "seed"}, where)
+    if not isinstance(spec["sizes"], list) or not spec["sizes"]:
+        raise ValueError(f"{where}: sizes is {spec['sizes']!r}; it must be a list with something in it.")
+    unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
+    if unknown:
+        raise ValueError(f"{where}: size {unknown[0]!r} is not among sizes ({', '.join(sizes)}).")
+    rates, dropouts = spec["learning_rates"], spec.get("dropouts", [])
+    if not _is_ladder(rates, 2) or min(rates) <= 0:
+        raise ValueError(f"{where}: learning_rates is {rates!r}; give at least two different numbers above 0.")
+    if not _is_ladder(dropouts, 0) or any(not 0 <= one < 1 for one in dropouts):
+        raise ValueError(f"{where}: dropouts is {dropouts!r}; give different numbers from 0 to below 1.")
+    seed = spec.get("seed", 0)
+    if not _is_whole(seed) or seed < 0:
+        raise ValueError(f"{where}: seed is {seed!r}; it must be a whole number from 0 on.")
+    names = sorted(map(str, spec["sizes"]), key=lambda name: sizes[name].num_non_embedding_parameters)
+    of, part = _fraction(spec.get("fraction", 1.0), where)
+    rates, dropouts = sorted(map(float, rates)), sorted(map(float, dropouts))
+    epochs = {size: numbers[0] for size, numbers in _epochs(spec["epochs"], names, where).items()}
+    return Tuning(names, rates, dropouts, of, part, epochs, seed)
+
+
+def _is_ladder(values: Any, least: int) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values)) and len(set(values)) == len(values) >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _name(name: str, where: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{where}: {name!r} would become the name of a folder; use letters, digits, dots, dashes and underscores."
+        )
+    return name
+
+
+def _keys(content: Any, needed: set[str], optional: set[str], where: str) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} must hold keys and values, not {content!r}.")
+    missing, unknown = needed - set(content), set(content) - needed - optional
+    if missing or unknown:
+        raise ValueError(
+            f"{where}: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}; it takes "
+            f"{', '.join(sorted(needed))} and may have {', '.join(sorted(optional))}."
+        )
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

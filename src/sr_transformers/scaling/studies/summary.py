@@ -1,0 +1,53 @@
+"""What programs read of studies: one entry per law and quantity, from which README, figures and cards are written."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sr_transformers.scaling.studies.analysis import Analysis
+
+
+def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
+    """Entries of a study.
+
+    Returns:
+        A dictionary for each law that could be fitted: study, law ("n-with-table": N counts the item table too),
+        quantity ("loss" or a metric), status, params (value, low and high of the 95 % interval by name; null where
+        there is none), runs (fitted), runs_still_improving, reservations (reasons against calling the fit a law),
+        held_out (N, measured, predicted, low, high, inside of every run held out), command and commit (of the runs).
+    """
+    entries = []
+    improving = {name for one in found.document["reservations"] if one["kind"] == "improving" for name in one["names"]}
+    for key, law in found.document["laws"].items():
+        members = found.members[key]
+        held = found.document["held_out"].get(key, {"rows": []})
+        entries.append(
+            {
+                "study": name,
+                "law": key if key == "n-with-table" else law["law"],
+                "quantity": key if law["law"] == "saturating" else "loss",
+                "status": law["status"],
+                "params": {
+                    parameter: _with_interval(value, law["intervals"][parameter])
+                    for parameter, value in law["params"].items()
+                },
+                "runs": len(members),
+                "runs_still_improving": sum(run.name in improving for run in members),
+                "reservations": found.document["reservations"],
+                "held_out": [
+                    {key: row[key] for key in ("N", "measured", "predicted", "low", "high", "inside")}
+                    for row in held["rows"]
+                ],
+                "command": _all({run.record.command for run in members}),
+                "commit": _all({run.record.commit or "unknown" for run in members}),
+            }
+        )
+    return entries
+
+
+def _with_interval(value: float | None, bounds: Sequence[float] | None) -> dict[str, float | None]:
+    low, high = bounds if bounds else (None, None)
+    return {"value": value, "low": low, "high": high}
+
+
+def _all(values: set[str]) -> str:
+    return ", ".join(sorted(values))

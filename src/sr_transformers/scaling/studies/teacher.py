@@ -1,0 +1,148 @@
+"""A log whose truth is known: users sampled from a trained checkpoint, the teacher.
+
+Nothing that learns from such a log can reach a lower loss than the teacher's own on the same targets (up to the noise
+of finitely many), so a fitted floor E has a number to be compared with, and data are as many as one likes. Lengths are
+drawn from the lengths of the log that the teacher learned, up to its window, so that its whole past is in view
+everywhere; first items from that log's first items; every other item from the teacher's distribution over all items.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.data.staging import staged
+from sr_transformers.data.vocabulary import NUM_SPECIAL
+from sr_transformers.evaluation.model_scorer import check_vocabulary
+
+LOG_FILE = "log.parquet"
+_USERS = 512  # sampled at a time
+
+
+@dataclasses.dataclass
+class Sampled:
+    """What was sampled.
+
+    Attributes:
+        users, interactions: how many.
+        loss: nats per interaction after the first: the mean of -log p(item) under the teacher.
+        last_loss: nats, of every user's last item: the floor of leave-one-out test losses.
+        last_loss_error: its standard error.
+    """
+
+    users: int
+    interactions: int
+    loss: float
+    last_loss: float
+    last_loss_error: float
+
+
+def sample_log(
+    model: PreTrainedModel,
+    data: PreparedData,
+    interactions: int,
+    output: str | Path,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> Sampled:
+    """Writes a folder with `log.parquet`: user_id (from 0 on), item_id (the log's own ids), timestamp (0, 1, 2, ...).
+
+    Args:
+        model: the teacher; its tokens are those of `data`.
+        data: the prepared log that it learned, for lengths and first items.
+        interactions: how many to sample; the last user may bring a few more.
+        output: a folder, made by this call.
+
+    Raises:
+        ValueError: if the model has another vocabulary, or fewer than 2 interactions are asked for.
+        FileExistsError: if `output` holds something.
+    """
+    check_vocabulary("the teacher", model.config, data)
+    if interactions < 2:
+        raise ValueError(f"interactions is {interactions}; a user has at least 2.")
+    rng = np.random.default_rng(seed)
+    lengths = _lengths(data, interactions, model.config.max_position_embeddings, rng)
+    users = rng.permutation(len(lengths))  # batches are of similar lengths, ids are not in the order of lengths
+    firsts = np.array([data.items(history, 1)[0] for history in np.flatnonzero(data.lengths > 0).tolist()], np.int64)
+    firsts = firsts[firsts >= NUM_SPECIAL]
+    generator = torch.Generator().manual_seed(seed)
+    losses, lasts = [], []
+    with staged(Path(output)) as folder:
+        writer = None
+        try:
+            for first in range(0, len(lengths), _USERS):
+                batch = lengths[first : first + _USERS]
+                tokens, nats = _histories(model, batch, rng.choice(firsts, len(batch)), generator)
+                inside = np.arange(tokens.shape[1]) < batch[:, None]
+                losses.append(nats[inside[:, 1:]])
+                lasts.append(nats[np.arange(len(batch)), batch - 2])
+                table = _table(users[first : first + _USERS], tokens, inside, data)
+                writer = writer or pq.ParquetWriter(folder / LOG_FILE, table.schema, compression="zstd")
+                writer.write_table(table)
+                done = first + len(batch)
+                if done % (_USERS * 50) < _USERS:
+                    say(f"{done:,} of {len(lengths):,} users")
+        finally:
+            if writer is not None:
+                writer.close()
+    last = np.concatenate(lasts)
+    return Sampled(
+        len(lengths),
+        int(lengths.sum()),
+        float(np.concatenate(losses).mean()),
+        float(last.mean()),
+        float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else float("nan"),
+    )
+
+
+def _lengths(data: PreparedData, interactions: int, window: int, rng: np.random.Generator) -> np.ndarray:
+    """Lengths of as many users as the interactions need, the longest first."""
+    pool = np.minimum(data.lengths[data.lengths > 1], window)
+    if not len(pool):
+        raise ValueError(f"{data.path} has no history of two interactions to take a length from.")
+    drawn = rng.choice(pool, int(interactions / pool.mean() * 1.1) + 100)
+    while drawn.sum() < interactions:
+        drawn = np.concatenate([drawn, rng.choice(pool, len(drawn))])
+    return np.sort(drawn[: int(np.searchsorted(drawn.cumsum(), interactions)) + 1])[::-1]
+
+
+@torch.inference_mode()
+def _histories(
+    model: PreTrainedModel, lengths: np.ndarray, firsts: np.ndarray, generator: torch.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`(B, T)` tokens and `(B, T - 1)` nats of each after the first; beyond a length they mean nothing."""
+    model.eval()
+    cache = DynamicCache(config=model.config)
+    tokens = torch.empty(len(lengths), int(lengths.max()), dtype=torch.int64)
+    nats = torch.empty(len(lengths), tokens.shape[1] - 1)
+    tokens[:, 0] = torch.from_numpy(firsts)
+    for step in range(tokens.shape[1] - 1):
+        answer = model(tokens[:, step : step + 1].to(model.device), past_key_values=cache, use_cache=True)
+        scores = answer.logits[:, -1].float().cpu()
+        scores[:, :NUM_SPECIAL] = -torch.inf
+        shares = scores.softmax(-1)
+        # The inverse of the distribution function: one random number a user.
+        steps = shares.cumsum(-1)
+        chosen = torch.searchsorted(steps, torch.rand(len(steps), 1, generator=generator) * steps[:, -1:], right=True)
+        chosen = chosen.clamp_(NUM_SPECIAL, scores.shape[1] - 1)
+        tokens[:, step + 1] = chosen[:, 0]
+        nats[:, step] = -shares.gather(1, chosen)[:, 0].log()
+    return tokens.numpy(), nats.numpy().astype(np.float64)
+
+
+def _table(users: np.ndarray, tokens: np.ndarray, inside: np.ndarray, data: PreparedData) -> pa.Table:
+    rows, places = np.nonzero(inside)
+    return pa.table(
+        {
+            USER: pa.array(users[rows].astype(np.int64)),
+            ITEM: data.item_ids.take(pa.array(tokens[rows, places] - NUM_SPECIAL)),
+            TIMESTAMP: pa.array(places.astype(np.int64)),
+        }
+    )

@@ -1,0 +1,135 @@
+"""Trains the runs of a study, one after the other or several side by side, each with its share of the cores.
+
+A run is left with its record alone unless weights are kept; a killed one goes on from its last checkpoint. Side by
+side means one process per job: training small models on many threads is slower than several on one thread each.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from huggingface_hub.utils import disable_progress_bars
+from transformers.utils import logging
+
+from sr_transformers.data.fractions import FractionOfData
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.scaling.studies.study import PlannedRun, Study
+from sr_transformers.training.checkpoints import last_complete_checkpoint
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.train import train
+
+
+@dataclass
+class Workers:
+    """How the runs of a study are trained.
+
+    Attributes:
+        jobs: runs side by side; each has `threads_of(jobs)` threads.
+    """
+
+    study: Study
+    data: PreparedData
+    keep_weights: bool = False
+    jobs: int = 1
+
+    def train(self, runs: Iterable[tuple[PlannedRun, Path]]) -> Iterator[tuple[PlannedRun, RunRecord, float]]:
+        """Trains runs into their folders; the next one is asked for when there is somebody to train it.
+
+        Returns:
+            Run, record and seconds that it took (next to none for one that was finished), as they finish.
+        """
+        if self.jobs == 1:
+            for run, folder in runs:
+                start = time.perf_counter()
+                yield run, train_run(run, self.study, self.data, folder, self.keep_weights), time.perf_counter() - start
+            return
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.jobs, spawn, begin_worker, (threads_of(self.jobs),)) as pool:
+            waiting: dict[Future[RunRecord], tuple[PlannedRun, float]] = {}
+            source = iter(runs)
+            try:
+                while True:
+                    while len(waiting) < self.jobs and (item := next(source, None)) is not None:
+                        job = pool.submit(_train_here, item[0], self.study, self.data.path, item[1], self.keep_weights)
+                        waiting[job] = (item[0], time.perf_counter())
+                    if not waiting:
+                        return
+                    for job in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        run, start = waiting.pop(job)
+                        yield run, job.result(), time.perf_counter() - start
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+def threads_of(jobs: int) -> int:
+    """Threads of each of so many jobs on this machine."""
+    return max((len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // jobs, 1)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run's folder holds its record."""
+    return (folder / RUN_FILE).exists()
+
+
+def train_run(run: PlannedRun, study: Study, data: PreparedData, folder: Path, keep_weights: bool) -> RunRecord:
+    """One run, or its record if it is finished."""
+    if finished(folder):
+        return RunRecord.load(folder)
+    part = FractionOfData(data, run.of, run.fraction, validation_targets=study.validation_targets)
+    model, training = dict(study.recipe.model), dict(study.recipe.training)
+    recipe = Recipe(run.size.name, model, training)
+    if run.dropout is not None:
+        model.update(embedding_dropout=run.dropout, residual_dropout=run.dropout)
+    if run.learning_rate is not None:
+        training["learning_rate"] = run.learning_rate
+    model.update(run.size.settings())
+    for key, value in run.settings:
+        recipe.set(key, list(value) if isinstance(value, tuple) else value)
+    window = part.window(int(model.get("max_position_embeddings", 50)))
+    model["max_position_embeddings"] = window
+    if window < int(training.get("row_width") or window):
+        training["row_width"] = window * (int(training["row_width"]) // window)
+    training.update(num_train_epochs=run.epochs, seed=run.seed, disable_tqdm=True, log_level="error")
+    if folder.exists() and last_complete_checkpoint(folder) is None and PartialState().is_main_process:
+        shutil.rmtree(folder)  # killed before its first checkpoint: nothing to go on from, and rates may have changed
+    PartialState().wait_for_everyone()
+    record = train(recipe, part, folder, with_baselines=False)
+    PartialState().wait_for_everyone()
+    if not keep_weights and PartialState().is_main_process:
+        for path in folder.iterdir():
+            if path.name != RUN_FILE:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return record
+
+
+def _train_here(run: PlannedRun, study: Study, data: Path, folder: Path, keep_weights: bool) -> RunRecord:
+    return train_run(run, study, PreparedData(data), folder, keep_weights)
+
+
+def begin_worker(threads: int) -> None:
+    """Makes a fresh process a worker of so many threads, which draws no bars and ends when its parent does, however."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    with contextlib.suppress(RuntimeError):  # said already, or too late: only the speed depends on it
+        torch.set_num_interop_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def _end_with_parent() -> None:
+    """A pool's worker would wait for ever for a parent that was killed: its siblings hold the queue open."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

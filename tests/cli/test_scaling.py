@@ -1,0 +1,201 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sr_transformers.cli import main
+from sr_transformers.scaling.laws.forms import LAWS
+
+JOINT = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A published table: sizes and FLOPs under names of its own, two points that had not settled."""
+    path = tmp_path_factory.mktemp("table") / "points.csv"
+    n, d = (column.ravel() for column in np.meshgrid(np.logspace(7, 10, 6), np.logspace(9, 11.5, 5)))
+    loss = LAWS["joint"].predict(JOINT, {"N": n, "D": d})
+    loss = loss * np.exp(0.002 * np.random.default_rng(0).standard_normal(len(n)))
+    rows = [f"{a},{6 * a * b},{c}" for a, b, c in zip(n, d, loss, strict=True)] + ["1e7,6e16,9.9", "1e8,6e17,9.8"]
+    path.write_text("Model Size,Training FLOP,loss\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fit") / "fit.json"
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP", "--loss-column", "loss"]
+    more = ["--law", "joint", "--drop-largest-losses", "2", "--bootstrap", "50", "--starts", "4", "--json", str(path)]
+    assert main(["scaling", "fit", str(table), *columns, *more]) == 0
+    return path
+
+
+def test_fit_writes_what_a_reader_needs(fitted):
+    document = json.loads(fitted.read_text())
+    assert document["law"] == "joint"
+    assert document["status"] == "converged"
+    assert document["dropped"] == {"largest losses": 2}
+    assert document["num_points"] == 30
+    for name, value in JOINT.items():
+        low, high = document["intervals"][name]
+        assert low <= document["params"][name] <= high
+        assert document["params"][name] == pytest.approx(value, rel=0.3)
+    assert document["objective"] > 0
+
+
+def test_fit_says_it_in_words_too(table, capsys):
+    assert main(["scaling", "fit", str(table), "--n-column", "Model Size", "--c-column", "Training FLOP",
+                 "--bootstrap", "0", "--starts", "2", "--drop-largest-losses", "2", "--compare", "n"]) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert "L = E + A / N^alpha + B / D^beta" in out
+    assert "status: converged" in out
+    assert "no intervals: no bootstrap was asked for." in out
+    assert "AICc" in out
+
+
+def test_predict_holds_out_the_largest_sizes(table, capsys, tmp_path):
+    arguments = [
+        "--n-column",
+        "Model Size",
+        "--c-column",
+        "Training FLOP",
+        "--law",
+        "joint",
+        "--drop-largest-losses",
+        "2",
+    ]
+    more = ["--bootstrap", "40", "--json", str(tmp_path / "held.json")]
+    assert main(["scaling", "predict", str(table), *arguments, *more]) == 0
+    held = json.loads((tmp_path / "held.json").read_text())
+    assert len(held["rows"]) == 10
+    assert all(abs(row["relative_error"]) < 0.05 for row in held["rows"])
+    assert json.loads(capsys.readouterr().out) == held
+
+
+def test_predict_answers_from_a_fit(fitted, capsys):
+    assert main(["scaling", "predict", "--fit", str(fitted), "--n", "1e9", "--d", "1e10", "--flops", "1e20"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    params = json.loads(fitted.read_text())["params"]
+    expected = params["E"] + params["A"] / 1e9 ** params["alpha"] + params["B"] / 1e10 ** params["beta"]
+    assert answer["predicted"][0]["value"] == pytest.approx(expected)
+    (best,) = answer["compute_optimal"]
+    assert 6 * best["N"] * best["D"] == pytest.approx(1e20)
+
+
+def test_parameters_are_fixed_and_tied(table, tmp_path, capsys):
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP", "--drop-largest-losses", "2"]
+    more = ["--bootstrap", "0", "--starts", "2", "--json", str(tmp_path / "fit.json")]
+    assert main(["scaling", "fit", str(table), *columns, *more, "--fix", "E=1.8", "--tie", "alpha=beta"]) == 0
+    document = json.loads((tmp_path / "fit.json").read_text())
+    assert document["params"]["E"] == pytest.approx(1.8)
+    assert document["params"]["alpha"] == document["params"]["beta"]
+    assert (document["fixed"], document["tied"], document["num_parameters"]) == ({"E": 1.8}, [["alpha", "beta"]], 3)
+    assert "E      1.8  fixed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fix", "E"], "--fix 'E': write NAME=VALUE"),
+        (["--fix", "E=low"], "--fix 'E=low': write NAME=VALUE"),
+        (["--fix", "F=1"], "law joint has no parameter 'F'"),
+        (["--tie", "alpha"], "--tie 'alpha': write NAME=NAME"),
+        (["--where", "size=big"], "no column 'size'"),
+        (["--law", "repeated"], "law repeated needs the column unique"),
+    ],
+)
+def test_constraints_and_choices_that_cannot_be_are_refused(table, arguments, message, capsys):
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP"]
+    assert main(["scaling", "fit", str(table), *columns, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_log_is_sampled_from_a_checkpoint(markov_prepared, tmp_path, capsys):
+    from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+    from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+
+    config = LSRMConfig(
+        vocab_size=markov_prepared.vocab_size, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    LSRMForCausalLM(config).save_pretrained(tmp_path / "teacher")
+    markov_prepared.tokenizer.save_pretrained(tmp_path / "teacher")
+    arguments = ["--model", str(tmp_path / "teacher"), "--data", str(markov_prepared.path), "--interactions", "500"]
+    assert main(["scaling", "sample", *arguments, "--output", str(tmp_path / "log")]) == 0
+    said = capsys.readouterr().out
+    assert json.loads(said[said.index("{") :])["interactions"] >= 500
+    assert (tmp_path / "log" / "log.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["fit", "a.csv", "b.csv"], "give one table, or run records; these are 2 tables"),
+        (["predict"], "give a table of points or run records, or --fit FILE"),
+        (["predict", "--fit", "nowhere.json", "--n", "1"], "nowhere.json: no such file"),
+        (["run", "nowhere.yaml", "--output", "x"], "nowhere.yaml: no such study"),
+        (["report", "nowhere", "--output", "x"], "nowhere is no study"),
+        (["advise", "--data", "nowhere", "--budget", "60m"], "nowhere is not a prepared folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["scaling", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n", "1e9"], "law joint needs --d with --n"),
+        ([], "answers --n N ... "),
+        (["points.csv", "--n", "1"], "give points or --fit, not both"),
+        (["--n", "nan", "--d", "10"], "--n is nan; it must be a finite number above 0"),
+        (["--n", "10", "--d", "-1"], "--d is -1"),
+        (["--flops", "inf"], "--flops is inf"),
+    ],
+)
+def test_questions_to_a_fit_are_checked(fitted, arguments, message, capsys):
+    assert main(["scaling", "predict", "--fit", str(fitted), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_fit_is_refused(tmp_path, capsys):
+    (tmp_path / "x.json").write_text("N,loss\n1,2\n")
+    assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
+    assert "x.json is no fit as JSON" in capsys.readouterr().err
+    (tmp_path / "x.json").write_text('{"law": "n"}')
+    assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
+    assert "is no fit: it lacks" in capsys.readouterr().err
+    (tmp_path / "x.json").write_text('{"law": "n", "params": {"E": 1}, "status": "converged"}')
+    assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
+    assert "law n has the parameters E, A, alpha" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("90", 90.0), ("90m", 90.0), ("1.5h", 90.0)])
+def test_times_are_read(text, minutes, monkeypatch, capsys):
+    from sr_transformers.cli.scaling import _minutes
+
+    assert _minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["soon", "-5", "0m", ""])
+def test_times_that_are_none_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["scaling", "advise", "--data", "x", "--budget", text])
+    assert "is no time; write 90, 90m or 1.5h" in capsys.readouterr().err
+
+
+def test_fitting_needs_no_torch(table):
+    code = (
+        "import sys; from sr_transformers.cli import main; "
+        f"main(['scaling', 'fit', {str(table)!r}, '--n-column', 'Model Size', '--c-column', 'Training FLOP', "
+        "'--law', 'n', '--bootstrap', '0', '--starts', '1']); "
+        "print([name for name in ('torch', 'transformers', 'polars', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip().splitlines()[-1] == "[]", done.stderr

@@ -1,0 +1,58 @@
+import pytest
+from made_studies import TRUTH, add_run
+
+from sr_transformers.scaling.studies.analysis import analyse, load_runs
+
+
+def test_the_joint_law_comes_out(found):
+    joint = found.document["laws"]["joint"]
+    assert joint["status"] == "converged"
+    assert joint["params"]["alpha"] == pytest.approx(TRUTH["alpha"], rel=0.1)
+    assert joint["params"]["beta"] == pytest.approx(TRUTH["beta"], rel=0.1)
+    assert joint["num_points"] == 42  # neither the shape, nor the variant, nor the longer run
+
+
+def test_sizes_are_compared_at_the_fraction_with_most_of_them(found):
+    assert [found.epochs, found.fraction] == [3.0, 1.0]
+    assert found.document["laws"]["n"]["num_points"] == 14
+
+
+def test_the_largest_two_are_held_out_for_loss_and_metrics(found):
+    rows = found.document["held_out"]["n"]["rows"]
+    assert sorted({row["N"] for row in rows}) == [786_432, 1_572_864]
+    assert max(abs(row["relative_error"]) for row in rows) < 0.03
+    assert set(found.document["held_out"]) >= {"n", "ndcg@10", "hr@10"}
+
+
+def test_a_variant_is_compared_with_the_plain_runs_of_its_seeds(found):
+    (row,) = found.document["ablations"]
+    assert [row["variant"], row["pairs"], row["seeds"]] == ["no-dropout", 2, [1, 2]]
+    assert row["loss_minus_plain"] == pytest.approx(-0.1, abs=1e-9)
+
+
+def test_shapes_stand_beside_their_twins(found):
+    rows = found.document["shapes"]
+    assert {(row["layers"], row["width"]) for row in rows} == {(8, 32), (2, 64)}
+
+
+def test_loss_and_metric_agree_by_construction(found):
+    assert found.document["agreement"]["ndcg@10"] == pytest.approx(-1)
+
+
+def test_what_the_runs_do_not_say_is_noted(tmp_path):
+    for size in ("3k", "12k"):
+        add_run(tmp_path, size)
+    found = analyse(tmp_path, draws=5)
+    assert found.laws == {}
+    assert any("2 points for 3 parameters" in note for note in found.notes)
+
+
+def test_folders_that_are_no_study_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no study: it has no plan\.json"):
+        load_runs(tmp_path)
+    (tmp_path / "plan.json").write_text('{"runs": {}}')
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        load_runs(tmp_path)
+    add_run(tmp_path, "3k", in_law=False)
+    with pytest.raises(ValueError, match="none of the finished runs is a point of the law"):
+        analyse(tmp_path)

@@ -1,0 +1,63 @@
+import math
+
+import pytest
+
+from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, dropout_for, rate_for, rate_law, walk
+
+
+def test_the_bottom_of_the_parabola_is_found():
+    rates = [1e-3, 3e-3, 1e-2, 3e-2]
+    losses = [(math.log(rate) - math.log(5e-3)) ** 2 + 6.0 for rate in rates]
+    assert best_rate(rates, losses) == (pytest.approx(5e-3), 0)
+
+
+def test_a_best_rate_at_the_end_is_said_to_be_one():
+    assert best_rate([1e-2, 1e-3], [6.0, 5.0]) == (1e-3, -1)
+    assert best_rate([1e-3, 1e-2], [6.0, 5.0]) == (1e-2, 1)
+
+
+def test_a_walk_tries_no_more_than_it_needs():
+    asked = []
+
+    def losses(rungs):
+        asked.append(rungs)
+        return [abs(math.log2(rung) - 3) for rung in rungs]
+
+    assert walk([1, 2, 4, 8, 16, 32], 4, losses) == {2: 2.0, 4: 1.0, 8: 0.0, 16: 1.0}
+    assert asked == [[2, 4, 8], [16]]
+
+
+def test_a_walk_ends_at_the_end_of_the_ladder_and_leaves_diverged_runs():
+    assert walk([1, 2, 3], 2, lambda rungs: [float(rung) for rung in rungs]) == {1: 1.0, 2: 2.0, 3: 3.0}
+    assert walk([1, 2, 3, 4], 3, lambda rungs: [math.nan if rung > 2 else 5.0 for rung in rungs])[1] == 5.0
+
+
+def test_dropout_follows_a_line_in_log_size_within_what_was_tried():
+    found = {1e4: 0.0, 1e5: 0.1, 1e6: 0.2}
+    assert dropout_for(math.sqrt(10) * 1e4, found, 0.3) == 0.05
+    assert dropout_for(1e3, found, 0.3) == 0.0
+    assert dropout_for(1e8, found, 0.3) == 0.3
+    assert dropout_for(1e8, {1e4: 0.1}, 0.3) == 0.1
+
+
+def test_sizes_get_both_rates_or_the_learning_rate_alone():
+    assert Tuned({1e4: 4e-3}, {1e4: 0.1}, most_dropout=0.2).rates_for(1e6) == (pytest.approx(4e-3), 0.1)
+    assert Tuned({1e4: 4e-3}).rates_for(1e6) == (pytest.approx(4e-3), None)
+
+
+def test_beyond_a_diverged_run_there_is_nothing_to_find():
+    assert best_rate([1e-3, 1e-2, 1e-1], [5.5, 5.0, math.nan]) == (1e-2, 0)
+    assert best_rate([1e-3, 1e-2, 1e-1], [5.0, 5.5, math.nan]) == (1e-3, -1)
+    with pytest.raises(ValueError, match=r"no run of the learning rates \[0.1, 1.0\] has a finite loss"):
+        best_rate([0.1, 1.0], [math.nan, math.inf])
+
+
+def test_rates_follow_a_power_law_of_size():
+    found = {n: 2.0 * n**-0.4 for n in (3e3, 3e4, 3e5)}
+    assert rate_law(found)[1] == pytest.approx(-0.4)
+    assert rate_for(1e7, found) == pytest.approx(2.0 * 1e7**-0.4, rel=1e-2)
+
+
+def test_larger_sizes_never_get_larger_rates():
+    assert rate_law({1e4: 1e-3, 1e6: 1e-2})[1] == 0.0
+    assert rate_for(1e8, {1e4: 4e-3}) == pytest.approx(4e-3)

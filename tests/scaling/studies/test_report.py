@@ -1,0 +1,102 @@
+import json
+import re
+import shutil
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from made_studies import add_run
+
+from sr_transformers.scaling.studies.report import size_table, write_report
+from sr_transformers.scaling.studies.sentences import parameter
+
+pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
+
+
+@pytest.fixture(scope="module")
+def written(study_folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("report") / "out"
+    return write_report(study_folder, output, draws=20), output
+
+
+def test_the_folder_is_what_the_hub_shows(written):
+    _, output = written
+    text = (output / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: sr_transformers\n")
+    assert "data_files: runs.parquet" in text
+    assert pl.read_parquet(output / "runs.parquet").height == 46
+    assert pq.read_schema(output / "runs.parquet").field("loss").metadata == {b"unit": b"nats per test target"}
+    lines = (output / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 46
+    assert json.loads(lines[0])["history"] == []
+    assert (output / "study.yaml").exists()
+
+
+def test_every_figure_is_there_twice_and_linked(written):
+    _, output = written
+    text = (output / "README.md").read_text()
+    names = {path.stem for path in (output / "figures").glob("*.png")}
+    assert names == {path.stem for path in (output / "figures").glob("*.svg")}
+    assert names >= {"loss-size", "loss-held-out", "predicted-measured", "size-and-data", "data", "isoflop", "isoloss"}
+    assert names >= {"learning-curves", "compute", "shape"}
+    assert "repetition" in names
+    assert all(f"![{name}](figures/{name}.png)" in text for name in names)
+
+
+def test_runs_that_stopped_at_different_epochs_are_no_picture_of_repetition(study_folder, tmp_path):
+    shutil.copytree(study_folder, tmp_path / "shop")
+    path = tmp_path / "shop" / "plan.json"
+    plan = json.loads(path.read_text())
+    for run in plan["runs"].values():
+        run["epochs"] = 60.0
+    path.write_text(json.dumps(plan))
+    write_report(tmp_path / "shop", tmp_path / "out", draws=0)
+    names = {one.stem for one in (tmp_path / "out" / "figures").glob("*.png")}
+    assert "loss-size" in names
+    assert "repetition" not in names
+
+
+def test_the_html_needs_nothing_beside_it(written):
+    _, output = written
+    text = (output / "report.html").read_text()
+    assert text.count("data:image/png;base64,") == len(list((output / "figures").glob("*.png")))
+    # Without the pictures: any four letters turn up in enough base64.
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert "<h2>Ablations</h2>" in text
+
+
+def test_the_numbers_in_the_text_are_those_of_the_analysis(written):
+    found, output = written
+    stored = json.loads((output / "analysis.json").read_text())
+    assert stored == found.document
+    assert f"alpha {parameter(stored['laws']['n'], 'alpha')}" in (output / "README.md").read_text()
+
+
+def test_sizes_are_means_over_seeds(written):
+    found, _ = written
+    head, _, *rows = size_table(found).splitlines()
+    assert head == "| N | runs | test loss | NDCG@10 | HR@10 |"
+    points = found.laws["n"].points.columns
+    assert [int(row.split(" | ")[0].strip("| ").replace(",", "")) for row in rows] == sorted(set(points["N"]))
+    for row in rows:
+        n, runs, loss, *_ = row.strip("| ").split(" | ")
+        of_size = points["loss"][points["N"] == int(n.replace(",", ""))]
+        assert int(runs) == len(of_size)
+        assert float(loss.split(" ± ")[0]) == pytest.approx(of_size.mean(), rel=1e-3)
+        if len(of_size) > 1:
+            assert float(loss.split(" ± ")[1]) == pytest.approx(of_size.std(ddof=1), rel=0.06)
+
+
+def test_a_study_that_determines_nothing_still_has_a_report(tmp_path):
+    for size in ("3k", "12k"):
+        add_run(tmp_path / "study", size)
+    write_report(tmp_path / "study", tmp_path / "out", draws=5)
+    write_report(tmp_path / "study", tmp_path / "out", draws=5)  # over its own report
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Not answered: n: 2 points for 3 parameters" in text
+
+
+def test_it_does_not_write_over_something_else(study_folder, tmp_path):
+    (tmp_path / "precious").write_text("x")
+    with pytest.raises(FileExistsError, match="holds no report"):
+        write_report(study_folder, tmp_path)

@@ -1,0 +1,179 @@
+import json
+
+import pytest
+
+from sr_transformers.locking import only_one
+from sr_transformers.records import RunRecord
+from sr_transformers.scaling.studies import runner, workers
+from sr_transformers.scaling.studies.cost import Cost
+from sr_transformers.scaling.studies.runner import estimate_table, load_records, run_study
+from sr_transformers.scaling.studies.study import Study
+
+TEXT = """
+name: tiny
+data: nowhere
+recipe: base.yaml
+validation_targets: 50
+sizes: {s: [1, 8, 1], m: [1, 16, 1]}
+tuning: {sizes: [s], learning_rates: [1e-3, 1e-2], dropouts: [0.0, 0.1], fraction: {users: 0.3}, epochs: 1}
+blocks:
+  main: {sizes: [s, m], fractions: [{users: 0.5}], epochs: [1], seeds: [1]}
+  ways: {sizes: [s], fractions: [{interactions: 0.5}, {context: 0.5}], epochs: [1], seeds: [1], law: false}
+  dry: {sizes: [s], fractions: [{users: 0.5}], epochs: [1], seeds: [1], settings: {residual_dropout: [0.0, 0.0]}}
+"""
+RECIPE = "model: {max_position_embeddings: 8}\ntraining: {per_device_train_batch_size: 8, switch_optimizer: false}\n"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "base.yaml").write_text(RECIPE)
+    (folder / "study.yaml").write_text(TEXT)
+    return Study.load(folder / "study.yaml")
+
+
+@pytest.fixture(scope="module")
+def done(study, markov_prepared, tmp_path_factory):
+    """The study, run."""
+    said: list[str] = []
+    output = tmp_path_factory.mktemp("done") / "out"
+    return run_study(study, output, markov_prepared, say=said.append), output, said
+
+
+@pytest.mark.slow
+def test_every_run_has_its_record_and_nothing_else(done):
+    records, output, said = done
+    names = {path.name for path in (output / "runs").iterdir()}
+    assert names == {
+        "s-users0.5-e1-s1", "m-users0.5-e1-s1", "s-interactions0.5-e1-s1", "s-context0.5-e1-s1", "s-users0.5-e1-dry-s1",
+    }  # fmt: skip
+    assert len(records) == 5
+    for name in names:
+        assert [path.name for path in (output / "runs" / name).iterdir()] == ["run.json"]
+    assert any("loss" in line and "m-users0.5-e1-s1" in line for line in said)
+
+
+@pytest.mark.slow
+def test_records_say_what_part_of_the_data_was_used(done, markov_prepared):
+    _, output, _ = done
+    users = RunRecord.load(output / "runs" / "s-users0.5-e1-s1")
+    assert users.data["fraction"]["of"] == "users"
+    assert users.num_train_interactions == users.data["fraction"]["train_interactions"]
+    assert 0.3 < users.num_train_interactions / markov_prepared.num_train_interactions < 0.7
+    context = RunRecord.load(output / "runs" / "s-context0.5-e1-s1")
+    assert context.recipe["model"]["max_position_embeddings"] == 4
+    assert context.num_train_interactions == markov_prepared.num_train_interactions
+    dry = RunRecord.load(output / "runs" / "s-users0.5-e1-dry-s1")
+    assert dry.recipe["model"]["residual_dropout"] == [0.0, 0.0]
+
+
+@pytest.mark.slow
+def test_the_rates_are_the_tuned_ones(done):
+    _, output, _ = done
+    tuned = json.loads((output / "plan.json").read_text())["tuning"]
+    (best,), (dropout,) = tuned["learning_rates"].values(), tuned["dropouts"].values()
+    assert tuned["at_edge"]["learning_rate"] == ["s"]  # of two rates the better one is an end of the ladder
+    used = RunRecord.load(output / "runs" / "m-users0.5-e1-s1").recipe
+    assert used["training"]["learning_rate"] == pytest.approx(best, rel=1e-3)
+    assert used["model"]["residual_dropout"] == used["model"]["embedding_dropout"] == dropout
+    tried = [RunRecord.load(path) for path in (output / "tuning").iterdir()]
+    assert len(tried) == 3
+    chosen = min(tried, key=lambda record: record.validation["loss"]).recipe
+    assert (chosen["training"]["learning_rate"], chosen["model"]["residual_dropout"]) == (best, dropout)
+    dry = RunRecord.load(output / "runs" / "s-users0.5-e1-dry-s1").recipe
+    assert dry["model"]["residual_dropout"] == [0.0, 0.0]  # what its block sets
+    assert dry["model"]["embedding_dropout"] == dropout
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_the_same_runs(done, study, markov_prepared, tmp_path):
+    records, output, _ = done
+    beside = run_study(study, tmp_path / "out", markov_prepared, jobs=2, say=lambda line: None)
+    plans = [json.loads((folder / "plan.json").read_text())["tuning"] for folder in (output, tmp_path / "out")]
+    assert plans[0] == plans[1]
+    for one, other in zip(records, beside, strict=True):
+        assert one.recipe == other.recipe
+        assert other.reports[0]["metrics"]["loss"] == pytest.approx(one.reports[0]["metrics"]["loss"], abs=1e-4)
+
+
+def test_a_number_of_jobs_is_checked(study, markov_prepared, tmp_path):
+    with pytest.raises(ValueError, match="jobs is 0 in 1 process"):
+        run_study(study, tmp_path / "out", markov_prepared, jobs=0)
+
+
+@pytest.mark.slow
+def test_going_on_trains_nothing_that_is_finished(done, study, markov_prepared, monkeypatch):
+    _, output, _ = done
+
+    def never(*args, **kwargs):
+        raise AssertionError("a finished run was trained again")
+
+    removed = output / "runs" / "s-users0.5-e1-s1" / "run.json"
+    kept = removed.read_text()
+    monkeypatch.setattr(workers, "train", never)
+    monkeypatch.setattr(runner, "calibrate", never)
+    assert len(run_study(study, output, markov_prepared, say=lambda line: None)) == 5
+    removed.unlink()
+    with pytest.raises(AssertionError, match="trained again"):
+        run_study(study, output, markov_prepared, say=lambda line: None)
+    removed.parent.mkdir(exist_ok=True)
+    removed.write_text(kept)
+
+
+@pytest.mark.slow
+def test_a_run_that_would_not_fit_is_not_begun(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-9), {}, 32))
+    said: list[str] = []
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        run_study(study, tmp_path / "out", markov_prepared, budget_minutes=1e-4, say=said.append)
+    assert sum("not begun" in line for line in said) == 5
+    assert len(json.loads((tmp_path / "out" / "plan.json").read_text())["left_out"]) == 5
+
+
+def test_a_dry_run_estimates_and_trains_nothing(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32))
+    said: list[str] = []
+    assert run_study(study, tmp_path / "out", markov_prepared, dry_run=True, say=said.append) == []
+    assert "| m-users0.5-e1-s1 | 3,072 |" in said[0]
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_another_study_in_the_folder_is_refused(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "study.yaml").write_text("name: other\n")
+    with pytest.raises(FileExistsError, match="holds another study"):
+        run_study(study, tmp_path / "out", markov_prepared, dry_run=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(FileExistsError, match="holds no study"):
+        run_study(study, tmp_path / "full", markov_prepared, dry_run=True)
+
+
+def test_a_second_process_in_the_folder_is_refused_and_harms_nothing(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32))
+    begun = tmp_path / "out" / "runs" / "s-users0.5-e1-s1" / "settings.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("the first one's")
+    with only_one(tmp_path / "out"), pytest.raises(BlockingIOError, match="out"):
+        run_study(study, tmp_path / "out", markov_prepared)
+    assert begun.read_text() == "the first one's"
+
+
+def test_the_table_adds_up(study):
+    costs = {run.name: Cost(10, 6e9, 4e9, 60.0, 2**20) for run in study.runs}
+    assert estimate_table(study.runs, costs).splitlines()[-1] == "| all 5 | | | 5.00e+10 | 5.0 | |"
+
+
+def test_no_record_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+        load_records(tmp_path)
+
+
+def test_a_study_stays_with_the_items_it_was_begun_on(study, prepared, markov_prepared, tmp_path):
+    """Its records would stand in one table."""
+    output = tmp_path / "out"
+    run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
+    run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
+    with pytest.raises(ValueError, match="out was begun on a log of other items than those of"):
+        run_study(study, output, prepared, dry_run=True, say=lambda _: None)
