@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 from hypothesis import settings
+from transformers.utils import logging
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.logs import synthetic
@@ -20,6 +21,12 @@ settings.register_profile("here", deadline=None, max_examples=50, derandomize=Tr
 settings.load_profile("here")
 
 READABLE_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 3, 7)
+
+
+@pytest.fixture(autouse=True)
+def _as_a_user_has_it():
+    """transformers speaks as it does by default, whatever a test before has turned off (workers of studies do)."""
+    logging.set_verbosity_warning()
 
 
 @pytest.fixture(scope="session")

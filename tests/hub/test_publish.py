@@ -15,9 +15,11 @@ from sr_transformers.hub.upload import HubError
 ROOT = Path(__file__).parents[2]
 PARTS = (
     "attention",
+    "biases",
     "configuration",
     "dropout",
     "generation",
+    "head",
     "identity",
     "history",
     "item_scores",
@@ -26,6 +28,7 @@ PARTS = (
     "modeling",
     "own_items",
     "pipeline",
+    "rotary",
     "scoring",
 )
 CODE = {f"{part}_lsrm.py" for part in PARTS}
