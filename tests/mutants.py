@@ -160,7 +160,7 @@ def write(counts: dict[str, tuple[int, int, int]], reasons: Reasons) -> str:
 
 def read_counts(text: str) -> dict[str, tuple[int, int, int]]:
     """As `write` takes them."""
-    found = re.findall(r"^\| (\w+/\w+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \|", text, flags=re.M)
+    found = re.findall(r"^\| (\w+(?:/\w+)+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \|", text, flags=re.M)
     return {module: (int(killed), int(stopped), int(total)) for module, total, killed, stopped in found}
 
 

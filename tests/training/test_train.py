@@ -134,7 +134,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(markov_prepared, tmp_
         """
         import sys
         sys.path.insert(0, sys.argv[1])
-        from test_run import recipe
+        from test_train import recipe
         from transformers import TrainerCallback
         from sr_transformers import train
 
