@@ -105,7 +105,7 @@ def test_the_site_builds(tmp_path):
     """Strictly: a dead link, a page outside the navigation or a faulty docstring is an error. Runs the notebook."""
     pytest.importorskip("mkdocs", reason="needs the extra docs")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     notebook = (tmp_path / "site" / "ten_minutes" / "index.html").read_text(encoding="utf-8")
