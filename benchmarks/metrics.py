@@ -44,24 +44,23 @@ print(json.dumps({**{name: next(iter(one.values())) for name, one in found.items
 """
 
 
-def targets_of(data: PreparedData) -> pl.DataFrame:
-    """user_id and item_id of the test targets; one outside the vocabulary has the item -1, which no list has."""
+def targets(data: PreparedData, split: str) -> pl.DataFrame:
+    """user_id and item_id of the targets of a split; those outside the vocabulary have the item null."""
     users, ids, rows = data.histories["user_id"], data.item_ids.to_pylist(), []
-    for history, position in data.targets("test").tolist():
+    for history, position in data.targets(split).tolist():
         token = data.items(history, position + 1, position)[0]
-        rows.append((users[history], ids[token - 2] if token >= 2 else -1))
+        rows.append((users[history], ids[token - 2] if token >= 2 else None))
     return pl.DataFrame(rows, schema=["user_id", "item_id"], orient="row")
 
 
-def by_ranx(lists: pl.DataFrame, targets: pl.DataFrame) -> dict[str, float | str]:
-    """HR@10 and NDCG@10 by ranx, and its version."""
+def by_ranx(lists: pl.DataFrame, wanted: pl.DataFrame, score: str) -> dict[str, float]:
+    """HR@10 and NDCG@10 of lists by ranx; targets outside the vocabulary are judged by a name that no list has."""
+    qrels = Qrels({str(user): {"?" if item is None else str(item): 1} for user, item in wanted.rows()})
     shown: dict[str, dict[str, float]] = {}
-    for user, item, rank in lists.select("user_id", "item_id", "rank").rows():
-        shown.setdefault(str(user), {})[str(item)] = 1 / rank
-    qrels = Qrels({str(user): {str(item): 1} for user, item in targets.rows()})
+    for user, item, value in lists.select("user_id", "item_id", score).rows():
+        shown.setdefault(str(user), {})[str(item)] = value
     found = ranx_evaluate(qrels, Run(shown), ["hit_rate@10", "ndcg@10"], make_comparable=True)
-    values = dict(zip(METRICS, (float(value) for value in found.values()), strict=True))
-    return {**values, "version": version("ranx")}
+    return dict(zip(METRICS, (float(value) for value in found.values()), strict=True))
 
 
 def by_peer(code: str, name: str, folder: Path, environments: Path) -> dict[str, float | str]:
@@ -82,21 +81,25 @@ def measure(model: str, folder: str, environments: Path) -> dict:
     data = PreparedData(folder).verified()
     recommender = Recommender.from_pretrained(model)
     report = evaluate(recommender.scorer, data, "test", (10,), recommender.exclude_seen)
-    targets = targets_of(data)
+    wanted = targets(data, "test")
     with tempfile.TemporaryDirectory() as temporary:
         recommend_all(recommender, data, Path(temporary) / "lists.parquet", 10, before="test")
         lists = pl.read_parquet(Path(temporary) / "lists.parquet")
         lists.write_csv(Path(temporary) / "lists.csv")
-        targets.write_csv(Path(temporary) / "targets.csv")
+        # -1 is an item that no list has.
+        wanted.fill_null(-1).write_csv(Path(temporary) / "targets.csv")
         found = {
             "sr_transformers": {name: report["metrics"][name] for name in METRICS},
             "RecTools": by_peer(RECTOOLS, "rectools", Path(temporary), environments),
             "RePlay": by_peer(REPLAY, "replay", Path(temporary), environments),
-            "ranx": by_ranx(lists, targets),
+            "ranx": {
+                **by_ranx(lists.with_columns(score=1 / pl.col("rank")), wanted, "score"),
+                "version": version("ranx"),
+            },
         }
     return {
         "command": "python benchmarks/metrics.py --model RUN --data PREPARED",
-        "data": {"name": data.path.name, "users": len(targets), "items": len(data.item_ids)},
+        "data": {"name": data.path.name, "users": len(wanted), "items": len(data.item_ids)},
         "found": found,
     }
 

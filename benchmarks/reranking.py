@@ -16,15 +16,13 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import polars as pl
-from ranx import Qrels, Run
-from ranx import evaluate as ranx_evaluate
+from metrics import METRICS, by_ranx, targets
 
 from sr_transformers import PreparedData, Recommender, evaluate, recommend_all
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "reranking.json"
 PAGE = HERE.parent / "docs" / "lists.md"
-METRICS = {"hr@10": "hit_rate@10", "ndcg@10": "ndcg@10"}
 FEATURES = ["rank", "score", "count", "recent_count", "after_last", "after_recent", "history_length"]
 SETTINGS = {
     "objective": "lambdarank",
@@ -37,20 +35,6 @@ SETTINGS = {
     "verbose": -1,
 }
 LAST, RECENT_SHARE, NUM_CANDIDATES = 10, 0.1, 100
-
-
-def targets(data: PreparedData, split: str) -> pl.DataFrame:
-    """user_id and item_id of the targets of a split; those outside the vocabulary have the item null."""
-    rows = data.targets(split)
-    tokens = [int(data.items(history, position + 1, position)[0]) for history, position in rows.tolist()]
-    ids = data.item_ids.to_pylist()
-    users = data.histories["user_id"]
-    return pl.DataFrame(
-        {
-            "user_id": [users[history] for history in rows[:, 0].tolist()],
-            "item_id": [ids[token - 2] if token >= 2 else None for token in tokens],
-        }
-    )
 
 
 def training_rows(data: PreparedData) -> pl.DataFrame:
@@ -93,17 +77,6 @@ def with_features(lists: pl.DataFrame, data: PreparedData, split: str, train: pl
     wanted = targets(data, split).rename({"item_id": "target"})
     found = found.join(wanted, on="user_id", maintain_order="left")
     return found.with_columns(hit=pl.col("target").eq_missing(pl.col("item_id")).cast(pl.Int32))
-
-
-def by_ranx(lists: pl.DataFrame, wanted: pl.DataFrame, score: str) -> dict[str, float]:
-    """Metrics of lists; targets outside the vocabulary are judged by a name that no list has."""
-    qrels = Qrels({str(user): {"?" if item is None else str(item): 1} for user, item in wanted.rows()})
-    shown: dict[str, dict[str, float]] = {}
-    for user, item, value in lists.select("user_id", "item_id", score).rows():
-        shown.setdefault(str(user), {})[str(item)] = value
-    run = Run(shown)
-    found = ranx_evaluate(qrels, run, list(METRICS.values()), make_comparable=True)
-    return {ours: float(found[theirs]) for ours, theirs in METRICS.items()}
 
 
 def measure(model: str, folder: str) -> dict:

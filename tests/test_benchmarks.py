@@ -180,6 +180,7 @@ def test_growth_measures_what_it_names(monkeypatch):
 def test_the_page_on_lists_shows_what_was_measured():
     pytest.importorskip("lightgbm")
     pytest.importorskip("ranx")
+    module("metrics")
     reranking = module("reranking")
     found = json.loads(reranking.RESULT.read_text())
     page = reranking.PAGE.read_text(encoding="utf-8")

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from marks import put
+
 from sr_transformers import PreparedData, prepare
 from sr_transformers.data.splits import LEAVE_ONE_OUT, TEMPORAL
 from sr_transformers.evaluation.baselines import baselines
@@ -95,11 +97,8 @@ def _row(name: str, reports: list[dict[str, Any]], metrics: tuple[str, ...]) -> 
 
 def write_tables() -> None:
     """Puts the tables into the page, between their marks."""
-    text = PAGE.read_text(encoding="utf-8")
     for split in FOLDERS:
-        before, rest = text.split(f"<!-- {split} -->")
-        text = f"{before}<!-- {split} -->\n{tables(split)}\n<!-- /{split} -->{rest.split(f'<!-- /{split} -->')[1]}"
-    PAGE.write_text(text, encoding="utf-8")
+        put(PAGE, f"<!-- {split} -->", f"<!-- /{split} -->", tables(split))
 
 
 if __name__ == "__main__":

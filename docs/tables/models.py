@@ -16,6 +16,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from marks import put
+
 from sr_transformers import RunRecord
 from sr_transformers.fingerprints import refuse_mixed
 
@@ -84,12 +86,6 @@ def _first_and_baselines(data: str, records: list[RunRecord]) -> tuple[dict[str,
     return model, {one["model"]: one["metrics"] for one in [*_later_baselines(data, model), *baselines]}
 
 
-def _put(page: Path, begin: str, end: str, content: str) -> None:
-    """Replaces what stands between two marks."""
-    before, rest = page.read_text().split(begin)
-    page.write_text(before + begin + "\n" + content + "\n" + end + rest.split(end)[1])
-
-
 def _later_baselines(data: str, model: dict[str, Any]) -> list[dict[str, Any]]:
     """Reports of all baselines on a log.
 
@@ -120,6 +116,6 @@ if __name__ == "__main__":
         RESULTS.mkdir(exist_ok=True)
         RunRecord.load(run)
         target.write_text((Path(run) / "run.json").read_text())
-    _put(PAGE, BEGIN, END, table())
-    _put(README, QUALITY_BEGIN, QUALITY_END, quality_table())
+    put(PAGE, BEGIN, END, table())
+    put(README, QUALITY_BEGIN, QUALITY_END, quality_table())
     print(table())

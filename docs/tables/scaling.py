@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+from marks import put
 
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.studies.analysis import Analysis, analyse
@@ -108,9 +109,7 @@ if __name__ == "__main__":
             keep(Path(options.add[0]), options.add[1])
         except FileExistsError as error:
             sys.exit(str(error))
-    readme = PAGE.read_text()
-    before, rest = readme.split(BEGIN)
     kept = studies()
     write_tables(kept)
-    PAGE.write_text(before + BEGIN + "\n" + text(kept) + "\n" + END + rest.split(END)[1])
+    put(PAGE, BEGIN, END, text(kept))
     print(text(kept))

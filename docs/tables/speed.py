@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from marks import put
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "benchmarks" / "README.md"
@@ -82,12 +84,6 @@ def number(value: float) -> str:
     ('12,345', '0.0123', '3.5')
     """
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
-
-
-def put(page: Path, begin: str, end: str, content: str) -> None:
-    """Replaces what stands between two marks."""
-    before, rest = page.read_text().split(begin)
-    page.write_text(before + begin + "\n" + content + "\n" + end + rest.split(end)[1])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from marks import put
 from matplotlib.figure import Figure
 
 from sr_transformers.evaluation.tasks.findings import judge
@@ -109,7 +110,6 @@ def _percent(entry: dict[str, Any] | None, unit: str = " %") -> str:
 
 
 if __name__ == "__main__":
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n" + tables() + "\n" + END + rest.split(END)[1])
+    put(PAGE, BEGIN, END, tables())
     draw_size(json.loads((RESULTS / "ml-1m.json").read_text()), FIGURE)
     print(tables())
