@@ -90,7 +90,7 @@ class RunRecord:
             given weights, `chosen` too if a rule took the recipe: why.
         versions: of the packages that move numbers.
         commit: of the sources that ran, with "+changes" if files differed from it; None outside a git checkout.
-        hardware: device, cores, threads, processes.
+        hardware: device, cores, threads, processes, bytes of weights that each process holds between steps.
         num_non_embedding_parameters: N.
         parameters: all parameters by group (blocks, biases_and_norms, item_embedding, position_embedding, and history
             where the model has it); they sum to the model's total.

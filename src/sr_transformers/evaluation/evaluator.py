@@ -71,6 +71,13 @@ def add_users(
     bar.close()
 
 
+def num_batches(data: PreparedData, split: str, shard: tuple[int, int]) -> int:
+    """How many batches `add_users` has the scorer score: for the first of n processes never fewer than for another."""
+    (index, count), total = shard, data.num_targets(split)
+    blocks = (len(range(start + index, min(start + _BLOCK, total), count)) for start in range(0, total, _BLOCK))
+    return sum(-(-block // rows_of_scores(data.vocab_size)) for block in blocks)
+
+
 def check_scorer(scorer: Scorer, data: PreparedData) -> None:
     """Refuses a scorer whose tokens stand for other items than the log's.
 

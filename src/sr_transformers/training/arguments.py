@@ -11,6 +11,7 @@ from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.public import last_part
 from sr_transformers.training.checks import check_arguments
 
+SHARDED = "SHARDED_STATE_DICT"  # torch's name for checkpoints of which every process writes its part
 EVALUATION_KS = (1, 5, 10, 50)  # cut-offs of validation
 VALIDATION_METRICS = ("loss", "mrr", *(f"{name}@{k}" for name in ("hr", "ndcg", "coverage") for k in EVALUATION_KS))
 
@@ -113,6 +114,8 @@ class LSRMTrainingArguments(TrainingArguments):
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()
+        if self.fsdp and "state_dict_type" not in self.fsdp_config:  # transformers' default is one file for all
+            self.fsdp_config["state_dict_type"] = self.fsdp_plugin_args["state_dict_type"] = SHARDED
 
 
 def without_traces(arguments: LSRMTrainingArguments) -> LSRMTrainingArguments:

@@ -19,6 +19,7 @@ from sr_transformers.records import write_whole
 from sr_transformers.training.phases import TrainingPhases
 
 COMPLETE = "COMPLETE"
+SHARD_INDEX = ".metadata"  # torch's name for what says which file has which part of a tensor
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 
 
@@ -96,9 +97,13 @@ def best_beside(checkpoint: str | Path) -> str | None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Files of a checkpoint by their relative path, hidden ones left out."""
+    """Files of a checkpoint by their relative path, hidden ones left out but for the index of sharded weights."""
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
-    return {name: path for name, path in paths.items() if name != COMPLETE and not path.name.startswith(".")}
+    return {
+        name: path
+        for name, path in paths.items()
+        if name != COMPLETE and (path.name == SHARD_INDEX or not path.name.startswith("."))
+    }
 
 
 def _sha256(path: Path) -> str:

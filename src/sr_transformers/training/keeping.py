@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerState
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from sr_transformers.data.prepared import PreparedData
 from sr_transformers.training.arguments import without_traces
 from sr_transformers.training.checkpoints import (
     COMPLETE,
@@ -19,23 +19,21 @@ from sr_transformers.training.checkpoints import (
     verify_checkpoint,
 )
 from sr_transformers.training.phases import TrainingPhases
+from sr_transformers.training.sharding import ShardedTrainer
 
 
-class KeepingTrainer(Trainer):
+class KeepingTrainer(ShardedTrainer):
     """transformers' Trainer for a prepared log, as far as checkpoints go; with `prepared` None it is transformers' own.
 
     Attributes:
-        prepared: the log; None for data sets of another kind.
         phases: where its training stands.
     """
 
-    # On a prepared log LSRMTrainingArguments, an LSRMForCausalLM, TrainDataset, EvalDataset; else transformers' own.
-    args: Any
-    model: Any
+    # On a prepared log TrainDataset and EvalDataset; else transformers' own.
     train_dataset: Any
     eval_dataset: Any
-    prepared: PreparedData | None
     phases: TrainingPhases
+    _writes_checkpoint = False
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Trains.
@@ -55,8 +53,7 @@ class KeepingTrainer(Trainer):
             if resume_from_checkpoint is None:
                 raise FileNotFoundError(f"{self.args.output_dir} has no complete checkpoint to go on from.")
         if resume_from_checkpoint:
-            verify_checkpoint(resume_from_checkpoint)
-            self._best_checkpoint = best_beside(resume_from_checkpoint)
+            self._best_checkpoint = self._verified(resume_from_checkpoint)
         return super().train(resume_from_checkpoint or None, *args, **kwargs)
 
     def take_best(self, checkpoint: str | None) -> None:
@@ -68,14 +65,33 @@ class KeepingTrainer(Trainer):
         """
         if checkpoint is None:
             raise FileNotFoundError(f"{self.args.output_dir} has no complete checkpoint to take as it stands.")
-        verify_checkpoint(checkpoint)
-        best = best_beside(checkpoint)
+        best = self._verified(checkpoint)
         if best is None:
             raise FileNotFoundError(f"{checkpoint} has no weights that validated best: its run never validated.")
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         self.state.best_model_checkpoint = best
         self.phases.restore(self.state)
         self._load_best_model()
+
+    def _verified(self, checkpoint: str) -> str | None:
+        """The checkpoint that had validated best when this one was written, both found to be whole by the first
+        process: all processes see the same folder, and to read it once is enough.
+
+        Raises:
+            FileNotFoundError, ValueError: on all processes, as `verify_checkpoint`, `best_beside` and `check_kind`.
+        """
+        outcome: list[Any] = [None]
+        if self.is_world_process_zero():
+            try:
+                verify_checkpoint(checkpoint)
+                self.check_kind(checkpoint)
+                outcome = [best_beside(checkpoint)]
+            except (OSError, ValueError) as error:
+                outcome = [error]
+        broadcast_object_list(outcome)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
 
     def _init_training_state(
         self, max_steps: int, updates: int, epochs: int, checkpoint: str | None, trial: Any
@@ -94,19 +110,31 @@ class KeepingTrainer(Trainer):
         finally:
             self.args = arguments
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As `ShardedTrainer.save_model`; but the weights in a checkpoint are parts, each written by its process."""
+        if not (self._writes_checkpoint and self.is_sharded):
+            super().save_model(output_dir, _internal_call)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self.prepared is None:
             return super()._save_checkpoint(model, trial)
+        output = Path(self._get_output_dir(trial))
+        checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            # What a run that died has left of it could have been of more processes. And it must be there before any
+            # process asks whether it is the best: one that finds no folder would go on without it.
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            checkpoint.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
         # Old checkpoints go only when the new one is whole, so super() must not remove any.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._writes_checkpoint = True
         try:
             super()._save_checkpoint(model, trial)
         finally:
-            self.args.save_total_limit = limit
+            self.args.save_total_limit, self._writes_checkpoint = limit, False
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
-            output = Path(self._get_output_dir(trial))
-            checkpoint = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self._save_state(checkpoint)
             mark_complete(checkpoint)
             self._rotate(output, limit)

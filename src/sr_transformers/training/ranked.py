@@ -9,8 +9,9 @@ from transformers import EvalPrediction
 from transformers.trainer_utils import PredictionOutput
 
 from sr_transformers.data.examples import EvalDataset
+from sr_transformers.data.past_inputs import Past
 from sr_transformers.data.vocabulary import NUM_SPECIAL
-from sr_transformers.evaluation.evaluator import add_users, report, target_tokens
+from sr_transformers.evaluation.evaluator import add_users, num_batches, report, scores_of, target_tokens
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.arguments import EVALUATION_KS
@@ -95,16 +96,18 @@ class RankingTrainer(SwitchingTrainer):
         return output
 
     def rank(self, dataset: EvalDataset, ks: tuple[int, ...] = EVALUATION_KS) -> tuple[RankingTotals, np.ndarray]:
-        """Totals over all targets of a data set and `(M,)` ranks, int64; the work is shared by the processes."""
+        """Totals over all targets of a data set and `(M,)` ranks, int64; the work is shared by the processes, all of
+        which have to call this."""
         data, split = dataset.data, dataset.split
         totals, ranks = RankingTotals(ks, data.vocab_size), np.zeros(data.num_targets(split), np.int64)
-        # A sharded model computes in step on all processes, so there every process ranks every target.
-        shared = self.args.world_size > 1 and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        shard = (self.args.process_index, self.args.world_size) if shared else (0, 1)
+        index, count = self.data_shard
         with self.compute_loss_context_manager():
             scorer = ModelScorer(self.model, self.model.config.max_position_embeddings, reuse_memory=True)
-            add_users(totals, scorer, data, split, data.filters_seen(self.args.filter_seen), shard, ranks=ranks)
-        if shared:  # what a process has not ranked is 0
+            add_users(totals, scorer, data, split, data.filters_seen(self.args.filter_seen), (index, count), ranks=ranks)
+            if self.in_step:  # as many forwards as the first process, which has the most
+                for _ in range(num_batches(data, split, (0, count)) - num_batches(data, split, (index, count))):
+                    scores_of(scorer, [Past(np.array([NUM_SPECIAL]), np.array([0]))])
+        if count > 1:  # what a process has not ranked is 0
             totals.load_vector(self._sum(totals.vector()))
             ranks = self._sum(ranks)
         return totals, ranks

@@ -8,6 +8,7 @@ from transformers.optimization import get_scheduler
 from sr_transformers.training.keeping import KeepingTrainer
 from sr_transformers.training.optimizers import MUON, multiply_rate, with_muon
 from sr_transformers.training.phases import SGD
+from sr_transformers.training.sharding import reshard, zero_momentum
 
 
 class SwitchingTrainer(KeepingTrainer):
@@ -54,7 +55,10 @@ class SwitchingTrainer(KeepingTrainer):
         self.phases.switched(self.state.global_step)
         self.accelerator._optimizers.remove(self.optimizer)
         self.optimizer = self.lr_scheduler = None
-        self.create_optimizer(self.model_wrapped if self.is_fsdp_enabled else None)
+        reshard(self.model)
+        optimizer = self.create_optimizer()
+        if self.is_sharded:
+            zero_momentum(optimizer)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.create_scheduler(self.state.max_steps)
         self.callback_handler.optimizer, self.callback_handler.lr_scheduler = self.optimizer, self.lr_scheduler

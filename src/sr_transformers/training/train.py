@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.trainer import LSRMTrainer
 
 SETTINGS = "settings.json"
+_ROWS = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")  # their product: rows per update
 
 
 def train(
@@ -40,6 +42,8 @@ def train(
 
     A run that was interrupted goes on from its last complete checkpoint when it is started again with the same
     settings: the weights come out as if it had never stopped (same machine, same number of processes and threads).
+    On another number of processes, with as many rows per update in all, it goes on with the same batches: the loss
+    differs by rounding, dropout and sampled negatives only.
 
     Args:
         recipe: what to train and how.
@@ -166,6 +170,19 @@ def _text(settings: dict[str, Any]) -> str:
     return json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n"
 
 
+def _is_same_run(stored: str, wanted: str) -> bool:
+    """Whether two texts of settings differ at most in how many processes and micro-batches share an update's rows."""
+    if stored == wanted:
+        return True
+    try:
+        one, other = (json.loads(text) for text in (stored, wanted))
+        for settings in (one, other):
+            settings["rows"] = math.prod(settings["training"].pop(name) for name in _ROWS)
+    except (ValueError, KeyError, TypeError):  # of another version, or damaged
+        return False
+    return one == other
+
+
 def _check_output(output_dir: Path, settings: dict[str, Any]) -> str | None:
     """The checkpoint to go on from, after making sure that this folder is ours to write to."""
     if (output_dir / RUN_FILE).exists():
@@ -174,7 +191,7 @@ def _check_output(output_dir: Path, settings: dict[str, Any]) -> str | None:
     checkpoint = last_complete_checkpoint(output_dir)
     if stored.exists():
         # Without a whole checkpoint there is nothing to go on from, and nothing to lose.
-        if checkpoint is not None and stored.read_text() != _text(settings):
+        if checkpoint is not None and not _is_same_run(stored.read_text(), _text(settings)):
             raise FileExistsError(
                 f"{output_dir} holds a run with other settings (compare {stored}); choose another output folder, or "
                 "start with the same recipe and data to go on with it."

@@ -35,7 +35,6 @@ from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.binding import bind
 from sr_transformers.training.checks import check_arguments
 from sr_transformers.training.finish import finish, run_settings
-from sr_transformers.training.optimizers import MUON
 from sr_transformers.training.phases import TrainingPhases
 from sr_transformers.training.preflight import check_launch, check_validation
 from sr_transformers.training.progress import TrainingLines, TrainingProgress
@@ -128,10 +127,6 @@ class LSRMTrainer(RankingTrainer):
         )
         if self.prepared is None:
             return
-        if self.is_deepspeed_enabled and args.switch_optimizer:
-            raise ValueError("DeepSpeed cannot change its optimizer; train with switch_optimizer false.")
-        if args.optimizer == MUON and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise ValueError("optimizer muon needs whole matrices; with FSDP or DeepSpeed leave it out.")
         if args.n_gpu > 1:
             raise ValueError(
                 f"one process sees {args.n_gpu} GPUs: start a process for each with `accelerate launch`, or choose one "
@@ -184,16 +179,17 @@ class LSRMTrainer(RankingTrainer):
         )
         seed = args.data_seed if args.data_seed is not None else args.seed
         self._shuffled = shuffled_baskets(data, seed, model.config) if args.shuffle_baskets else None
+        index, count = self.data_shard
         self.sampler = EpochBatchSampler(
             data.train_lengths,
             self.window,
             width,
-            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            args.per_device_train_batch_size * args.gradient_accumulation_steps * count,
             seed,
             args.objective,
             args.gradient_accumulation_steps,
-            args.world_size,
-            args.process_index,
+            count,
+            index,
             data.shard_bounds,
             self._shuffled,
         )

@@ -1,0 +1,47 @@
+"""Started by a launcher: trains one recipe after the other on several processes, and notes what each process saw.
+
+several_trainings.py JOBS.json: the prepared log, and jobs with recipe, output folder and whether weights are sharded.
+Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, the users ranked by this process, and
+how often it computed for that.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+
+from sr_transformers import PreparedData, Recipe, train
+from sr_transformers.evaluation import evaluator
+from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.training.train import leave_processes
+
+score = ModelScorer.score
+scored: list[int] = []
+
+
+def counted(self, histories, *args, **kwargs):
+    scored.append(len(histories))
+    return score(self, histories, *args, **kwargs)
+
+
+if __name__ == "__main__":
+    ModelScorer.score = counted
+    evaluator.rows_of_scores = lambda vocab_size: 50
+    jobs = Path(sys.argv[1])
+    content, results = json.loads(jobs.read_text()), {}
+    for job in content["jobs"]:
+        if "sharded" in job:
+            os.environ["ACCELERATE_USE_FSDP"] = str(job["sharded"])
+        scored.clear()
+        error = None
+        try:
+            train(
+                Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), with_baselines=False
+            )
+        except ValueError as problem:
+            error = str(problem)
+        results[job["output"]] = {"error": error, "scored": list(scored)}
+    jobs.with_suffix(f".{PartialState().process_index}.json").write_text(json.dumps(results))
+    leave_processes()
