@@ -1,6 +1,6 @@
 """Started by a launcher: trains one recipe after the other on several processes, and notes what each process saw.
 
-several_trainings.py JOBS.json: the prepared log, and jobs with recipe, output folder and whether weights are sharded.
+several_trainings.py JOBS.json: the prepared log, and jobs with recipe, output folder and environment (which stays).
 Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, the users ranked by this process, and
 how often it computed for that.
 """
@@ -32,8 +32,8 @@ if __name__ == "__main__":
     jobs = Path(sys.argv[1])
     content, results = json.loads(jobs.read_text()), {}
     for job in content["jobs"]:
-        if "sharded" in job:
-            os.environ["ACCELERATE_USE_FSDP"] = str(job["sharded"])
+        for name, value in job.get("environment", {}).items():
+            os.environ[name] = value
         scored.clear()
         error = None
         try:

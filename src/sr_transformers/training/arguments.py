@@ -74,6 +74,11 @@ class LSRMTrainingArguments(TrainingArguments):
         default="auto", metadata={"help": "bf16, fp32, or auto: bf16 where the hardware multiplies it faster."}
     )
 
+    fsdp: bool | None = field(  # transformers still takes texts
+        default=None,
+        metadata={"help": "Divide weights, gradients and optimizer state among the processes (FSDP2)."},
+    )
+
     # transformers' own, with our defaults
     eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, steps or epoch."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save; as often as eval_strategy."})
