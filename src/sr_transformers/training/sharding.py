@@ -210,7 +210,7 @@ def _check_plugin(plugin: Any, args: Any) -> None:
         (
             plugin.activation_checkpointing,
             "fsdp_activation_checkpointing",
-            "it would draw other dropout in backward than in forward: use the argument gradient_checkpointing",
+            "it would draw other dropout in backward than in forward: use the argument activation_checkpointing",
         ),
         (
             plugin.cpu_ram_efficient_loading,
@@ -220,6 +220,7 @@ def _check_plugin(plugin: Any, args: Any) -> None:
         (plugin.cpu_offload is True or _offloads(plugin), "fsdp_offload_params", "set it to false"),
         (plugin.ignored_modules is not None, "fsdp_ignored_modules", "all weights are divided: leave it out"),
         (args.fp16, "fp16", "use precision bf16 or fp32"),
+        (args.torch_compile, "torch_compile", "a graph breaks wherever weights are gathered; leave it out"),
     ]
     for found, name, instead in refused:
         if found:
