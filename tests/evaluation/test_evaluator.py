@@ -9,7 +9,7 @@ from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation import evaluator, ranking
 from sr_transformers.evaluation.baselines import Markov, Popularity, UserFrequency
-from sr_transformers.evaluation.evaluator import add_users, evaluate, table
+from sr_transformers.evaluation.evaluator import add_users, evaluate, num_batches, table
 from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
 
@@ -152,6 +152,21 @@ def test_the_batch_size_changes_nothing(markov_prepared, monkeypatch):
     for other in reports[1:]:
         assert other["metrics"] == pytest.approx(reports[0]["metrics"], rel=1e-9)
         assert other["standard_errors"] == pytest.approx(reports[0]["standard_errors"], rel=1e-9)
+
+
+def test_batches_are_counted_before_they_are_scored(markov_prepared, monkeypatch):
+    monkeypatch.setattr(evaluator, "rows_of_scores", lambda vocab_size: 7)
+    monkeypatch.setattr(evaluator, "_BLOCK", 71)
+    scorer, totals = Popularity(markov_prepared), RankingTotals((1,), markov_prepared.vocab_size)
+    score, calls = scorer.score, []
+    monkeypatch.setattr(scorer, "score", lambda histories: calls.append(len(histories)) or score(histories))
+    counts = []
+    for shard in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        calls.clear()
+        add_users(totals, scorer, markov_prepared, "test", False, shard)
+        assert num_batches(markov_prepared, "test", shard) == len(calls)
+        counts.append(len(calls))
+    assert counts[1] == max(counts[1:]) > min(counts[1:])  # the first process has the most
 
 
 def test_shards_add_up(markov_prepared):

@@ -37,9 +37,7 @@ if __name__ == "__main__":
         scored.clear()
         error = None
         try:
-            train(
-                Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), with_baselines=False
-            )
+            train(Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), with_baselines=False)
         except ValueError as problem:
             error = str(problem)
         results[job["output"]] = {"error": error, "scored": list(scored)}

@@ -26,27 +26,34 @@ def test_one_process_has_nobody_to_share_with(way, markov_prepared, tmp_path, mo
 
 def arguments(**others):
     return SimpleNamespace(
-        **{"deepspeed": None, "switch_optimizer": False, "optimizer": None, "fp16": False, "torch_compile": False, **others}
+        **{
+            "deepspeed": None,
+            "switch_optimizer": False,
+            "optimizer": None,
+            "fp16": False,
+            "torch_compile": False,
+            **others,
+        }
     )
 
 
-def trainer(args, plugin=None, deepspeed=False, kind=DistributedType.FSDP, parallelism_config=None):
-    accelerator = SimpleNamespace(
-        parallelism_config=parallelism_config, distributed_type=kind, state=SimpleNamespace(fsdp_plugin=plugin)
-    )
+def trainer(args, plugin=None, deepspeed=0, kind=DistributedType.FSDP, parallelism_config=None):
+    state = SimpleNamespace(fsdp_plugin=plugin, deepspeed_plugin=SimpleNamespace(zero_stage=deepspeed))
+    accelerator = SimpleNamespace(parallelism_config=parallelism_config, distributed_type=kind, state=state)
     return SimpleNamespace(
-        accelerator=accelerator, args=args, is_deepspeed_enabled=deepspeed, is_fsdp_enabled=plugin is not None
+        accelerator=accelerator, args=args, is_deepspeed_enabled=deepspeed > 0, is_fsdp_enabled=plugin is not None
     )
 
 
 @pytest.mark.parametrize(
     ("made", "asked", "says"),
     [
-        (trainer(arguments(), kind=DistributedType.MULTI_CPU), "x", r"x asks for sharded .* would train whole .*MULTI_CPU"),
+        (trainer(arguments(), kind=DistributedType.MULTI_CPU), "x", "x asks for .* would train whole .*MULTI_CPU"),
         (trainer(arguments(), parallelism_config="tp"), "", "parallelism_config is not supported"),
         (trainer(arguments(deepspeed="zero.json")), "", "has not taken it up"),
-        (trainer(arguments(switch_optimizer=True), deepspeed=True), "", "cannot change its optimizer"),
-        (trainer(arguments(optimizer="muon"), deepspeed=True), "", "muon needs whole matrices"),
+        (trainer(arguments(switch_optimizer=True), deepspeed=2), "", "cannot change its optimizer"),
+        (trainer(arguments(), deepspeed=3), "", "ZeRO stage 3 is not supported.*fsdp2.yaml"),
+        (trainer(arguments(optimizer="muon"), deepspeed=2), "", "muon needs whole matrices"),
     ],
 )  # fmt: skip
 def test_what_accelerate_made_of_it_is_looked_at(made, asked, says):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -101,12 +102,33 @@ def test_an_interrupted_run_goes_on_only_with_the_same_settings(markov_prepared,
     (tmp_path / "part" / "checkpoint-9999").mkdir()
     with pytest.raises(FileExistsError, match="other settings"):
         train(recipe(learning_rate=0.5), markov_prepared, tmp_path / "part")
+    with pytest.raises(FileExistsError, match="other settings"):
+        train(recipe(per_device_train_batch_size=16), markov_prepared, tmp_path / "part")
     resumed = train(recipe(), markov_prepared, tmp_path / "part")
     assert resumed.reports[0]["metrics"] == whole.reports[0]["metrics"]
     one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "part"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert [h for h in resumed.history if "loss" in h] == [h for h in whole.history if "loss" in h]
     assert (tmp_path / "part" / f"checkpoint-{resumed.steps}" / COMPLETE).exists()
+
+
+def test_an_update_of_as_many_rows_is_the_same_run(markov_prepared, tmp_path):
+    whole = train(recipe(), markov_prepared, tmp_path / "run")
+    last = tmp_path / "run" / f"checkpoint-{whole.steps}"
+    for path in (tmp_path / "run").iterdir():
+        if path.is_file() and path.name != "settings.json":
+            path.unlink()
+    shutil.rmtree(last)
+    halves = recipe(per_device_train_batch_size=16, gradient_accumulation_steps=2)
+    resumed = train(halves, markov_prepared, tmp_path / "run")
+    for key in ("loss", "eval_loss"):
+        one, other = ([entry[key] for entry in run.history if key in entry] for run in (whole, resumed))
+        assert other == pytest.approx(one, abs=1e-5)
+    # Damaged settings are other settings.
+    (tmp_path / "run" / "run.json").unlink()
+    (tmp_path / "run" / "settings.json").write_text("{")
+    with pytest.raises(FileExistsError, match="other settings"):
+        train(halves, markov_prepared, tmp_path / "run")
 
 
 def test_the_backend_and_the_number_of_processes_are_settings(finished):

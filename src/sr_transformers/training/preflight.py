@@ -30,8 +30,8 @@ def check_launch() -> None:
     if alone and "ACCELERATE_MIXED_PRECISION" in os.environ and {"MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         raise ValueError(
             "accelerate was asked for several processes and has started one, because it needs a configuration file to "
-            "know how: accelerate launch --config_file recipes/accelerate/cpu.yaml ... (ddp.yaml for GPUs; fsdp2_cpu.yaml, "
-            "fsdp2.yaml for weights divided among them). They have use_cpu false, on CPUs too."
+            "know how: accelerate launch --config_file recipes/accelerate/cpu.yaml ... (ddp.yaml for GPUs; "
+            "fsdp2_cpu.yaml and fsdp2.yaml for weights divided among them), with use_cpu false, on CPUs too."
         )
 
 

@@ -103,7 +103,9 @@ class RankingTrainer(SwitchingTrainer):
         index, count = self.data_shard
         with self.compute_loss_context_manager():
             scorer = ModelScorer(self.model, self.model.config.max_position_embeddings, reuse_memory=True)
-            add_users(totals, scorer, data, split, data.filters_seen(self.args.filter_seen), (index, count), ranks=ranks)
+            add_users(
+                totals, scorer, data, split, data.filters_seen(self.args.filter_seen), (index, count), ranks=ranks
+            )
             if self.in_step:  # as many forwards as the first process, which has the most
                 for _ in range(num_batches(data, split, (0, count)) - num_batches(data, split, (index, count))):
                     scores_of(scorer, [Past(np.array([NUM_SPECIAL]), np.array([0]))])

@@ -70,6 +70,11 @@ class ShardedTrainer(Trainer):
             raise ValueError("DeepSpeed was asked for, and accelerate has not taken it up: start with its launcher.")
         if self.is_deepspeed_enabled and args.switch_optimizer:
             raise ValueError("DeepSpeed cannot change its optimizer; train with switch_optimizer false.")
+        if self.is_deepspeed_enabled and accelerator.state.deepspeed_plugin.zero_stage == 3:
+            raise ValueError(
+                "ZeRO stage 3 is not supported: it would begin with other weights than one process does. FSDP2 divides "
+                "the same things (fsdp2.yaml, or the argument fsdp); or use stage 2."
+            )
         if args.optimizer == MUON and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             raise ValueError("optimizer muon needs whole matrices; with FSDP or DeepSpeed leave it out.")
         if asked:
@@ -103,7 +108,7 @@ class ShardedTrainer(Trainer):
         return self.args.process_index // together, self.args.world_size // together
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
-        """The precision of the arguments; what accelerate wraps around other models' `forward`, but not around FSDP's."""
+        """The precision of the arguments: accelerate puts it around the `forward` of other models, not of FSDP's."""
         if self.prepared is not None and self.is_fsdp_enabled:
             return self.accelerator.autocast()
         return super().autocast_smart_context_manager(cache_enabled)
@@ -233,7 +238,7 @@ def _offloads(plugin: Any) -> bool:
 
 def _store_tied_once(model: Any) -> None:
     """Makes a tied table appear once in what a model stores, instead of under each of its names."""
-    names = {name: parameter for name, parameter in model.named_parameters(remove_duplicate=False)}
+    names = dict(model.named_parameters(remove_duplicate=False))
     tied = getattr(model, "_tied_weights_keys", None) or {}
     pairs = [(copy, kept) for copy, kept in tied.items() if names[copy] is names[kept]]
     if not pairs or getattr(model, "_stores_tied_once", False):
