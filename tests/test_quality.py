@@ -1,4 +1,4 @@
-"""The comparison with models of other libraries: what a peer is given, how its vectors are ranked, when its training ends."""
+"""The comparison with other libraries: what a peer is given, how its vectors are ranked, when its training ends."""
 
 import json
 
