@@ -155,7 +155,7 @@ def test_the_batch_size_changes_nothing(markov_prepared, monkeypatch):
 
 
 def test_batches_are_counted_before_they_are_scored(markov_prepared, monkeypatch):
-    monkeypatch.setattr(evaluator, "rows_of_scores", lambda vocab_size: 7)
+    monkeypatch.setattr(evaluator, "rows_of_scores", lambda vocab_size: 5)
     monkeypatch.setattr(evaluator, "_BLOCK", 71)
     scorer, totals = Popularity(markov_prepared), RankingTotals((1,), markov_prepared.vocab_size)
     score, calls = scorer.score, []

@@ -3,6 +3,7 @@
 import copy
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -74,7 +75,7 @@ class LSRMTrainingArguments(TrainingArguments):
         default="auto", metadata={"help": "bf16, fp32, or auto: bf16 where the hardware multiplies it faster."}
     )
 
-    fsdp: bool | None = field(  # transformers still takes texts
+    fsdp: bool | None = field(  # type: ignore[assignment]  # transformers takes texts too
         default=None,
         metadata={"help": "Divide weights, gradients and optimizer state among the processes (FSDP2)."},
     )
@@ -119,8 +120,9 @@ class LSRMTrainingArguments(TrainingArguments):
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()
-        if self.fsdp and "state_dict_type" not in self.fsdp_config:  # transformers' default is one file for all
-            self.fsdp_config["state_dict_type"] = self.fsdp_plugin_args["state_dict_type"] = SHARDED
+        config: Any = self.fsdp_config
+        if self.fsdp and "state_dict_type" not in config:  # transformers' default is one file for all
+            config["state_dict_type"] = self.fsdp_plugin_args["state_dict_type"] = SHARDED
 
 
 def without_traces(arguments: LSRMTrainingArguments) -> LSRMTrainingArguments:

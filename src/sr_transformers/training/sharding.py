@@ -161,7 +161,7 @@ class ShardedTrainer(Trainer):
         weights, sharded = get_model_state_dict(self.model, options=options), self.model
         if self.args.should_save:
             # Not the sharded model itself: its class is torch's, and so would be the source files beside the weights.
-            kind = next(one for one in type(sharded).__mro__ if not issubclass(one, FSDPModule))
+            kind: Any = next(one for one in type(sharded).__mro__ if not issubclass(one, FSDPModule))
             with torch.device("meta"):
                 self.model = kind(sharded.config)
             self.model.generation_config = sharded.generation_config
