@@ -73,7 +73,8 @@ def _trainings(config: LSRMConfig, work: Work) -> Iterator[tuple[tuple[str, ...]
     yield (), work
     if any(part != "clock" for part in config.history):  # of which the sampled softmax knows nothing
         return
-    sampled, words = work, ()
+    sampled = work
+    words: tuple[str, ...] = ()
     if not work.num_negatives:
         sampled = replace(work, num_negatives=min(NEGATIVES, config.vocab_size // 2))
         words = (f"sampled softmax, {sampled.num_negatives:,} negatives",)
