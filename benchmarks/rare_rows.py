@@ -1,7 +1,7 @@
 """Item tables of which a step touches few rows: is a step's time independent of V, and what becomes of quality?
 
     python benchmarks/rare_rows.py time                                 # about three minutes, less than 6 GiB
-    python benchmarks/rare_rows.py quality --data prepared/ml-1m        # about four minutes
+    python benchmarks/rare_rows.py quality --data prepared/ml-1m        # about four minutes; so with abxi-afk
 
 `time`: one process holds a model for every size of the catalogue and takes a step of each in turn, so that what else
 the machine does falls on all alike: the draw of negatives, loss, gradients, clipping, optimizer. With `table_updates`
@@ -11,7 +11,7 @@ those of the smallest catalogue.
 `quality`: one small model with sampled softmax, trained with each way of updating the table and the same seed; the
 dense one a second time with another seed, which shows what is noise. Ranked over all items, validation targets.
 
-Both write to benchmarks/results/rare_rows.json, each its own part.
+Both write to benchmarks/results/rare_rows.json, each its own part; `quality` one for each log.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def main() -> None:
         part |= {"items": data.vocab_size - NUM_SPECIAL, "model": MODEL, "training": TRAINING}
         part["runs"] = qualities(data)
     document = json.loads(options.output.read_text()) if options.output.exists() else {}
-    document[options.part] = part
+    document[options.part if options.part == "time" else f"quality {Path(options.data).name}"] = part
     write_whole(options.output, json.dumps(document, indent=2) + "\n")
 
 
