@@ -1,6 +1,6 @@
 """make screenshots: the pictures of docs/page.md, of a page over two small models of real grocery baskets.
 
-Prepares the baskets, trains one epoch of the smallest LSRM of the paper with history and without, and looks at the page
+Prepares the baskets, trains three epochs of the smallest LSRM of the paper with history and without, and looks at the page
 with Chromium (Debian: apt install chromium chromium-driver), wide and narrow, light and dark. Everything but the
 pictures is below runs/screenshots, and what is there already is used again. A few minutes on two cores.
 """
@@ -73,7 +73,7 @@ def models() -> tuple[Path, Path, Path, Path]:
     folders = WORK / "98k-history", WORK / "98k"
     for folder, history in zip(folders, (["recency", "bigrams", "items"], []), strict=True):
         if not (folder / "run.json").exists():
-            settings = {"num_train_epochs": 1, "learning_rate": 4e-3, "switch_optimizer": False, "history": history}
+            settings = {"num_train_epochs": 3, "learning_rate": 4e-3, "switch_optimizer": False, "history": history}
             train(Recipe.load("lsrm/98k", settings), PreparedData(data), folder)
     return data, *folders, titles
 

@@ -142,12 +142,12 @@ def where(target: str, found: Sequence[Shown], session: DemoSession, left_out: b
     """
     for one in found:
         if one.item == target:
-            return f"place {one.place:,}, {percent(one.probability)}"
+            return f"What came next stands at place {one.place:,}: {percent(one.probability)}."
     if session.unknown([target]):
-        return "an item that this model does not know"
+        return "This model does not know what came next."
     if left_out:
-        return "an item of the history, which are left out"
-    return f"not among the first {len(found):,}"
+        return "What came next is an item of the history, and those are left out."
+    return f"What came next is not among the first {len(found):,}."
 
 
 def parse_history(text: str) -> list[str]:

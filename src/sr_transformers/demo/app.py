@@ -86,13 +86,15 @@ class Page:
             gone = exclude_seen and target in items
             places = [where(target, *pair, gone) for pair in zip(found, self.sessions, strict=True)]
         lists = [some[:k] for some in found]
-        words = agreement(*lists) if len(lists) == 2 else ""
+        words = [agreement(*lists)] if len(lists) == 2 else []
+        if any(one.reason for some in lists for one in some):
+            words.append("The striped part of a bar is what the user's own past adds.")
         paths = [one.trajectory(items, steps, exclude_seen, times) for one in self.sessions]
         first = self.sessions[0]
         return [
             drawing.message(errors, notes),
             drawing.history_cards(items, first, first.unknown(items), given.words if given else ""),
-            drawing.next_lists(self.sessions, lists, target, places, words),
+            drawing.next_lists(self.sessions, lists, target, places, " ".join(words)),
             drawing.trajectories(self.sessions, paths),
         ]
 
@@ -148,11 +150,11 @@ def build_app(
         moments = HELP_ON_MOMENTS if any(one.recommender.scorer.needs_times for one in sessions) else ""
         gradio.Markdown(f"# What comes next?\n{HELP.format(choices=choices)}{moments}", elem_id="what")
         opened = gradio.State(None)
-        with gradio.Row():
-            with gradio.Column(scale=2, min_width=300):
+        with gradio.Row(elem_id="page"):
+            with gradio.Column(elem_id="ask", min_width=0):
                 another = gradio.Button(page.openings.another, elem_id="another")
                 history = gradio.Textbox(
-                    lines=6, max_lines=12, label="History, one item id a line, oldest first", elem_id="history",
+                    lines=6, max_lines=8, label="History, one item id a line, oldest first", elem_id="history",
                     info="Shift and Enter, or the button, recommend.",
                 )  # fmt: skip
                 problem = gradio.HTML(elem_id="history-problem", apply_default_css=False)
@@ -160,17 +162,18 @@ def build_app(
                 choice = gradio.Dropdown(first.choices(), value=None, label="Choose an item", elem_id="choice")
                 choice_problem = gradio.HTML(elem_id="choice-problem", apply_default_css=False)
                 with gradio.Row():
-                    add = gradio.Button("Add to the history", elem_id="add", min_width=120)
-                    clear = gradio.Button("Clear the history", elem_id="clear", min_width=120)
+                    add = gradio.Button("Add to history", elem_id="add", min_width=100)
+                    clear = gradio.Button("Clear history", elem_id="clear", min_width=100)
+            with gradio.Column(elem_id="shown", min_width=0):
+                cards = gradio.HTML(elem_id="shown-history", apply_default_css=False)
+                lists = gradio.HTML(elem_id="next", apply_default_css=False)
+                paths = gradio.HTML(elem_id="steps", apply_default_css=False)
+            with gradio.Column(elem_id="settings", min_width=0):
                 count = gradio.Slider(1, 50, 10, step=1, label="How many next items", elem_id="count")
                 length = gradio.Slider(1, 50, 6, step=1, label="Steps of the trajectory", elem_id="length")
                 exclude_seen = gradio.Checkbox(
                     first.recommender.exclude_seen, label="Leave out items of the history", elem_id="exclude-seen"
                 )
-            with gradio.Column(scale=5, min_width=300):
-                cards = gradio.HTML(elem_id="shown-history", apply_default_css=False)
-                lists = gradio.HTML(elem_id="next", apply_default_css=False)
-                paths = gradio.HTML(elem_id="steps", apply_default_css=False)
         if figures:
             gradio.Markdown("## Study", elem_id="study-head")
             gradio.Gallery(figures, label="Figures", columns=2, object_fit="contain", elem_id="figures")

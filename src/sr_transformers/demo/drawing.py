@@ -53,7 +53,7 @@ def next_lists(
     for index, (session, found) in enumerate(zip(sessions, lists, strict=True)):
         others = {one.item: one.place for other in range(len(lists)) if other != index for one in lists[other]}
         rows = [_row(one, most, target, others if len(lists) > 1 else None) for one in found]
-        where = f'<p class="sr-words">{text(f"What came next: {places[index]}.")}</p>' if places else ""
+        where = f'<p class="sr-words">{text(places[index])}</p>' if places else ""
         columns.append(_column(index, session.name, where + f'<ol class="sr-list">{"".join(rows)}</ol>', "next"))
     head = f'<p class="sr-words">{text(words)}</p>' if words else ""
     came = _came_next(sessions[0], target) if target is not None else ""
