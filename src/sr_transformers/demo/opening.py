@@ -41,7 +41,7 @@ class Openings(Protocol):
 
 
 class HeldOut:
-    """Users of a prepared log, each up to the test target (where there are none: to the validation target).
+    """Users of a prepared log, each up to the test target.
 
     Args:
         path: the prepared folder.
@@ -49,15 +49,14 @@ class HeldOut:
         seed: of the draws.
 
     Raises:
-        FileNotFoundError, ValueError: as `PreparedData`, and for a log without targets, or of other items.
+        FileNotFoundError, ValueError: as `PreparedData`, and for a log of other items, or without anybody to show.
     """
 
     another = "Another user"
 
     def __init__(self, path: str | Path, session: DemoSession, seed: int | None = None):
         self._data = PreparedData(path)
-        self._split = "test" if self._data.num_targets("test") else "validation"
-        self._rows = self._data.targets(self._split)
+        self._rows = self._data.targets("test")
         self._with_times = session.recommender.scorer.needs_times
         self._draws = np.random.default_rng(seed)
         known = session.recommender.encode(self._data.item_ids.to_pylist())
@@ -75,7 +74,7 @@ class HeldOut:
         target = data.item_ids[int(tokens[-1]) - NUM_SPECIAL].as_py()
         outside = len(known) - len(ids)
         user = data.histories.data.table[USER][history].as_py()
-        words = f"User {user}: {len(ids):,} interactions before the {self._split} target"
+        words = f"User {user}: {len(ids):,} interactions before the test target"
         if outside:
             words += f" ({outside:,} more with items outside the vocabulary)"
         text = write_history([str(one) for one in ids], times[known].tolist() if self._with_times else None)
@@ -89,8 +88,8 @@ class HeldOut:
             if known[-1] and known[:-1].any():
                 return history, position
         raise ValueError(
-            f"{self._data.path} has no held-out target with a history before it (split "
-            f"{self._data.manifest['split']}); prepare the log with a split that holds some out, or leave --data out."
+            f"{self._data.path} has no test target that the training part has too, with a history before it; leave "
+            "--data out, or prepare more of the log."
         )
 
 
