@@ -1,7 +1,7 @@
 """make screenshots: the pictures of docs/page.md, of a page over two small models of real grocery baskets.
 
-Prepares the baskets, trains three epochs of the smallest LSRM of the paper with history and without, and looks at the page
-with Chromium (Debian: apt install chromium chromium-driver), wide and narrow, light and dark. Everything but the
+Prepares the baskets, trains three epochs of the smallest LSRM of the paper with history and without, and looks at the
+page with Chromium (Debian: apt install chromium chromium-driver), wide and narrow, light and dark. Everything but the
 pictures is below runs/screenshots, and what is there already is used again. A few minutes on two cores.
 """
 

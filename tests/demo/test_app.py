@@ -56,7 +56,7 @@ def names(html):
 
 
 def test_both_models_answer(client, checkpoints):
-    problem, cards, lists, paths = client.predict("item 3\nwhat\nitem 4", 5, 3, True, api_name="/answer")
+    problem, _, _, cards, lists, paths = client.predict("item 3\nwhat\nitem 4", 5, 3, True, api_name="/answer")
     assert "one does not know what: skipped." in problem
     assert "two does not know what: skipped." in problem
     assert names(cards) == ["item 3", "what", "Title 4"]
@@ -80,14 +80,15 @@ def test_it_opens_with_what_the_model_generates(client):
 
 
 def _opened(client):
-    text, choice, problem, *shown = client.predict(10, 6, True, api_name="/open")
+    text, choice, problem, count, length, *shown = client.predict(10, 6, True, api_name="/open")
+    assert count == length == ""
     return text, problem, choice, *shown
 
 
 def test_a_held_out_user_is_shown_with_what_came_next(with_history, users):
     session = DemoSession.load(with_history)
     page = Page([session], HeldOut(users, session, 0))
-    text, opening, choice, problem, cards, lists, _ = page.open(30, 2, False)
+    text, opening, choice, problem, _, _, cards, lists, _ = page.open(30, 2, False)
     assert choice == problem == ""
     assert opening.words in cards
     target = opening.target
@@ -98,17 +99,17 @@ def test_a_held_out_user_is_shown_with_what_came_next(with_history, users):
     assert f"What came next stands at place {place}: " in lists
     assert "striped part of a bar" in lists
     # Beyond the list it is told all the same, and left out it is said why.
-    assert f"What came next stands at place {place}: " in page.answer(text, opening, 1, 1, False)[2]
-    assert "an item of the history, and those are left out" in page.answer(text, opening, 5, 1, True)[2]
+    assert f"What came next stands at place {place}: " in page.answer(text, opening, 1, 1, False)[4]
+    assert "an item of the history, and those are left out" in page.answer(text, opening, 5, 1, True)[4]
     # Of a history that was changed nobody knows what came next.
-    assert "came next" not in page.answer(text + "\nitem 1", opening, 30, 1, False)[2]
+    assert "came next" not in page.answer(text + "\nitem 1", opening, 30, 1, False)[4]
     assert page.open(30, 2, False)[0] != text
 
 
 def test_a_page_over_a_model_with_history_takes_moments_and_shows_reasons(checkpoints, with_history):
     sessions = [DemoSession.load(with_history), DemoSession.load(checkpoints[0])]
     page = Page(sessions, MadeUp(sessions[0]))
-    problem, _, lists, paths = page.answer("item 3 @ 10\nwhat\nitem 4 @ 50", None, 30, 3, False)
+    problem, *_, lists, paths = page.answer("item 3 @ 10\nwhat\nitem 4 @ 50", None, 30, 3, False)
     assert "history does not know what: skipped." in problem
     wanted = [one.next_items(["item 3", "item 4"], 30, False, [10, 50]) for one in sessions]
     ours, plain = lists.split("<section")[1:]
@@ -120,7 +121,7 @@ def test_a_page_over_a_model_with_history_takes_moments_and_shows_reasons(checkp
     assert names(paths.split("<section")[1]) == [one.item for one in followed]
     problem, *nothing = page.answer("item 3 @ 10\nitem 4 @ 9", None, 3, 3, False)
     assert "stands below 10, a later one" in problem
-    assert nothing == ["", "", ""]
+    assert nothing == [""] * 5
 
 
 def test_the_page_says_how_moments_are_written(checkpoints, with_history):
@@ -131,10 +132,18 @@ def test_the_page_says_how_moments_are_written(checkpoints, with_history):
 def test_what_cannot_be_answered_is_said_beside_the_field(client):
     problem, *nothing = client.predict("  ", 5, 3, True, api_name="/answer")
     assert 'role="alert">The history is empty' in problem
-    assert nothing == ["", "", ""]
-    problem, _, lists, _ = client.predict("what", 5, 3, True, api_name="/answer")
+    assert nothing == [""] * 5
+    problem, *_, lists, _ = client.predict("what", 5, 3, True, api_name="/answer")
     assert 'role="alert">one knows no item of this history; it shows the most popular items.' in problem
     assert names(lists)[0] == "item 29"
+
+
+@pytest.mark.parametrize(("k", "steps", "wrong"), [(0, 3, [1]), (5, 51, [2]), (2.5, None, [1, 2]), (1, 50, [])])
+def test_a_number_that_is_none_is_said_beside_its_field(checkpoints, k, steps, wrong):
+    session = DemoSession.load(checkpoints[0])
+    answer = Page([session], MadeUp(session)).answer("item 3", None, k, steps, True)
+    assert [index for index in range(3) if "whole number from 1 to 50" in answer[index]] == wrong
+    assert all(answer[3:]) == (not wrong)
 
 
 def test_a_chosen_item_goes_to_the_end(client):
@@ -149,11 +158,11 @@ def test_markup_of_unknown_ids_is_shown_and_not_carried_out(strange):
     problem, *shown = strange.predict("a\n<img src=x onerror=alert(1)>", 3, 3, True, api_name="/answer")
     assert "&lt;b&gt;model does not know &lt;img src=x onerror=alert(1)&gt;: skipped." in problem
     assert "<img" not in problem + "".join(shown)
-    assert "&lt;b&gt;model</h3>" in shown[1]
+    assert "&lt;b&gt;model</h3>" in shown[3]
 
 
 def test_no_name_is_a_formula(strange):
-    _, _, lists, paths = strange.predict("b", 6, 6, True, api_name="/answer")
+    *_, lists, paths = strange.predict("b", 6, 6, True, api_name="/answer")
     for html in (lists, paths):
         assert set(names(html)) == {"&#x27;=1+1", "&#x27;+2", "&#x27;-3", "&#x27;@x", "&#x27;=cmd"}
 
@@ -230,7 +239,7 @@ def test_without_training_counts_the_page_shows_nothing_as_popular(checkpoints, 
     build_tokenizer([f"item {n}" for n in range(30)]).save_pretrained(tmp_path)
     session = DemoSession.load(tmp_path)
     page = Page([session], MadeUp(session))
-    problem, cards, lists, paths = page.answer("what", None, 5, 3, True)
+    problem, _, _, cards, lists, paths = page.answer("what", None, 5, 3, True)
     assert "its vocabulary keeps no training counts, so there is nothing to show instead" in problem
     assert names(cards) == ["what"]
     assert names(lists) == names(paths) == []

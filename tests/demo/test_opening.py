@@ -55,8 +55,8 @@ def test_a_target_outside_the_vocabulary_is_nobodys_question(prepared):
 def test_a_log_without_anybody_to_show_or_of_other_items_is_refused(session, users, prepared, tmp_path):
     with pytest.raises(ValueError, match=r"has no item that one knows; give the log that it was trained on"):
         HeldOut(prepared.path, session)
-    rows = {"user_id": ["a", "a", "b", "b"], "item_id": ["item 1", "item 2", "item 1", "item 3"]}
-    short = pl.DataFrame({**rows, "timestamp": [1, 2, 1, 2]})
+    rows = {"user_id": ["a", "a", "a"], "item_id": ["item 1", "item 2", "item 3"], "timestamp": [1, 2, 3]}
+    short = pl.DataFrame(rows)  # the third one is nobody's in the training part
     nobody = prepare(short, tmp_path / "data").path
     with pytest.raises(ValueError, match=r"has no test target that the training part has too"):
         HeldOut(nobody, session)

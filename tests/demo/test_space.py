@@ -87,7 +87,7 @@ def test_a_space_of_a_model_with_history_takes_moments_and_gives_reasons(tmp_pat
     app = runpy.run_path("app.py")["app"]
     assert "An item may carry its moment" in str(app.get_config_file())
     (answer,) = {one.fn for one in app.fns.values() if getattr(one.fn, "__name__", "") == "answer"}
-    assert "because the user had it before" in answer("item 3 @ 5", None, 30, 1, False)[2]
+    assert "because the user had it before" in answer("item 3 @ 5", None, 30, 1, False)[4]
     here = Recommender.from_pretrained(folder / "models" / "history").recommend(["item 3"], 3, times=[5], explain=True)
     assert here == Recommender.from_pretrained(with_history).recommend(["item 3"], 3, times=[5], explain=True)
 

@@ -8,7 +8,7 @@ whatever they hold.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sr_transformers.demo import drawing
 from sr_transformers.demo.answers import LOOKED_AT, DemoSession, agreement, parse_history, split_moments, where
@@ -25,13 +25,13 @@ HELP_ON_MOMENTS = (
     " An item may carry its moment, a whole number in the unit of the log: `milk @ 1700000000`. An item without one "
     "lies in the basket of the item before. The question is what comes right after the last item, at its moment."
 )
+MOST = 50  # next items, and steps of a trajectory
 # A reader of screens is told which field is wrong, and by what; gradio has no property for it.
 _TELL = """() => {
-    for (const [field, message] of [["#history textarea", "history-problem"], ["#choice input", "choice-problem"]]) {
-        const box = document.querySelector(field);
-        const wrong = document.querySelector(`#${message} [role=alert]`) !== null;
-        box.setAttribute("aria-invalid", wrong);
-        box.setAttribute("aria-describedby", message);
+    for (const field of ["history", "choice", "count", "length"]) {
+        const box = document.querySelector(`#${field} textarea, #${field} input`);
+        box.setAttribute("aria-invalid", document.querySelector(`#${field}-problem [role=alert]`) !== null);
+        box.setAttribute("aria-describedby", `${field}-problem`);
     }
 }"""
 
@@ -48,7 +48,7 @@ class Page:
     sessions: list[DemoSession]
     openings: Openings
 
-    def open(self, k: int, steps: int, exclude_seen: bool) -> list[Any]:
+    def open(self, k: float | None, steps: float | None, exclude_seen: bool) -> list[Any]:
         """A history that nobody typed, and what `answer` says of it: (text, opening, no problem, *answer)."""
         opening = self.openings.draw()
         return [opening.text, opening, "", *self.answer(opening.text, opening, k, steps, exclude_seen)]
@@ -60,14 +60,16 @@ class Page:
         lines = [text.rstrip("\n")] if text.strip() else []
         return "\n".join([*lines, item]), ""
 
-    def answer(self, text: str, opening: Opening | None, k: int, steps: int, exclude_seen: bool) -> list[str]:
-        """What is wrong with the history, its cards, the next items and the trajectories.
+    def answer(
+        self, text: str, opening: Opening | None, k: float | None, steps: float | None, exclude_seen: bool
+    ) -> list[str]:
+        """What is wrong with the history, with k and with steps; the history's cards, next items and trajectories.
 
         Args:
             text: the field of the history.
             opening: what it was filled with; what came next is known as long as nobody changed it.
-            k: how many next items.
-            steps: of the trajectories.
+            k: how many next items, a whole number from 1 to `MOST`.
+            steps: of the trajectories, likewise.
             exclude_seen: leave out items of the history.
         """
         try:
@@ -75,8 +77,11 @@ class Page:
             if any(one.recommender.scorer.needs_times for one in self.sessions):
                 items, times = split_moments(items)
         except ValueError as error:
-            return [drawing.message([str(error)]), "", "", ""]
+            return [drawing.message([str(error)]), _wrong(k), _wrong(steps), "", "", ""]
         errors, notes = self._unknown(items)
+        if not _is_count(k) or not _is_count(steps):
+            return [drawing.message(errors, notes), _wrong(k), _wrong(steps), "", "", ""]
+        k, steps = int(k), int(steps)
         given = opening if opening is not None and opening.text == text else None
         target = given.target if given else None
         asked = k if target is None else max(k, LOOKED_AT)
@@ -93,6 +98,8 @@ class Page:
         first = self.sessions[0]
         return [
             drawing.message(errors, notes),
+            "",
+            "",
             drawing.history_cards(items, first, first.unknown(items), given.words if given else ""),
             drawing.next_lists(self.sessions, lists, target, places, " ".join(words)),
             drawing.trajectories(self.sessions, paths),
@@ -169,8 +176,10 @@ def build_app(
                 lists = gradio.HTML(elem_id="next", apply_default_css=False)
                 paths = gradio.HTML(elem_id="steps", apply_default_css=False)
             with gradio.Column(elem_id="settings", min_width=0):
-                count = gradio.Slider(1, 50, 10, step=1, label="How many next items", elem_id="count")
-                length = gradio.Slider(1, 50, 6, step=1, label="Steps of the trajectory", elem_id="length")
+                count = gradio.Number(10, label=f"How many next items, 1 to {MOST}", elem_id="count")
+                count_problem = gradio.HTML(elem_id="count-problem", apply_default_css=False)
+                length = gradio.Number(6, label=f"Steps of the trajectory, 1 to {MOST}", elem_id="length")
+                length_problem = gradio.HTML(elem_id="length-problem", apply_default_css=False)
                 exclude_seen = gradio.Checkbox(
                     first.recommender.exclude_seen, label="Leave out items of the history", elem_id="exclude-seen"
                 )
@@ -179,18 +188,28 @@ def build_app(
             gradio.Gallery(figures, label="Figures", columns=2, object_fit="contain", elem_id="figures")
 
         controls = [count, length, exclude_seen]
-        answered = [problem, cards, lists, paths]
+        answered = [problem, count_problem, length_problem, cards, lists, paths]
         asking = {"fn": page.answer, "inputs": [history, opened, *controls], "outputs": answered}
         filled = [history, opened, choice_problem]
         opening = {"fn": page.open, "inputs": controls, "outputs": [*filled, *answered]}
         app.load(**opening).then(None, js=_TELL)
         another.click(**opening).then(None, js=_TELL)
-        for changed in (recommend.click, history.submit, count.release, length.release, exclude_seen.input):
-            changed(**asking).then(None, js=_TELL)
+        for changed in (recommend.click, history.submit, count.change, length.change, exclude_seen.input):
+            changed(**asking, trigger_mode="always_last").then(None, js=_TELL)
         adding = add.click(page.add, [history, choice], [history, choice_problem])
         adding.then(**asking).then(None, js=_TELL)
+        choice.input(lambda: "", outputs=[choice_problem]).then(None, js=_TELL)
         clear.click(lambda: "", outputs=[history])
     return app
+
+
+def _is_count(value: float | None) -> TypeGuard[float]:
+    return value is not None and 1 <= value <= MOST and value == int(value)
+
+
+def _wrong(value: float | None) -> str:
+    """What is wrong with a number of items."""
+    return "" if _is_count(value) else drawing.message([f"Give a whole number from 1 to {MOST}."])
 
 
 def serve(app: Any, study: str | Path | None = None, **options: Any) -> Any:
