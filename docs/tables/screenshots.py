@@ -83,24 +83,26 @@ def main() -> None:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     data, ours, other, titles = models()
-    pages = {  # what each opens with, and its pictures: width, dark
-        "page-user": (build_app(ours, titles=titles, data=data, seed=SEED), 1, [(WIDE, False), (NARROW, False)]),
-        "page-two": (build_app(ours, other, titles=titles, data=data, seed=SEED), 2, [(WIDE, True)]),
-        "page-generated": (build_app(other, titles=titles, seed=SEED), 1, [(WIDE, False)]),
-    }
+    user, generated = {"titles": titles, "data": data, "seed": SEED}, {"titles": titles, "seed": SEED}
+    pictures = (  # name, checkpoints, how the page is built, width, dark
+        ("page-user", (ours,), user, WIDE, False),
+        ("page-user-narrow", (ours,), user, NARROW, False),
+        ("page-two", (ours, other), user, WIDE, True),
+        ("page-generated", (other,), generated, WIDE, False),
+    )
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as profile:
         browser = chromium(profile)
         try:
-            for name, (app, count, wanted) in pages.items():
+            for name, checkpoints, how, width, dark in pictures:
+                app = build_app(*checkpoints, **how)
                 _, address, _ = serve(app, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-                for width, dark in wanted:
-                    look(browser, width, dark=dark)
-                    browser.get(address)
-                    drawn(browser, count)
-                    file = IMAGES / f"{name}{'-narrow' if width == NARROW else ''}.png"
-                    file.write_bytes(picture(browser))
-                    print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
+                look(browser, width, dark=dark)
+                browser.get(address)
+                drawn(browser, len(checkpoints))
+                file = IMAGES / f"{name}.png"
+                file.write_bytes(picture(browser))
+                print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
                 app.close()
         finally:
             browser.quit()
