@@ -26,7 +26,7 @@ WORK = Path("runs/screenshots")
 IMAGES = ROOT / "docs" / "images"
 WIDE, NARROW = 1300, 400
 SEED = 7  # of the users that are shown
-LONGEST = 1600  # pixels of a picture's height; what is below is cut off
+LONGEST = {WIDE: 1600, NARROW: 2400}  # pixels of a picture's height; what is below is cut off
 
 
 def chromium(profile: str | Path) -> webdriver.Chrome:
@@ -53,7 +53,7 @@ def drawn(browser: webdriver.Chrome, models: int, seconds: int = 120) -> None:
     WebDriverWait(browser, seconds, 0.3).until(lambda _: browser.execute_script(count) >= 2 * models)
 
 
-def picture(browser: webdriver.Chrome, longest: int = LONGEST) -> bytes:
+def picture(browser: webdriver.Chrome, longest: int) -> bytes:
     """The whole page from its top as a small PNG, at most so many pixels high."""
     width, height = browser.execute_script("return [innerWidth, document.documentElement.scrollHeight]")
     clip = {"x": 0, "y": 0, "width": width, "height": min(height, longest), "scale": 1}
@@ -101,7 +101,7 @@ def main() -> None:
                 browser.get(address)
                 drawn(browser, len(checkpoints))
                 file = IMAGES / f"{name}.png"
-                file.write_bytes(picture(browser))
+                file.write_bytes(picture(browser, LONGEST[width]))
                 print(f"{file.relative_to(ROOT)}: {file.stat().st_size / 1000:.0f} kB")
                 app.close()
         finally:

@@ -189,9 +189,9 @@ def build_app(
 
         controls = [count, length, exclude_seen]
         answered = [problem, count_problem, length_problem, cards, lists, paths]
-        asking = {"fn": page.answer, "inputs": [history, opened, *controls], "outputs": answered}
+        asking: dict[str, Any] = {"fn": page.answer, "inputs": [history, opened, *controls], "outputs": answered}
         filled = [history, opened, choice_problem]
-        opening = {"fn": page.open, "inputs": controls, "outputs": [*filled, *answered]}
+        opening: dict[str, Any] = {"fn": page.open, "inputs": controls, "outputs": [*filled, *answered]}
         app.load(**opening).then(None, js=_TELL)
         another.click(**opening).then(None, js=_TELL)
         for changed in (recommend.click, history.submit, count.change, length.change, exclude_seen.input):
