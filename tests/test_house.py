@@ -36,7 +36,7 @@ OPTIONAL = {
     "torchao",
 }
 TRAVELS_WITH = {
-    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "itertools", "math",
+    "torch", "transformers", "huggingface_hub", "array", "collections", "copy", "functools", "hashlib", "itertools", "math",
     "numbers", "pathlib", "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
