@@ -1,5 +1,6 @@
-"""torch's variable-length kernel as an attention, on a CPU: what is handed to it, and that a stand-in with its signature
-gives what attention user by user gives. The kernel itself needs a GPU (`benchmarks/gpu.py` looks at it there)."""
+"""torch's variable-length kernel as an attention, on a CPU: what is handed to it, and that a stand-in with its
+signature gives what attention user by user gives. The kernel itself needs a GPU (`benchmarks/gpu.py` tries it there).
+"""
 
 import inspect
 import itertools
@@ -134,14 +135,33 @@ def test_no_user_of_a_flat_row_moves_another(calls):
     assert not torch.allclose(before[:, :5], after[:, :5])
 
 
+class CapturedError(Exception):
+    """Ends a compilation that has got as far as a graph."""
+
+
+def test_the_compiler_sees_it_as_a_part_of_one_graph(monkeypatch):
+    monkeypatch.setattr(varlen_lsrm, "DEVICES", ("cpu",))
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        raise CapturedError
+
+    model = torch.compile(tiny(TORCH_VARLEN).train().model, backend=backend, fullgraph=True)
+    batch = {name: one for name, one in flat_row().items() if name != "shift_labels"}
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(Exception, match="CapturedError"):
+        model(**batch, use_cache=False)
+    kernels = [str(node.target) for node in graphs[0].graph.nodes if "varlen_attn" in str(node.target)]
+    assert kernels == 2 * ["torch_attn._varlen_attn"]
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("head_size", [50, 64])
 def test_torchs_own_operator_takes_what_it_is_given(head_size, monkeypatch):
     """With shapes and types alone, as the compiler runs it: schemas, the form of the result, and backward."""
     monkeypatch.setattr(varlen_lsrm, "DEVICES", ("cpu",))
     with FakeTensorMode():
-        states = [
-            torch.empty(1, 4, 30, head_size, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)
-        ]
+        states = [torch.empty(1, 4, 30, head_size, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
         bounds = torch.empty(5, dtype=torch.int64)
         lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 9, "max_length_k": 9}
         output, weights = torch_varlen_attention(nn.Module(), *states, None, 0.1, **lengths)
@@ -170,10 +190,11 @@ ROW |= {"max_length_q": 3, "max_length_k": 3}
     ],
 )
 def test_what_the_kernel_cannot_do_is_refused(shape, dtype, device, more, message):
-    with FakeTensorMode(), pytest.raises(ValueError, match=message):
+    with FakeTensorMode():
         states = [torch.empty(shape, dtype=dtype, device=device) for _ in range(3)]
-        mask = more.get("attention_mask")
-        torch_varlen_attention(nn.Module(), *states, scaling=1.0, **{"attention_mask": mask, **ROW, **more})
+    given = {"attention_mask": None, "scaling": 1.0, **ROW, **more}
+    with pytest.raises(ValueError, match=message):
+        torch_varlen_attention(nn.Module(), *states, **given)
 
 
 def test_queries_of_a_cache_are_refused():
