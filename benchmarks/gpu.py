@@ -151,19 +151,20 @@ def _short(row: dict[str, Any]) -> str:
     return ", ".join(f"{key} {_number(row[key])}" for key in shown)
 
 
-def command_of(part: str, cases: list[dict[str, Any]]) -> list[str]:
+def command_of(part: str, cases: list[dict[str, Any]], tiny: bool) -> list[str]:
     """What starts a worker."""
-    return [sys.executable, __file__, "--worker", part, "--cases", json.dumps(cases)]
+    command = [sys.executable, __file__, "--worker", part, "--cases", json.dumps(cases)]
+    return [*command, "--tiny"] if tiny else command
 
 
 class Worker:
     """A process that measures some cases of a part and says so line by line."""
 
-    def __init__(self, part: str, cases: list[dict[str, Any]], log: Path):
+    def __init__(self, part: str, cases: list[dict[str, Any]], tiny: bool, log: Path):
         self._log = log
         with log.open("a") as file:
             self._process = subprocess.Popen(
-                command_of(part, cases),
+                command_of(part, cases, tiny),
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
@@ -212,7 +213,8 @@ def run_part(part: str, cases: list[dict[str, Any]], end: float, report: Report)
 
 def _attempt(part: str, cases: list[dict[str, Any]], end: float, report: Report) -> list[dict[str, Any]]:
     """Cases in one process; returns those that are left when it is gone."""
-    worker, done, begun = Worker(part, cases, report.folder / f"{part}.log"), 0, False
+    worker = Worker(part, cases, report.command["tiny"], report.folder / f"{part}.log")
+    done, begun = 0, False
     limit = min(LOADING, end - time.monotonic())
     try:
         while done < len(cases):
@@ -245,12 +247,18 @@ def _attempt(part: str, cases: list[dict[str, Any]], end: float, report: Report)
     return cases[done:]
 
 
-def work(part: str, cases: list[dict[str, Any]]) -> None:
-    """The other side: measures, and says so."""
+def work(part: str, cases: list[dict[str, Any]], tiny: bool) -> None:
+    """The other side: measures, and says so.
+
+    Raises:
+        SystemExit: without a GPU, on which full sizes would take for ever.
+    """
     import importlib
 
     sys.path.insert(0, str(Path(__file__).parent))
     common = importlib.import_module("gpu_parts.common")
+    if common.DEVICE.type != "cuda" and not tiny:
+        sys.exit("torch sees no GPU here; --tiny tries the command on a CPU.")
     measure = importlib.import_module(f"gpu_parts.{part}").measure
 
     def say(message: dict[str, Any]) -> None:
@@ -280,14 +288,12 @@ def main() -> None:
     parser.add_argument("--cases", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, json.loads(options.cases))
+        work(options.worker, json.loads(options.cases), options.tiny)
         return
     if options.output is None:
         parser.error("--output is missing: give a new folder.")
     if not options.minutes > 0:
         parser.error(f"--minutes is {options.minutes}; give a number above 0.")
-    if not options.tiny and not Path("/dev/nvidiactl").exists():
-        parser.error("there is no NVIDIA GPU here; --tiny tries the command on a CPU.")
     try:
         report = Report(options.output, options)
     except FileExistsError:

@@ -88,7 +88,7 @@ for index, case in enumerate(json.loads(sys.argv[1])):
 def run(gpu, monkeypatch, folder, script, does, limit, seconds):
     """(status, reason) of every case."""
     monkeypatch.setattr(
-        gpu, "command_of", lambda part, cases: [sys.executable, "-c", script, json.dumps(cases), "--worker"]
+        gpu, "command_of", lambda part, cases, tiny: [sys.executable, "-c", script, json.dumps(cases), "--worker"]
     )
     report = gpu.Report(folder, Namespace(minutes=1, tiny=True, only=None))
     cases = [{"does": one, "limit": limit} for one in does]
@@ -119,6 +119,11 @@ def test_what_cannot_be_loaded_fails_for_all_and_what_has_no_time_is_not_begun(g
     assert found == 2 * [("timed out", "not loaded after 1 s")]
     found = run(gpu, monkeypatch, tmp_path / "c", WORKER, ["works", "works"], limit=5, seconds=gpu.LEAST - 1)
     assert found == 2 * [("no time", "the part's time was over")]
+
+
+def test_full_sizes_are_not_for_cpus(gpu):
+    with pytest.raises(SystemExit, match="torch sees no GPU here; --tiny tries"):
+        gpu.work("loss", [], tiny=False)
 
 
 def test_bars_are_held_against_what_was_measured(gpu):

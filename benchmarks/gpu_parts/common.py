@@ -3,6 +3,7 @@
 import gc
 import importlib.util
 import platform
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -133,6 +134,8 @@ def wait() -> None:
 
 def clean() -> None:
     """Gives back what the case before has left, and begins to count memory anew."""
+    if "torch._dynamo" in sys.modules:  # what was compiled can keep weights alive
+        torch.compiler.reset()
     gc.collect()
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()

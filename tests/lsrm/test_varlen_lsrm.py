@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import varlen
+from transformers import DataCollatorWithFlattening
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.lsrm import varlen_lsrm
@@ -124,6 +125,15 @@ def test_under_autocast_it_is_as_near_as_bf16_allows(calls):
         error = (gradient.double() - gradients[name]).norm()
         # Of softmax's own invariance: the gradient of what all keys share is zero.
         assert error < 0.05 * gradients[name].norm() or name.endswith("k_proj.bias"), name
+
+
+def test_transformers_own_collator_says_all_that_it_needs(calls):
+    collator = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    batch = dict(collator([{"input_ids": one.tolist()} for one in users()]))
+    found = tiny(TORCH_VARLEN).train()(**batch, use_cache=False).loss
+    assert len(calls) == 2
+    packed = {name: batch[name] for name in ("input_ids", "position_ids", "labels")}
+    torch.testing.assert_close(found, tiny("sdpa").train()(**packed, use_cache=False).loss)
 
 
 def test_no_user_of_a_flat_row_moves_another(calls):

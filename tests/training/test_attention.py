@@ -86,14 +86,14 @@ def test_a_model_of_another_kind_is_left_alone(tmp_path, monkeypatch):
     assert choose_attention(GPT2Config(), asked) is None
 
 
-@pytest.mark.parametrize("asked", [None, "torch_varlen"])
-def test_a_run_on_the_kernel_equals_one_on_rows(kernel, markov_prepared, tmp_path, monkeypatch, asked):
+@pytest.mark.parametrize(("asked", "history"), [(None, []), ("torch_varlen", ["recency", "bigrams", "items"])])
+def test_a_run_on_the_kernel_equals_one_on_rows(kernel, markov_prepared, tmp_path, monkeypatch, asked, history):
     """Trained on flat rows, validated and tested as any model; in float32, which the stand-in can."""
     monkeypatch.setattr(varlen_lsrm, "DTYPES", (torch.float32,))
     model = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8}
     dropout = {"embedding_dropout": 0.0, "residual_dropout": 0.0}
     training = {"num_train_epochs": 2, "switch_optimizer": False, "precision": "fp32", "disable_tqdm": True}
-    recipe = Recipe("tiny", {**model, **dropout}, {**training, "per_device_train_batch_size": 8})
+    recipe = Recipe("tiny", {**model, **dropout, "history": history}, {**training, "per_device_train_batch_size": 8})
     found = {}
     for name in ("sdpa", asked):
         if name is None:

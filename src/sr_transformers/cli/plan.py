@@ -18,7 +18,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--epochs", type=float, default=1.0)
     one.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 where the GPU has it, else fp32")
     one.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
-    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
+    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa", help="flash: kernels of variable length")
     one.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     one.add_argument("--accumulating", action="store_true", help="several micro-batches make a step")
     one.add_argument("--utilisation", type=float, default=0.4, help="fraction of the GPU's dense peak that is reached")
