@@ -168,6 +168,25 @@ def test_training_and_packing_take_the_kernel_where_it_runs(part, kernel):
     assert (packed["attention_used"], packed["filled"]) == ("torch_varlen", 1.0)
 
 
+def test_a_plan_that_promised_too_much_costs_rows_and_not_the_case(part, monkeypatch):
+    training = part("training")
+    monkeypatch.setattr(training, "fitting_rows", lambda *args: [8, 4])
+
+    class Full(training.Training):
+        def step(self, batch):
+            if len(batch["input_ids"]) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            super().step(batch)
+
+    monkeypatch.setattr(training, "Training", Full)
+    case = {"size": "tiny", "items": "tiny", "attention": "sdpa", "compiled": False}
+    found = training.measure(case)
+    assert (found["rows_planned"], found["rows"]) == (8, 4)
+    monkeypatch.setattr(training, "fitting_rows", lambda *args: [8])
+    with pytest.raises(RuntimeError, match="no number of rows fits"):
+        training.measure(case)
+
+
 def test_the_lengths_are_like_amazons(part):
     lengths = torch.tensor(part("packing").lengths_of(20_000), dtype=torch.float64)
     assert (lengths.median(), lengths.min(), lengths.max()) == (7, 2, 50)

@@ -4,6 +4,7 @@ Every row of the batch is full and holds two users. FLOPs are those that the mod
 6 V d and the attention between an item and what it sees (`planning.plan`), whatever the padding and masks cost.
 """
 
+import contextlib
 import statistics
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from gpu_parts.common import (
     Training,
     allocated_peak,
     best_attention,
+    clean,
     config_of,
     gpu,
     is_flat,
@@ -24,6 +26,7 @@ from gpu_parts.common import (
     seconds_of,
     wait,
 )
+from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.planning.memory import Work
 from sr_transformers.planning.plan import flops_per_target
 
@@ -32,20 +35,30 @@ SHARE = 0.7  # of the device's memory that the plan may take
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    """One size, catalogue and way of attending."""
+    """One size, catalogue and way of attending; with fewer rows if the plan promised too much."""
     config = config_of(case["size"], case["items"])
     attention = best_attention(config) if case["attention"] == "auto" else case["attention"]
-    rows = 4
-    if DEVICE.type == "cuda":
-        most = SHARE * torch.cuda.get_device_properties(0).total_memory
-        fitting = [one for one in ROWS if planned_bytes(config, one, attention) <= most]
-        if not fitting:
-            raise RuntimeError(f"{ROWS[-1]} rows need more than {SHARE:.0%} of the memory")
-        rows = fitting[0]
+    fitting = fitting_rows(config, attention)
+    for rows in fitting:
+        clean()
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return {"rows_planned": fitting[0], **_measure(config, attention, rows, case["compiled"])}
+    raise RuntimeError(f"no number of rows fits, of {fitting or ROWS}")
+
+
+def fitting_rows(config: LSRMConfig, attention: str) -> list[int]:
+    """Rows that the plan fits into the memory, the most first."""
+    if DEVICE.type != "cuda":
+        return [4]
+    most = SHARE * torch.cuda.get_device_properties(0).total_memory
+    return [rows for rows in ROWS if planned_bytes(config, rows, attention) <= most]
+
+
+def _measure(config: LSRMConfig, attention: str, rows: int, compiled: bool) -> dict[str, Any]:
     lengths = rows * [20, WINDOW - 20]
     batch = lay_out(lengths, "flat" if is_flat(attention) else "rows", config.vocab_size)
     start = time.perf_counter()
-    training = Training(config, attention, case["compiled"])
+    training = Training(config, attention, compiled)
     training.step(batch)
     wait()
     first = time.perf_counter() - start
