@@ -156,9 +156,8 @@ class LSRMModel(LSRMPreTrainedModel):
             input_ids: `(B, T)` int64 in `[0, V)`, oldest item first.
             attention_mask: `(B, T)`, 1 for items and 0 for padding on either side; None means no padding.
             position_ids: `(B, T)` int64 in `[0, max_position_embeddings)`. Several users in one row are told apart by
-                positions that restart at 0 (without mask and cache; pass `cu_seq_lens_*` too for flash-attention and
-                torch_varlen).
-                None: positions count the items that the mask keeps, so padding moves nothing.
+                positions that restart at 0 (without mask and cache; flash-attention and torch_varlen need
+                `cu_seq_lens_*` too). None: positions count the items that the mask keeps, so padding moves nothing.
             past_key_values: keys and values of earlier items.
             inputs_embeds: `(B, T, d)` instead of `input_ids`.
             use_cache: whether to return `past_key_values`.

@@ -13,10 +13,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
 from transformers.masking_utils import flash_attention_mask
-
-from .configuration_lsrm import LSRMConfig
 
 TORCH_VARLEN = "torch_varlen"
 DEVICES = ("cuda",)
@@ -26,7 +24,7 @@ _STEP, _WIDEST = 8, 256
 _LENGTHS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
-def implementation_of(config: LSRMConfig, training: bool, kwargs: dict[str, Any]) -> str | None:
+def implementation_of(config: PreTrainedConfig, training: bool, kwargs: dict[str, Any]) -> str | None:
     """The attention that computes this call: that of the configuration, but "sdpa" instead of "torch_varlen" outside
     training, unless the call says where sequences begin."""
     asked = config._attn_implementation
@@ -34,7 +32,7 @@ def implementation_of(config: LSRMConfig, training: bool, kwargs: dict[str, Any]
     return "sdpa" if outside else asked
 
 
-def masking_config(config: LSRMConfig, implementation: str | None) -> LSRMConfig:
+def masking_config(config: PreTrainedConfig, implementation: str | None) -> PreTrainedConfig:
     """The configuration by which transformers makes a mask for an attention that need not be the configuration's."""
     if config._attn_implementation == implementation:
         return config
@@ -101,11 +99,13 @@ def torch_varlen_attention(
     # Imported here: a reader of the Hub whose torch has no such kernel can still use the other attentions.
     from torch.nn.attention.varlen import varlen_attn
 
-    states = [one[0].transpose(0, 1) for one in (query, key, value)]
+    query, key, value = (one[0].transpose(0, 1) for one in (query, key, value))
     if width % _STEP:  # zeros change no product
-        states = [nn.functional.pad(one, (0, -width % _STEP)) for one in states]
-    output = varlen_attn(
-        *states,
+        query, key, value = (nn.functional.pad(one, (0, -width % _STEP)) for one in (query, key, value))
+    output: Any = varlen_attn(  # without return_aux a tensor
+        query,
+        key,
+        value,
         kwargs["cu_seq_lens_q"].to(torch.int32),
         kwargs["cu_seq_lens_k"].to(torch.int32),
         int(kwargs["max_length_q"]),

@@ -3,6 +3,8 @@ the model and the arguments ask for and computes what it should there; else tran
 """
 
 import logging
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,8 +19,8 @@ _LENGTHS = (3, 17, 1, 50)  # of the sequences that the kernel is tried on
 _LOGGER = logging.getLogger(__name__)
 
 
-def choose_attention(config: LSRMConfig, arguments: LSRMTrainingArguments) -> str | None:
-    """The name of the attention for a run, or None: let transformers choose.
+def choose_attention(config: Any, arguments: LSRMTrainingArguments) -> str | None:
+    """The name of the attention for a run of a model of this configuration, or None: let transformers choose.
 
     "flash_attention_2" where flash-attn is installed, else "torch_varlen". Both only on a GPU, in bf16 or fp16, for
     layout auto or flat, and for attention without biases; the latter without dropout of attention weights, and only if
@@ -49,21 +51,23 @@ def fault_of_kernel(head_size: int, dtype: torch.dtype, device: torch.device) ->
     random = torch.Generator(device).manual_seed(0)
     shape, bounds = (4, 1, 2, sum(_LENGTHS), head_size), torch.tensor([0, *_LENGTHS], device=device).cumsum(0)
     query, key, value, upstream = torch.randn(shape, generator=random, device=device).to(dtype).unbind()
-    rough, fine = ([one.to(kind).requires_grad_() for one in (query, key, value)] for kind in (dtype, torch.float32))
-    lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 50, "max_length_k": 50}
+    rough, fine = (
+        tuple(one.to(kind).requires_grad_() for one in (query, key, value)) for kind in (dtype, torch.float32)
+    )
+    lengths: Any = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": 50, "max_length_k": 50}
+    q, k, v = rough
     try:
-        output, _ = torch_varlen_attention(nn.Module(), *rough, None, head_size**-0.5, **lengths)
+        output, _ = torch_varlen_attention(nn.Module(), q, k, v, None, head_size**-0.5, **lengths)
         found = [output, *torch.autograd.grad(output, rough, upstream.transpose(1, 2))]
     except (RuntimeError, ValueError, NotImplementedError, ImportError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     parts = [one.split(_LENGTHS, dim=2) for one in fine]
-    expected = torch.cat(
-        [nn.functional.scaled_dot_product_attention(*part, is_causal=True) for part in zip(*parts, strict=True)], 2
-    )
+    attend = partial(nn.functional.scaled_dot_product_attention, is_causal=True)
+    expected = torch.cat([attend(*part) for part in zip(*parts, strict=True)], 2)
     exact = [expected.transpose(1, 2), *torch.autograd.grad(expected, fine, upstream.float())]
     for name, one, other in zip(("output", "query's", "key's", "value's"), found, exact, strict=True):
         one, other = one.detach().float(), other.detach()
-        error = float((one - other).norm() / other.norm())
-        if not error < 8 * torch.finfo(dtype).eps:  # NaN is no small error
-            return f"{name}{'' if name == 'output' else ' gradient'} is off by {error:.1e} of its norm"
+        off = float((one - other).norm() / other.norm())
+        if not off < 8 * torch.finfo(dtype).eps:  # NaN is no small error
+            return f"{name}{'' if name == 'output' else ' gradient'} is off by {off:.1e} of its norm"
     return None

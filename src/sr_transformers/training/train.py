@@ -125,7 +125,7 @@ def fitted(
         raise ValueError("model and origin belong together: give both to start from given weights, or neither.")
     check_test(data)
     with only_one(output_dir) if arguments.process_index == 0 else contextlib.nullcontext():
-        config = recipe.config(data.vocab_size) if model is None else model.config
+        config: Any = recipe.config(data.vocab_size) if model is None else model.config
         if attn_implementation is None and (model is None or config._attn_implementation == "sdpa"):
             attn_implementation = choose_attention(config, arguments)
         set_seed(arguments.seed)
