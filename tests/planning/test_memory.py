@@ -287,3 +287,12 @@ def test_biases_are_not_planned_with_flash(blocks):
     with pytest.raises(ValueError, match="flash-attention takes no biases"):
         kept_by_block(config(**blocks), Work(attention="flash"), 0)
     assert kept_by_block(config(**blocks), Work(), 0) > kept_by_block(config(), Work(), 0)
+
+
+def test_variable_length_kernels_fill_heads_up_to_a_multiple_of_8():
+    """Heads of 50, as 800m has them, become 56 wide: 4 tensors of bf16 a position and block, of 24 heads."""
+    work = {"rows": 1, "width": 1, "attention": "flash"}
+    heads_of_50 = config(hidden_size=1200, num_attention_heads=24)
+    heads_of_48 = config(hidden_size=1200, num_attention_heads=25)
+    kept = [kept_by_block(one, Work(**work), 0) - 4 * one.num_attention_heads for one in (heads_of_50, heads_of_48)]
+    assert kept[0] - kept[1] == 4 * 2 * 24 * (56 - 50)

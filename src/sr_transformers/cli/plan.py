@@ -29,7 +29,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     one.add_argument("--history", nargs="+", default=[], metavar="PART", help="parts of the model's history")
     one.add_argument("--num-successors", type=at_least(1), default=32, metavar="K", help="with history successors")
-    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
+    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa", help="flash: kernels of variable length")
     one.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     one.add_argument("--accumulating", action="store_true", help="several micro-batches make a step")
     one.add_argument("--utilisation", type=float, default=0.4, help="fraction of the GPU's dense peak that is reached")

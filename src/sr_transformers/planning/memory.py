@@ -185,7 +185,9 @@ def kept_by_block(config: LSRMConfig, work: Work, layer: int) -> int:
         )
     # Autocast casts the normed input for q, k and v each on its own.
     normed = 3 * compute * d if narrow else compute * d
-    attention = 4 * compute * d  # q, k, v, output
+    # Kernels of variable length fill heads up to a multiple of 8 numbers.
+    width = heads * -(-d // heads // 8) * 8 if work.attention == "flash" else d
+    attention = 4 * compute * width  # q, k, v, output
     short = work.device == "cpu" and work.width <= LONGEST_ROW and (narrow or config.biases_attention)
     if config.attention == "pointwise":  # products, weights, and the number of items seen
         attention += heads * work.width * (WIDE + compute) + 8 * (heads if config.biases_attention else 1)
