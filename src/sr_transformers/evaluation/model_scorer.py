@@ -26,6 +26,7 @@ from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
+from sr_transformers.lsrm.varlen_lsrm import implementation_of
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
 _LINE = 16  # float32 numbers of a cache line: products are a third slower on rows that begin in the middle of one
@@ -317,7 +318,8 @@ class ModelScorer:
         if not states:
             return self.model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
         # What ranking does not need is left out.
-        leave_out = {"last_only": True} if self.model.config._attn_implementation in ("eager", "sdpa") else {}
+        implementation = implementation_of(self.model.config, False, {})
+        leave_out = {"last_only": True} if implementation in ("eager", "sdpa") else {}
         return self.model.model(input_ids, **inputs, **leave_out).last_hidden_state[:, -1]
 
     def _pasts(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None) -> list[Past]:

@@ -187,6 +187,7 @@ def sampled_softmax_loss(
     targets: torch.Tensor,
     negative_ids: torch.Tensor,
     negative_log_q: torch.Tensor,
+    head: Any = None,
 ) -> torch.Tensor:
     """Sum over targets of a sampled estimate of the cross-entropy, for catalogues too large to be scored whole.
 
@@ -200,13 +201,17 @@ def sampled_softmax_loss(
         targets: `(N,)` int64 in `[0, V)`.
         negative_ids: `(S,)` int64, drawn with replacement from q.
         negative_log_q: `(S,)` log-probability under q of every negative.
+        head: whose weight this is, see `head_lsrm.item_vectors`; None: the rows are the item vectors. With `sparse`, as
+            `nn.Embedding` has it, the weight gets a gradient of the rows that were read and of no others.
 
     Returns:
         A scalar in float32 (float64 for float64 input). Its expectation is below the exact loss (logarithm of an
         unbiased estimate), by less the more negatives there are: report the exact loss, never this one.
     """
-    # One gather for both, so that backward makes one gradient of the table's size and not two.
-    rows = weight[torch.cat([targets, negative_ids])].to(hidden.dtype)
+    # One gather for both, so that backward makes one gradient of the table and not two.
+    ids = torch.cat([targets, negative_ids])
+    rows = nn.functional.embedding(ids, weight, sparse=getattr(head, "sparse", False))
+    rows = item_vectors(head, rows).to(hidden.dtype)
     positive = (hidden * rows[: len(targets)]).sum(-1)
     negative = hidden @ rows[len(targets) :].t()
     return _sampled(positive, negative, targets, negative_ids, negative_log_q)
@@ -367,12 +372,12 @@ def next_item_loss(
     rounded = torch.is_autocast_enabled(device) and torch.is_grad_enabled()
     if reads_weight(head) or shares_weight(head):
         # Tensor parallelism shards the table by items; the softmax is over all of them.
-        weight = item_vectors(head, head.weight.full_tensor() if shares_weight(head) else None)
+        weight = head.weight.full_tensor() if shares_weight(head) else head.weight
         hidden = hidden.to(torch.get_autocast_dtype(device) if rounded else wide(hidden.dtype))
         if negative_ids is not None and negative_log_q is not None:
-            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q)
+            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q, head)
         else:
-            total = full_softmax_loss(hidden, weight, targets, items=items, extra=extra)
+            total = full_softmax_loss(hidden, item_vectors(head, weight), targets, items=items, extra=extra)
     else:
         total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q, extra)
     count = targets.numel() if num_items_in_batch is None else num_items_in_batch

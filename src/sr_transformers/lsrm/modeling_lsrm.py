@@ -37,6 +37,7 @@ from .loss_lsrm import next_item_loss, targets_after
 from .own_items_lsrm import pasts_in, pasts_of_rows
 from .rotary_lsrm import rotation_at
 from .scoring_lsrm import item_range, score_items
+from .varlen_lsrm import implementation_of, masking_config
 
 
 class LSRMPreTrainedModel(PreTrainedModel):
@@ -155,8 +156,8 @@ class LSRMModel(LSRMPreTrainedModel):
             input_ids: `(B, T)` int64 in `[0, V)`, oldest item first.
             attention_mask: `(B, T)`, 1 for items and 0 for padding on either side; None means no padding.
             position_ids: `(B, T)` int64 in `[0, max_position_embeddings)`. Several users in one row are told apart by
-                positions that restart at 0 (without mask and cache; pass `cu_seq_lens_*` too for flash-attention).
-                None: positions count the items that the mask keeps, so padding moves nothing.
+                positions that restart at 0 (without mask and cache; flash-attention and torch_varlen need
+                `cu_seq_lens_*` too). None: positions count the items that the mask keeps, so padding moves nothing.
             past_key_values: keys and values of earlier items.
             inputs_embeds: `(B, T, d)` instead of `input_ids`.
             use_cache: whether to return `past_key_values`.
@@ -170,8 +171,9 @@ class LSRMModel(LSRMPreTrainedModel):
             ValueError: for both or neither of ids and embeddings, a sequence longer than the window, last_only or
                 biases of attention with another attention, or a missing clock or moments.
         """
-        if last_only and self.config._attn_implementation not in ("eager", "sdpa"):
-            raise ValueError(f"last_only works with eager and sdpa, not {self.config._attn_implementation}.")
+        implementation = implementation_of(self.config, self.training, kwargs)
+        if last_only and implementation not in ("eager", "sdpa"):
+            raise ValueError(f"last_only works with eager and sdpa, not {implementation}.")
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
@@ -183,7 +185,7 @@ class LSRMModel(LSRMPreTrainedModel):
             # Elsewhere looking at the values would stall the device; there the embedding's own assertion speaks.
             self._check_window(int(position_ids.max()) + 1)
         causal_mask = create_causal_mask(
-            config=self.config,
+            config=masking_config(self.config, implementation),
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,

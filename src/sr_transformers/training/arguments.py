@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.public import last_part
 from sr_transformers.training.checks import check_arguments
+from sr_transformers.training.row_updates import DENSE
 
 SHARDED = "SHARDED_STATE_DICT"  # torch's name for checkpoints of which every process writes its part
 EVALUATION_KS = (1, 5, 10, 50)  # cut-offs of validation
@@ -60,6 +61,13 @@ class LSRMTrainingArguments(TrainingArguments):
     )
     table_lr_multiplier: float = field(
         default=1.0, metadata={"help": "The item table learns so many times faster than the other weights."}
+    )
+    table_updates: str = field(
+        default=DENSE,
+        metadata={
+            "help": "How the item table learns: dense, as all else; or, with sampled softmax, only the rows of a step: "
+            "lazy_adam (moments of a row rest while it does) or row_adagrad (one number of state per row)."
+        },
     )
     switch_optimizer: bool = field(
         default=True,
