@@ -100,7 +100,7 @@ def test_a_run_on_the_kernel_equals_one_on_rows(kernel, markov_prepared, tmp_pat
             monkeypatch.setattr("sr_transformers.training.train.choose_attention", lambda *args: "torch_varlen")
         with fitted(recipe, markov_prepared, tmp_path / str(name), attn_implementation=name) as run:
             assert run.trainer.data_collator.layout == ("rows" if name == "sdpa" else "flat")
-            assert run.settings["training"]["layout"] == ("auto" if name == "sdpa" else "flat")
+            assert run.settings["training"]["layout"] == "auto"
             record = run.finish(with_baselines=False)
         found[name] = record.reports[0]["metrics"]
     assert found[asked] == pytest.approx(found["sdpa"], rel=1e-3)

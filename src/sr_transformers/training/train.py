@@ -13,11 +13,9 @@ from typing import Any
 import accelerate
 from transformers import PreTrainedModel, set_seed
 
-from sr_transformers.data.batches import FLAT
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.locking import LOCK, only_one
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
-from sr_transformers.lsrm.varlen_lsrm import TORCH_VARLEN
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
 from sr_transformers.training.attention import choose_attention
 from sr_transformers.training.binding import bind
@@ -139,8 +137,6 @@ def fitted(
             model = LSRMForCausalLM._from_config(config, **extra)
         elif attn_implementation:
             model.set_attn_implementation(attn_implementation)
-        if attn_implementation == TORCH_VARLEN and arguments.layout == "auto":
-            arguments.layout = FLAT
         bind(model, data, arguments.filter_seen)
         settings = run_settings(model, arguments, data, origin)
         if recipe.chosen is not None:

@@ -30,6 +30,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
 from sr_transformers.hub.upload import make_repo
+from sr_transformers.lsrm.varlen_lsrm import TORCH_VARLEN
 from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments
 from sr_transformers.training.binding import bind
@@ -368,12 +369,13 @@ def _layout(args: LSRMTrainingArguments, model: PreTrainedModel) -> str:
     """Rows or flat, after a look at what the attention backend can do."""
     attention = model.config._attn_implementation or ""
     flash, flex = "flash" in attention, "flex" in attention
-    if flash and args.layout == ROWS:
-        raise ValueError("flash-attention tells users apart in the flat layout only; use layout auto or flat.")
+    varlen = flash or attention == TORCH_VARLEN  # kernels of variable length
+    if varlen and args.layout == ROWS:
+        raise ValueError(f"{attention} tells users apart in the flat layout only; use layout auto or flat.")
     if flash and not (args.bf16 or args.fp16):
-        raise ValueError("flash-attention computes in bf16 or fp16 only; use precision bf16.")
+        raise ValueError(f"{attention} computes in bf16 or fp16 only; use precision bf16.")
     if flex and any(module.attention_dropout for module in model.modules() if hasattr(module, "attention_dropout")):
         raise ValueError("flex-attention has no dropout on attention weights; set attention_dropout to 0.")
     if args.layout == "auto":
-        return FLAT if flash or flex else ROWS
+        return FLAT if varlen or flex else ROWS
     return args.layout
