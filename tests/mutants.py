@@ -25,6 +25,7 @@ MODULES = (
     "evaluation/ranking",
     "evaluation/metrics",
     "lsrm/loss_lsrm",
+    "lsrm/targets_lsrm",
     "data/packing",
     "data/splits",
     "scaling/laws/forms",
