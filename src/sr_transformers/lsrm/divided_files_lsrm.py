@@ -77,7 +77,7 @@ def write_rows(folder: Path, divided: Mapping[str, DTensor]) -> None:
             assert part is not None
             if 0 not in dist.get_process_group_ranks(part.group):  # another group writes the same rows
                 continue
-            row = weight.shape[1] * weight.element_size()
+            row = weight.numel() // weight.shape[0] * weight.element_size()
             file.seek(8 + len(text) + header[name]["data_offsets"][0] + part.first * row)
             file.write(weight.to_local().detach().cpu().contiguous().view(torch.uint8).numpy().data)
     dist.barrier()
