@@ -98,26 +98,6 @@ def read_histories(settings: dict[str, Any]) -> tuple[list[np.ndarray], int]:
     return np.split(items, starts[1:]), len(names)
 
 
-def held_out(
-    score: Callable[[list[np.ndarray]], np.ndarray], histories: list[np.ndarray], window: int
-) -> dict[str, float]:
-    """`validation_loss` (nats) and `hr@10` of the last item but one given those before it, seen items kept.
-
-    Args:
-        score: `(B, V)` logits for B sequences, items numbered from 0.
-    """
-    loss = hits = 0.0
-    histories = [history for history in histories if len(history) >= 3]
-    for first in range(0, len(histories), 64):
-        rows = histories[first : first + 64]
-        scores = score([row[:-2][-window:] for row in rows]).astype(np.float64)
-        wanted = scores[np.arange(len(rows)), [row[-2] for row in rows]]
-        top = scores.max(1)
-        loss += float((top + np.log(np.exp(scores - top[:, None]).sum(1)) - wanted).sum())
-        hits += int(((scores >= wanted[:, None]).sum(1) <= 10).sum())
-    return {"validation_loss": loss / len(histories), "hr@10": hits / len(histories)}
-
-
 def peak_bytes() -> int:
     """Largest resident set of this process. Not `ru_maxrss`: that begins with the parent's."""
     for line in Path("/proc/self/status").read_text().splitlines() if Path("/proc/self/status").exists() else []:

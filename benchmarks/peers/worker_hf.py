@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
-from worker import StepClock, held_out, latencies, main, read_histories, throughput
+from worker import StepClock, latencies, main, read_histories, throughput
 
 PAD = 0
 
@@ -101,15 +101,6 @@ def training(settings: dict[str, Any]) -> dict[str, Any]:
     return train_model(settings)[1].result()
 
 
-def quality(settings: dict[str, Any]) -> dict[str, Any]:
-    """Loss and HR@10 on the validation targets after training."""
-    model, clock, histories = train_model(settings)
-    model.eval()
-    with torch.inference_mode():
-        found = held_out(lambda rows: last_logits(model, rows)[:, 1:].float().numpy(), histories, settings["window"])
-    return {**found, "targets": sum(clock.targets)}
-
-
 def last_logits(model: GPT2LMHeadModel, sequences: list[np.ndarray]) -> torch.Tensor:
     """`(B, V)` logits after the last item of each sequence; the head sees one position a row."""
     ids, mask = pad(sequences)
@@ -172,4 +163,4 @@ def serving(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main({f.__name__: f for f in (training, quality, evaluation, serving)}, ("torch", "transformers", "numpy"))
+    main({f.__name__: f for f in (training, evaluation, serving)}, ("torch", "transformers", "numpy"))

@@ -117,13 +117,6 @@ def training(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def quality(settings: dict[str, Any]) -> dict[str, Any]:
-    """Loss and HR@10 on the validation targets, seen items kept, after training."""
-    trainer, clock = train_model(settings)
-    found = evaluate(ModelScorer(trainer.model), trainer.prepared, "validation", filter_seen=False)["metrics"]
-    return {"validation_loss": found["loss"], "hr@10": found["hr@10"], "targets": sum(clock.targets)}
-
-
 def gemm(settings: dict[str, Any]) -> dict[str, Any]:
     """The machine's matrix products: best GFLOP/s over a few sizes, the measure that training is held against."""
     best = {}
@@ -225,5 +218,5 @@ def preparation(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tasks = {f.__name__: f for f in (training, quality, evaluation, serving, preparation, gemm, products)}
+    tasks = {f.__name__: f for f in (training, evaluation, serving, preparation, gemm, products)}
     main(tasks, ("torch", "transformers", "numpy"))

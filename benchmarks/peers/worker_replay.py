@@ -19,7 +19,7 @@ from replay.nn.lightning.postprocessor import SeenItemsFilter
 from replay.nn.sequential import SasRec
 from replay.nn.transform.template import make_default_sasrec_transforms
 from replay.splitters import LastNSplitter
-from worker import StepClock, held_out, latencies, main, read_histories, throughput
+from worker import StepClock, latencies, main, read_histories, throughput
 
 warnings.filterwarnings("ignore")
 
@@ -98,22 +98,6 @@ def train_model(settings: dict[str, Any]) -> tuple[SasRec, StepClock, list[np.nd
 def training(settings: dict[str, Any]) -> dict[str, Any]:
     """Throughput."""
     return train_model(settings)[1].result()
-
-
-def quality(settings: dict[str, Any]) -> dict[str, Any]:
-    """Loss and HR@10 on the validation targets after training."""
-    model, clock, histories = train_model(settings)
-    num_items = model.get_logits(torch.zeros(1, settings["width"])).shape[1]
-    model.eval()
-
-    @torch.inference_mode()
-    def score(rows: list[np.ndarray]) -> np.ndarray:
-        ids = torch.full((len(rows), settings["window"]), num_items)
-        for row, history in enumerate(rows):
-            ids[row, -len(history) :] = torch.from_numpy(history)
-        return model({"item_id": ids}, ids != num_items)["logits"].numpy()
-
-    return {**held_out(score, histories, settings["window"]), "targets": sum(clock.targets)}
 
 
 def evaluation(settings: dict[str, Any]) -> dict[str, Any]:
@@ -219,5 +203,5 @@ def by_hand(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    tasks = {f.__name__: f for f in (training, quality, evaluation, serving, preparation, by_hand)}
+    tasks = {f.__name__: f for f in (training, evaluation, serving, preparation, by_hand)}
     main(tasks, ("replay-rec", "torch", "lightning", "numpy"))

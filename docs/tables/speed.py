@@ -24,7 +24,7 @@ FRONT = (
     ("V 26k", "batches of 256, compiled in bf16"),
     ("18.5 M rows", "preparation"),
 )
-NAMES = ("training", "quality", "packing", "evaluation", "serving", "sessions", "preparation", "startup")
+NAMES = ("training", "packing", "evaluation", "serving", "sessions", "preparation", "startup")
 HEAD = ("case", "measured", "unit", "ours", "best peer", "", "ratio")
 
 

@@ -1,0 +1,94 @@
+"""RePlay trained to its plateau: its SasRec with full cross-entropy in Lightning, from its parquet module."""
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import polars as pl
+import torch
+from plateau import Histories, Plateau, padded
+from replay.data import FeatureHint, FeatureSource, FeatureType
+from replay.data.nn import ParquetModule, TensorFeatureInfo, TensorFeatureSource, TensorSchema
+from replay.nn.lightning import LightningModule
+from replay.nn.lightning.optimizer import OptimizerFactory
+from replay.nn.sequential import SasRec
+from replay.nn.transform.template import make_default_sasrec_transforms
+from worker import main
+
+warnings.filterwarnings("ignore")
+
+
+class Watch(lightning.Callback):
+    """Validates after every epoch."""
+
+    def __init__(self, plateau: Plateau):
+        self.plateau = plateau
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        trainer.should_stop = self.plateau.epoch()
+
+
+def sasrec(settings: dict[str, Any]) -> dict[str, Any]:
+    """SasRec of the given size; its feed-forward is 4 d wide as that of the others."""
+    lightning.seed_everything(settings["seed"], verbose=False)
+    histories, window = Histories(settings["folder"]), settings["window"]
+    count = histories.num_items
+    item = TensorFeatureInfo(
+        "item_id",
+        is_seq=True,
+        feature_type=FeatureType.CATEGORICAL,
+        embedding_dim=settings["width"],
+        padding_value=count,
+        cardinality=count,
+        feature_hint=FeatureHint.ITEM_ID,
+        feature_sources=[TensorFeatureSource(FeatureSource.INTERACTIONS, "item_id")],
+    )
+    schema = TensorSchema([item])
+    model = SasRec.from_params(
+        schema,
+        embedding_dim=settings["width"],
+        num_heads=settings["heads"],
+        num_blocks=settings["layers"],
+        max_sequence_length=window,
+        dropout=settings["dropout"],
+        hidden_dim=4 * settings["width"],
+    )
+
+    def encode(rows: Sequence[np.ndarray]) -> np.ndarray:
+        ids = padded(rows, window, count)
+        return model.body({"item_id": ids}, ids != count)[:, -1].numpy()
+
+    def items() -> np.ndarray:
+        return model.body.embedder.get_item_weights(torch.arange(count)).detach().numpy()
+
+    plateau = Plateau(settings, model, encode, items)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.parquet"
+        rows = [history[-window - 1 :].tolist() for history in histories.train if len(history) >= 2]
+        pl.DataFrame({"item_id": rows}).write_parquet(path)
+        data = ParquetModule(
+            batch_size=128,
+            metadata={"train": {"item_id": {"shape": window + 1, "padding": count}}},
+            transforms=make_default_sasrec_transforms(schema),
+            train_path=str(path),
+        )
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=100_000,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[Watch(plateau)],
+        )
+        trainer.fit(LightningModule(model, OptimizerFactory(learning_rate=1e-3)), datamodule=data)
+    return plateau.result()
+
+
+if __name__ == "__main__":
+    main({"sasrec": sasrec}, ("replay-rec", "torch", "lightning", "numpy"))
