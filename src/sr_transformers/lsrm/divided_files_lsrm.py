@@ -56,8 +56,10 @@ def write_rows(folder: Path, divided: Mapping[str, DTensor]) -> None:
     """Adds divided weights to a folder that `save_pretrained` has just written without them; called by all processes.
 
     Args:
-        divided: weights by name, as `taken_apart` gives them.
+        divided: weights by name, as `taken_apart` gives them; none: nothing is added.
     """
+    if not divided:
+        return
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, weight in divided.items():

@@ -75,8 +75,7 @@ class LSRMPreTrainedModel(PreTrainedModel):
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             del self.config.custom_pipelines
-        if divided:
-            write_rows(Path(save_directory), divided)
+        write_rows(Path(save_directory), divided)
         for weights in Path(save_directory).glob("*.safetensors"):
             mode = (weights.parent / "config.json").stat().st_mode & 0o777
             if weights.stat().st_mode & 0o777 != mode:
