@@ -25,7 +25,6 @@ MODULES = (
     "evaluation/ranking",
     "evaluation/metrics",
     "lsrm/loss_lsrm",
-    "lsrm/targets_lsrm",
     "data/packing",
     "data/splits",
     "scaling/laws/forms",

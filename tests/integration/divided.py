@@ -382,6 +382,8 @@ def check_refusals(size, folder):
         model.model.embedding_dropout.p = 0.5
         torch.manual_seed(rank)
         refused(lambda: model(ids, labels=ids), "dropout draws other numbers")
+    refused(lambda: ModelScorer(model, compile=True), "do without compile")
+    refused(lambda: model.resize_token_embeddings(30), "keeps its size")
     refused(lambda: model.save_pretrained(folder / "no", max_shard_size="1MB"), "max_shard_size")
     refused(lambda: divide(make(vocab_size=23, history=["successors"]), mesh(size)), "successors")
     if size == 2:

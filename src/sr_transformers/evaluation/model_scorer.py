@@ -126,6 +126,8 @@ class ModelScorer:
         self.reads_past = bool(getattr(model.config, "reads_past", False))
         self.needs_times = bool(getattr(model.config, "needs_times", False))
         self.scores_own_past = bool(set(getattr(model.config, "history", ())) & set(OWN_PARTS))
+        if compile and self.part is not None:
+            raise ValueError(f"{name} has its item table divided over processes: do without compile.")
         self._begin()
 
     def _begin(self) -> None:

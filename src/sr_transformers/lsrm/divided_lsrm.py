@@ -237,5 +237,15 @@ def refuse_undivided(parts: Sequence[str], head: Any) -> None:
         )
 
 
+def refuse_resizing(table: nn.Embedding) -> None:
+    """Refuses another number of rows for a divided table.
+
+    Raises:
+        ValueError: if it is divided.
+    """
+    if division(table.weight) is not None:
+        raise ValueError("the item table is divided over processes and keeps its size: resize the model whole.")
+
+
 __all__ = ["MESH", "Division", "check_same_batch", "divided_logits", "division", "head_division", "log_sum", "look_up",
-           "refuse_undivided", "rows_at", "side_by_side", "softmax_over", "whole_gradient"]  # fmt: skip
+           "refuse_resizing", "refuse_undivided", "rows_at", "side_by_side", "softmax_over", "whole_gradient"]  # fmt: skip

@@ -28,7 +28,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .biases_lsrm import LSRMAttentionBias, LSRMBiasTable
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
 from .divided_files_lsrm import taken_apart, write_rows
-from .divided_lsrm import look_up, refuse_undivided
+from .divided_lsrm import look_up, refuse_resizing, refuse_undivided
 from .dropout_lsrm import LSRMDropout
 from .generation_lsrm import SlidingGenerationMixin
 from .head_lsrm import CosineHead, LSRMTemperature
@@ -87,12 +87,12 @@ class LSRMPreTrainedModel(PreTrainedModel):
         """Resizes the item table as transformers does, and keeps track of what is an item.
 
         Args:
-            new_num_tokens: tokens of the vocabulary from now on, special ones included: all rows up to there but the
-                special ones are items. None: the same items. With more or fewer, nobody knows any longer which they are
-                (`items_fingerprint`).
+            new_num_tokens: tokens of the vocabulary from now on; all rows up to there but the special ones are items.
+                None: the same items. With more or fewer, `items_fingerprint` no longer says which they are.
             pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
             mean_resizing: how new rows begin, see transformers.
         """
+        refuse_resizing(self.get_input_embeddings())
         if any(part in ("items", "successors") for part in self.config.history):
             raise ValueError(
                 "a model whose history counts by item (items, successors) cannot be resized; `finetune`, or "

@@ -24,6 +24,7 @@ from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.divided_lsrm import MESH, division, refuse_undivided
+from sr_transformers.lsrm.history_lsrm import ZeroEmbedding
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 _BLOCK = 1 << 16  # rows of a new table that one seed draws
@@ -115,8 +116,8 @@ def _first_rows(module: nn.Module, config: LSRMConfig, seed: int) -> None:
     part, rows = division(weight), weight.to_local()
     assert part is not None
     rows.zero_()
-    if config.vocab_size != len(weight) or weight.shape[1] != config.hidden_size:
-        return  # what history learns for each item begins as zero
+    if isinstance(module, ZeroEmbedding):
+        return
     for block in range(part.first // _BLOCK, -(-part.last // _BLOCK)):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
         first = block * _BLOCK
