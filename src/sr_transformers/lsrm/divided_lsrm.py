@@ -248,4 +248,5 @@ def refuse_resizing(table: nn.Embedding) -> None:
 
 
 __all__ = ["MESH", "Division", "check_same_batch", "divided_logits", "division", "head_division", "log_sum", "look_up",
-           "refuse_resizing", "refuse_undivided", "rows_at", "side_by_side", "softmax_over", "whole_gradient"]  # fmt: skip
+           "refuse_resizing", "refuse_undivided", "rows_at", "side_by_side", "softmax_over",
+           "whole_gradient"]  # fmt: skip
