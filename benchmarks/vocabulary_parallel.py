@@ -161,15 +161,19 @@ def world(case: dict[str, Any], prefix: list[str], limit: float) -> dict[str, An
             )
             for rank in range(case["processes"])
         ]
-        try:
-            ends = [process.communicate(timeout=limit) for process in started]
-        finally:
-            for process in started:
-                if process.poll() is None:
-                    process.kill()
-    for process, (_, errors) in zip(started, ends, strict=True):
-        if process.returncode:
-            return {"failed": (errors.strip() or f"exit {process.returncode}").splitlines()[-1][:200]}
+        end = time.monotonic() + limit
+        failed = False
+        while not failed and any(process.poll() is None for process in started):
+            time.sleep(0.2)  # the others of a process that fails would wait for it
+            failed = any(process.poll() for process in started) or time.monotonic() > end
+        first = next((index for index, process in enumerate(started) if process.poll()), None)
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+        ends = [process.communicate() for process in started]
+    if failed:
+        errors = f"not done after {limit:.0f} s" if first is None else ends[first][1].strip()
+        return {"failed": (errors or "ended without a word").splitlines()[-1][:200]}
     lines = [next(line for line in out.splitlines() if line.startswith(MARK)) for out, _ in ends]
     found = [json.loads(line.removeprefix(MARK)) for line in lines]
     return {name: max(one[name] for one in found) for name in found[0]}
