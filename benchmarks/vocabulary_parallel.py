@@ -162,10 +162,12 @@ def world(case: dict[str, Any], prefix: list[str], limit: float) -> dict[str, An
             for rank in range(case["processes"])
         ]
         end = time.monotonic() + limit
-        failed = False
-        while not failed and any(process.poll() is None for process in started):
-            time.sleep(0.2)  # the others of a process that fails would wait for it
-            failed = any(process.poll() for process in started) or time.monotonic() > end
+        # The others of a process that fails would wait for it.
+        while time.monotonic() < end and {process.poll() for process in started} <= {None, 0}:
+            if all(process.poll() == 0 for process in started):
+                break
+            time.sleep(0.2)
+        failed = any(process.poll() != 0 for process in started)
         first = next((index for index, process in enumerate(started) if process.poll()), None)
         for process in started:
             if process.poll() is None:
