@@ -4,13 +4,14 @@
 # make check   format, lint, types, tests
 # make docs    the pages in docs/ as a site, in site/
 # make tables  every table, card and picture anew from the kept records
+# make screenshots  the pictures of the page in the browser anew; needs chromium, a few minutes
 # make mutants faults planted in the code, and how many the tests notice; hours
 # make install .venv with the sr-transformers command, nothing else
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-fast check docs tables mutants clean
+.PHONY: install demo test test-fast check docs tables screenshots mutants clean
 
 install: $(VENV)/installed
 
@@ -43,8 +44,11 @@ docs: install
 tables: install
 	$(BIN)/python docs/tables/build.py
 
+screenshots: install
+	$(BIN)/python docs/tables/screenshots.py
+
 mutants: install
 	$(BIN)/python tests/mutants.py
 
 clean:
-	rm -rf $(VENV) runs/demo runs/mutants
+	rm -rf $(VENV) runs/demo runs/mutants runs/screenshots

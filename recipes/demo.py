@@ -6,12 +6,15 @@ it beside baselines, loads it back through AutoModelForCausalLM and recommends.
 """
 
 import shutil
+import sys
 import time
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from sr_transformers import Recipe, Recommender, prepare, train
+from sr_transformers.data.logs.journey import journey_titles
 from sr_transformers.evaluation.evaluator import table
 
 OUTPUT = Path("runs/demo")
@@ -19,6 +22,8 @@ OUTPUT = Path("runs/demo")
 
 def main() -> None:
     """Runs the demo in runs/demo, which it makes anew."""
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # transformers' bars are for terminals
     start = time.perf_counter()
 
     def step(text: str) -> None:
@@ -31,6 +36,8 @@ def main() -> None:
     step("prepare: complete-journey, users and products with at least 100 purchases, leave-one-out")
     data = prepare("complete-journey", OUTPUT / "data", min_interactions=100)
     counts = data.manifest["counts"]
+    titles = OUTPUT / "titles.csv"
+    journey_titles().write_csv(titles)
     print(f"{counts['interactions']:,} interactions of {counts['users']:,} users with {counts['items']:,} items")
 
     step("train: LSRM 98k (2 layers x 64) with history for 8 epochs, full softmax over all items")
@@ -66,7 +73,8 @@ def main() -> None:
     for place, one in enumerate(recommender.recommend(items[:-1], k=10, exclude_seen=False, times=times), 1):
         hit = "  <- bought next" if str(one.item) == items[-1] else ""
         print(f"{place:5}  {one.item:<9} {one.probability:.4f}{hit}")
-    step(f"done; {OUTPUT}/run holds the model, its vocabulary and run.json")
+    step(f"done; {OUTPUT}/run holds the model, its vocabulary and run.json; to look at it in a browser:")
+    print(f"sr-transformers demo {OUTPUT}/run --data {OUTPUT}/data --titles {titles}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ OPTIONAL = {
     "torchao",
 }
 TRAVELS_WITH = {
-    "torch", "transformers", "huggingface_hub", "array", "collections", "functools", "hashlib", "itertools", "json",
-    "math", "numbers", "pathlib", "sys", "typing",
+    "torch", "transformers", "huggingface_hub", "array", "collections", "copy", "functools", "hashlib", "itertools",
+    "json", "math", "numbers", "pathlib", "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -1,11 +1,14 @@
 """Every recipe is loaded, every size has its N, and the small ones take a training step."""
 
+import runpy
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from transformers.utils import logging
 
 from sr_transformers import LSRMConfig, Recipe
 from sr_transformers.lsrm.configuration_lsrm import _CHOICES, HISTORY_PARTS, LSRM_SIZES
@@ -125,3 +128,23 @@ def test_every_recipe_has_a_row_in_the_readme():
     text = (RECIPES / "README.md").read_text()
     for path in [*SCALES, *REGIMES, *RECIPES.glob("*.py"), *(RECIPES / "accelerate").glob("*.yaml"), *STUDIES]:
         assert str(path.relative_to(RECIPES)) in text, path
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(("name", "words"), [("demo", []), ("job", [["log.csv", "org/name"]])])
+def test_bars_of_transformers_are_for_terminals(name, words, terminal, tmp_path, monkeypatch):
+    recipe = runpy.run_path(str(RECIPES / f"{name}.py"))
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setitem(recipe["main"].__globals__, "prepare", stop)
+    logging.enable_progress_bar()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            recipe["main"](*words)
+        assert logging.is_progress_bar_enabled() == terminal
+    finally:
+        logging.enable_progress_bar()

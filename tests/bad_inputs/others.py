@@ -33,6 +33,8 @@ ROWS = [
     Row("F020", "a Space of nothing", "demo nowhere --space o", "nowhere"),
     Row("F021", "a Space into what exists", "demo RUN --space e", "e", write("e/mine.txt", "mine")),
     Row("F023", "a study that is not there", "demo RUN --study nowhere --space o", "nowhere"),
+    Row("F024", "a page over users of nothing", "demo RUN --data nowhere --port 7999", "nowhere"),
+    Row("F025", "users in a Space", "demo RUN --data DATA --space o", "--data"),
     Row("A225", "--port 99999999", "demo RUN --port 99999999", "--port 99999999"),
     Row("A226", "--port -1", "demo RUN --port -1", "--port -1"),
     Row("A227", "--port x", "demo RUN --port x", "--port"),

@@ -1,8 +1,9 @@
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from sr_transformers import LSRMConfig, LSRMForCausalLM
+from sr_transformers import LSRMConfig, LSRMForCausalLM, prepare
 from sr_transformers.data.vocabulary import build_tokenizer
 
 ITEMS = [f"item {n}" for n in range(30)]
@@ -39,10 +40,20 @@ def with_history(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def users(tmp_path_factory):
+    """A prepared log: user "u0" .. "u9", where u5 has item 5, 6, 7, 8, 5 at the times 50, 50, 52, 53, 54, and so on."""
+    steps, times = (0, 1, 2, 3, 0), (0, 0, 2, 3, 4)
+    rows = [(f"u{n}", f"item {n + a}", 10 * n + b) for n in range(10) for a, b in zip(steps, times, strict=True)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    return prepare(log, tmp_path_factory.mktemp("users") / "data").path
+
+
+@pytest.fixture(scope="session")
 def titles(tmp_path_factory):
-    """Titles of the items with even numbers."""
+    """Titles of the items with even numbers, which lie on three shelves."""
     path = tmp_path_factory.mktemp("titles") / "titles.csv"
-    path.write_text("item_id,title\n" + "".join(f"item {n},Title {n}\n" for n in range(0, 30, 2)))
+    lines = (f"item {n},Title {n},Shelf {n % 3}\n" for n in range(0, 30, 2))
+    path.write_text("item_id,title,domain\n" + "".join(lines))
     return path
 
 

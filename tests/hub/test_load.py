@@ -34,6 +34,7 @@ ways = {
     "eager": {"attn_implementation": "eager"},
     "sdpa": {"attn_implementation": "sdpa"},
     "flex_attention": {"attn_implementation": "flex_attention"},
+    "torch_varlen": {"attn_implementation": "torch_varlen"},
     "bf16": {"dtype": torch.bfloat16},
 }
 with torch.no_grad():
@@ -133,6 +134,14 @@ model = AutoModelForCausalLM.from_pretrained("./model", trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules.")
 found = model(expected["ids"], moments=expected["ids"]).logits
 torch.testing.assert_close(found, expected["logits"], rtol=1e-5, atol=1e-5)
+plain = AutoModelForCausalLM.from_pretrained("./plain", trust_remote_code=True, attn_implementation="torch_varlen")
+torch.testing.assert_close(plain(expected["ids"]).logits, expected["plain"], rtol=1e-5, atol=1e-5)
+try:
+    plain.train()(expected["ids"])
+except ValueError as error:
+    assert "cu_seq_lens_q" in str(error)
+else:
+    raise AssertionError("rows without their users' lengths were trained on")
 print(type(model.model.norm).__name__, type(model.lm_head).__name__)
 """
 
@@ -144,5 +153,8 @@ def test_other_blocks_travel(elsewhere, tmp_path):
         torch.nn.init.normal_(parameter)
     model.save_pretrained(tmp_path / "model")
     ids = torch.arange(2, 14).view(2, 6)
-    save_file({"ids": ids, "logits": model(ids, moments=ids).logits.detach()}, tmp_path / "logits.safetensors")
+    plain = LSRMForCausalLM(LSRMConfig(vocab_size=20)).eval()
+    plain.save_pretrained(tmp_path / "plain")
+    logits = {"logits": model(ids, moments=ids).logits, "plain": plain(ids).logits}
+    save_file({"ids": ids} | {name: one.detach() for name, one in logits.items()}, tmp_path / "logits.safetensors")
     assert elsewhere(OTHER_BLOCKS, bare=True).split() == ["RMSNorm", "CosineHead"]

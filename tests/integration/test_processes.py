@@ -112,6 +112,14 @@ def test_two_processes_resume_exactly(markov_prepared, tmp_path):
     assert_same_end(tmp_path / "whole", part)
 
 
+def test_two_processes_exchange_the_rows_that_they_touch(markov_prepared, tmp_path):
+    script = str(Path(__file__).with_name("row_updates.py"))
+    arguments = [sys.executable, *TWO_PROCESSES, script, str(markov_prepared.path), str(tmp_path / "runs")]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment())
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("agrees") == 2
+
+
 @pytest.mark.parametrize(
     "blocks",
     [

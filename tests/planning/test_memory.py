@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +14,15 @@ from sr_transformers.planning.memory import (
     Work,
     kept_around_blocks,
     kept_by_block,
+    loss_memory,
     parameter_counts,
     peak,
+    successor_bytes,
     training_memory,
 )
 from sr_transformers.training.finish import count_parameters
+from sr_transformers.training.optimizers import with_muon
+from sr_transformers.training.row_updates import make_sparse, tables_of, with_row_updates
 
 BENCHMARK = Path(__file__).parent.parent.parent / "benchmarks" / "memory.py"
 
@@ -44,12 +49,16 @@ def kept_by_autograd(model, work):
     positions = torch.cat([torch.arange(half), torch.arange(work.width - half)]).repeat(work.rows, 1)
     ids, labels = (torch.randint(2, model.config.vocab_size, (work.rows, work.width)) for _ in range(2))
     labels[:, -1] = -100  # so that targets are selected, as nearly always
+    negatives = {}
+    if work.num_negatives:
+        drawn = torch.randint(2, model.config.vocab_size, (work.num_negatives,))
+        negatives = {"negative_ids": drawn, "negative_log_q": torch.full((work.num_negatives,), -5.0)}
     with (
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=work.precision == "bf16"),
     ):
         moments = {"moments": ids.cumsum(1)} if model.config.attention_time else {}
-        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False, **moments)
+        model(input_ids=ids, position_ids=positions, shift_labels=labels, use_cache=False, **moments, **negatives)
     return sum(kept.values())
 
 
@@ -96,6 +105,75 @@ def test_activations_are_what_autograd_keeps(overrides, precision):
     labels = work.positions * 8  # of the batch, which the planner counts and autograd does not keep
     planned = blocks + kept_around_blocks(one, work) + hidden_gradient + table - labels
     assert kept_by_autograd(LSRMForCausalLM(one).train(), work) == planned
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("head", ["plain", "normalised"])
+def test_a_sampled_loss_keeps_its_logits(head, precision):
+    """A few numbers for each target more or less, on thousands."""
+    one = config(residual_dropout=0.0, embedding_dropout=0.0, num_hidden_layers=1, head=head)
+    work = Work(rows=40, width=20, device="cpu", precision=precision, num_negatives=150)
+    blocks = kept_by_block(one, work, 0)
+    planned = blocks + kept_around_blocks(one, work) + loss_memory(one, work).logits_kept
+    kept = kept_by_autograd(LSRMForCausalLM(one).train(), work)
+    assert planned == pytest.approx(kept, rel=0.05)
+    assert loss_memory(one, work).logits_kept > 0.2 * planned
+
+
+@pytest.mark.parametrize(
+    "parts", [["clock"], ["items", "recency"], ["successors"], ["recency", "bigrams", "items", "baskets", "intervals"]]
+)
+def test_history_is_counted(parts):
+    one = config(history=parts, num_successors=7)
+    model = LSRMForCausalLM(one)
+    assert parameter_counts(one) == count_parameters(model)
+    buffers = sum(one.nbytes for one in model.buffers())
+    assert successor_bytes(one) == buffers
+    always = training_memory(one, Work(rows=2))["optimizer"]
+    assert always.get("successors", 0) == buffers
+
+
+@pytest.mark.parametrize("updates", ["lazy_adam", "row_adagrad"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
+def test_optimizer_states_are_those_of_the_optimizers(updates, optimizer):
+    """Steps of the real ones, and all numbers of their states."""
+    one = config(vocab_size=40)
+    model = LSRMForCausalLM(one).train()
+    arguments = SimpleNamespace(table_updates=updates, adam_epsilon=1e-8, adam_beta1=0.9, adam_beta2=0.999)
+    for by_rows in (False, True):
+        make_sparse(model, by_rows)
+        if optimizer == "sgd":
+            table = tables_of(model)[0]
+            others = [weight for weight in model.parameters() if weight is not table]
+            groups = [{"params": others}, {"params": [table], "momentum": 0.0 if by_rows else 0.9}]
+            opt = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        else:
+            opt = torch.optim.AdamW(model.parameters())
+            opt = with_row_updates(opt, tables_of(model), arguments) if by_rows else opt
+            opt = with_muon(opt, model, 1e-3, 0.0) if optimizer == "muon" else opt
+        ids = torch.arange(2, 18)[None]
+        sampled = {"negative_ids": ids[0, :3], "negative_log_q": torch.zeros(3)}
+        model(ids, labels=ids, **sampled).loss.backward()
+        opt.step()
+        model.zero_grad()
+        states = [value for state in opt.state.values() for value in state.values() if torch.is_tensor(value)]
+        held = 4 * sum(value.numel() for value in states if value.ndim)
+        planned = training_memory(
+            one,
+            Work(optimizer=optimizer, num_negatives=3, table_updates=updates if by_rows else "dense"),
+        )["optimizer"]["optimizer"]
+        assert planned == pytest.approx(held, abs=1)
+
+
+def test_row_updates_hold_no_gradient_of_the_table():
+    one = config(vocab_size=100_001)
+    sampled = {"rows": 2, "width": 20, "num_negatives": 50}
+    dense = training_memory(one, Work(**sampled))["end of backward"]
+    by_rows = training_memory(one, Work(**sampled, table_updates="lazy_adam"))["end of backward"]
+    table = 100_001 * 32 * 4
+    assert dense["gradients"] - by_rows["gradients"] == table
+    assert dense["loss gradients"] == table
+    assert by_rows["loss gradients"] == 2 * (2 * 40 + 50) * (32 * 4 + 8)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -157,13 +235,23 @@ def test_shards_divide_what_is_kept():
     assert moments["loss"]["optimizer"] == 2 * total
     assert moments["loss"]["communication"] == 1000
     assert moments["loss"]["compute copies"] == 301 * 32 * 2  # the loss's own copy of the table
+    # Two processes with half of the table's rows: half of its logits and of its gradient too.
+    moments = training_memory(config(), Work(rows=2), Shards(4, 4, 8, (2, 2, 4), 2))
+    table = 301 * 32
+    assert moments["loss"]["weights"] == 4 * (total - table) + 2 * table
+    assert moments["loss"]["optimizer"] == 8 * (total - table) + 4 * table
+    assert moments["loss"]["loss gradients"] == 151 * 32 * 4 + 100 * 32 * 2
+    assert moments["loss"]["logits"] == 100 * 151 * (2 + 4)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"precision": "fp8"}, "choose from fp32, bf16"),
-        ({"optimizer": "lion"}, "choose from adam, sgd"),
+        ({"optimizer": "lion"}, "choose from adam, sgd, muon"),
+        ({"table_updates": "rows"}, "choose from dense, lazy_adam, row_adagrad"),
+        ({"table_updates": "lazy_adam"}, "table_updates lazy_adam needs num_negatives"),
+        ({"num_negatives": -1}, "num_negatives is -1"),
         ({"attention": "ring"}, "choose from sdpa, flash"),
         ({"device": "tpu"}, "choose from cpu, cuda"),
         ({"rows": 0}, "rows is 0"),
@@ -199,3 +287,12 @@ def test_biases_are_not_planned_with_flash(blocks):
     with pytest.raises(ValueError, match="flash-attention takes no biases"):
         kept_by_block(config(**blocks), Work(attention="flash"), 0)
     assert kept_by_block(config(**blocks), Work(), 0) > kept_by_block(config(), Work(), 0)
+
+
+def test_variable_length_kernels_fill_heads_up_to_a_multiple_of_8():
+    """Heads of 50, as 800m has them, become 56 wide: 4 tensors of bf16 a position and block, of 24 heads."""
+    work = {"rows": 1, "width": 1, "attention": "flash"}
+    heads_of_50 = config(hidden_size=1200, num_attention_heads=24)
+    heads_of_48 = config(hidden_size=1200, num_attention_heads=25)
+    kept = [kept_by_block(one, Work(**work), 0) - 4 * one.num_attention_heads for one in (heads_of_50, heads_of_48)]
+    assert kept[0] - kept[1] == 4 * 2 * 24 * (56 - 50)

@@ -10,7 +10,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--compare", metavar="MODEL", help="a second checkpoint, shown beside it")
     one.add_argument("--revision", help="branch, tag or commit of the checkpoint on the Hub")
     one.add_argument("--compare-revision", metavar="REVISION", help="the same of the second one")
-    one.add_argument("--titles", metavar="FILE", help="csv, tsv or parquet with the columns item_id and title")
+    one.add_argument("--data", metavar="FOLDER", help="prepared log: open with one of its held-out users and mark what "
+                     "came next; without it, with a history that the model generates")  # fmt: skip
+    one.add_argument("--titles", metavar="FILE", help="csv, tsv or parquet with the columns item_id, title and, if it "
+                     "has departments or genres, domain")  # fmt: skip
     one.add_argument("--study", metavar="FOLDER", help="show the figures of this folder")
     one.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
     one.add_argument("--port", type=int, default=7860)
@@ -25,11 +28,16 @@ def _demo(options: argparse.Namespace, rest: list[str]) -> None:
     revisions = {"revision": options.revision, "compare_revision": options.compare_revision}
     if options.compare_revision and not options.compare:
         raise ValueError("--compare-revision is the revision of a second checkpoint; add --compare.")
+    if options.space and options.data:
+        raise ValueError(
+            "--data shows histories of users, and a Space is for others to see; leave --data out, and the Space opens "
+            "with a history that the model generates."
+        )
     if options.space:
         print(write_space(options.model, options.space, options.compare, options.titles, options.study, **revisions))
         return
     _check_address(options.host, options.port)
-    app = build_app(options.model, options.compare, options.titles, options.study, **revisions)
+    app = build_app(options.model, options.compare, options.titles, options.study, **revisions, data=options.data)
     serve(app, options.study, server_name=options.host, server_port=options.port)
 
 

@@ -3,7 +3,7 @@
 import argparse
 
 from sr_transformers.cli.train import GO_ON
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import ATTENTION_HELP, at_least
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,7 +25,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument(
         "--lora", type=at_least(0), default=0, metavar="RANK", help="low-rank adapters instead of all matrices"
     )
-    one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
+    one.add_argument("--attn", metavar="NAME", help=ATTENTION_HELP)
     one.set_defaults(run=_finetune, takes_overrides=True, go_on=GO_ON)
 
 

@@ -17,11 +17,25 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--targets", type=at_least(1), help="targets of one epoch: interactions less users")
     one.add_argument("--epochs", type=float, default=1.0)
     one.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 where the GPU has it, else fp32")
-    one.add_argument("--optimizer", choices=("adam", "sgd"), default="adam")
-    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa")
+    one.add_argument("--optimizer", choices=("adam", "sgd", "muon"), default="adam")
+    one.add_argument(
+        "--num-negatives", type=at_least(0), default=0, metavar="S", help="sampled softmax; 0: the full one"
+    )
+    one.add_argument(
+        "--table-updates",
+        choices=("dense", "lazy_adam", "row_adagrad"),
+        default="dense",
+        help="how the item table learns; other than dense only the rows that a step reads, with sampled softmax",
+    )
+    one.add_argument("--history", nargs="+", default=[], metavar="PART", help="parts of the model's history")
+    one.add_argument("--num-successors", type=at_least(1), default=32, metavar="K", help="with history successors")
+    one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa", help="flash: kernels of variable length")
     one.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     one.add_argument("--accumulating", action="store_true", help="several micro-batches make a step")
     one.add_argument("--utilisation", type=float, default=0.4, help="fraction of the GPU's dense peak that is reached")
+    one.add_argument(
+        "--bandwidth", type=float, metavar="GB/s", help="what a GPU sends to others; without it: sending takes no time"
+    )
     one.add_argument("--json", metavar="FILE", help="write the plan here too")
     one.set_defaults(run=_plan)
 
@@ -31,6 +45,7 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
     from sr_transformers.planning.gpus import parse_gpus
     from sr_transformers.planning.memory import Work
+    from sr_transformers.planning.nearest import what_would_fit
     from sr_transformers.planning.plan import make_plan
     from sr_transformers.planning.text import show
 
@@ -41,7 +56,11 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError(f"--row-width {width} cannot hold windows of {options.window}; it must be at least as wide.")
     special_tokens = 2  # padding and unknown
     config = LSRMConfig.from_size(
-        options.size, vocab_size=options.items + special_tokens, max_position_embeddings=options.window
+        options.size,
+        vocab_size=options.items + special_tokens,
+        max_position_embeddings=options.window,
+        history=options.history,
+        num_successors=options.num_successors,
     )
     work = Work(
         rows=options.rows,
@@ -52,7 +71,14 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
         device="cuda" if gpu else "cpu",
         checkpointing=options.checkpointing,
         accumulating=options.accumulating,
+        num_negatives=options.num_negatives,
+        table_updates=options.table_updates,
     )
-    plan = make_plan(config, work, gpu, number, options.utilisation, options.targets, options.epochs)
+    bandwidth = None if options.bandwidth is None else options.bandwidth * 1e9
+    plan = make_plan(config, work, gpu, number, options.utilisation, options.targets, options.epochs, bandwidth)
+    if gpu is not None and plan["best"] is None:
+        plan["instead"] = what_would_fit(
+            config, work, gpu, number, options.utilisation, bandwidth, options.targets, options.epochs
+        )
     write_document(options.json, plan)
     print(show(plan))

@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from sr_transformers.cli.values import ATTENTION_HELP
+
 GO_ON = "the same command goes on from the last whole checkpoint in {output}, or anew if there is none."
 
 
@@ -18,7 +20,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--output", required=True, help="folder of the run; an interrupted one goes on")
-    one.add_argument("--attn", metavar="NAME", help="sdpa, eager, flash_attention_2 or flex_attention")
+    one.add_argument("--attn", metavar="NAME", help=ATTENTION_HELP)
     one.add_argument("--profile", metavar="FOLDER", help="profile a few steps: a table of where time goes, and a trace")
     one.set_defaults(run=_train, takes_overrides=True, go_on=GO_ON)
 

@@ -8,6 +8,10 @@ from sr_transformers.messages import shown
 
 # What --seen says, as `filter_seen` and `exclude_seen` take it.
 SEEN = {"auto": None, "remove": True, "keep": False}
+ATTENTION_HELP = (
+    "sdpa, eager, flash_attention_2, torch_varlen or flex_attention; without it the fastest that suits model, "
+    "precision and machine"
+)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

@@ -1,78 +1,47 @@
-"""What the demo computes, without any page: histories as text, tables of next items, trajectories, titles, figures."""
+"""What the demo computes, without any page: histories as text, next items, trajectories, where two models differ."""
 
 import itertools
+import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, encode_items
+from sr_transformers.demo.files import Title
 from sr_transformers.public import last_part
 from sr_transformers.serving.recommendation import ExplainedRecommendation, ItemId
 from sr_transformers.serving.recommender import Recommender
 
-FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".webp")
 NUM_CHOICES = 500
+LOOKED_AT = 1000  # places among which what came next is looked for
+_NOTHING = Title("", "")
 _MOMENT = re.compile(r"(.*\S)\s+@\s*(-?\d{1,30})")
-Row = list[str | int]
 
 
-def read_titles(path: str | Path) -> dict[str, str]:
-    """Titles by raw item id, both as text.
+@dataclass(frozen=True)
+class Shown:
+    """An item as the page shows it.
 
-    Args:
-        path: a `.csv`, `.tsv` or `.parquet` file with the columns item_id and title.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for another suffix, a file that is not what its suffix says, a missing column, or an item that is
-            listed twice.
+    Attributes:
+        place: in its list, or its step in a trajectory, from 1 on.
+        item: raw id as text.
+        title, domain: of the file of titles; may be empty.
+        probability: the model's over all items, seen or not; nan where popularity stood in.
+        had: how often it is in the history.
+        reason: what the user's own past did to the probability, in words; empty for a model that adds nothing to it.
+        without_past: the probability without that; nan for such a model.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of titles.")
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".parquet"):
-        raise ValueError(f"{path}: titles are read from .csv, .tsv or .parquet; convert it or rename it.")
-    try:
-        if suffix == ".parquet":
-            frame = pl.read_parquet(path)
-        else:
-            frame = pl.read_csv(path, separator="\t" if suffix == ".tsv" else ",", infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(
-            f"{path} cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}. Write it in UTF-8 with the columns "
-            "item_id and title."
-        ) from error
-    missing = {"item_id", "title"} - set(frame.columns)
-    if missing:
-        raise ValueError(f"{path}: column {', '.join(sorted(missing))} is missing; there are {frame.columns}.")
-    frame = frame.select(pl.col("item_id").cast(pl.String), pl.col("title").cast(pl.String).fill_null(""))
-    twice = frame.filter(frame["item_id"].is_duplicated())
-    if len(twice):
-        raise ValueError(f"{path}: item {twice['item_id'][0]!r} has more than one title.")
-    return dict(frame.iter_rows())
 
-
-def find_figures(folder: str | Path) -> list[tuple[str, str]]:
-    """(path, caption) of all figures in a folder and below it, in the order of their names.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist.
-        ValueError: if it holds no figure, or one that is a link: what it leads to is nobody's figure.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of figures.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in FIGURE_SUFFIXES and not path.is_dir())
-    links = [path for path in found if path.is_symlink()]
-    if links:
-        more = f" (and {len(links) - 1} more)" if len(links) > 1 else ""
-        raise ValueError(f"{links[0]}{more} is a link; the page follows none: put the figure itself there.")
-    if not found:
-        raise ValueError(f"{folder} holds no figure ({', '.join(FIGURE_SUFFIXES)}).")
-    return [(str(path), path.relative_to(folder).with_suffix("").as_posix()) for path in found]
+    place: int
+    item: str
+    title: str
+    domain: str
+    probability: float
+    had: int = 0
+    reason: str = ""
+    without_past: float = math.nan
 
 
 @dataclass
@@ -87,11 +56,11 @@ class DemoSession:
 
     name: str
     recommender: Recommender
-    titles: dict[str, str]
+    titles: dict[str, Title]
 
     @classmethod
     def load(
-        cls, name_or_path: str | Path, titles: dict[str, str] | None = None, revision: str | None = None
+        cls, name_or_path: str | Path, titles: dict[str, Title] | None = None, revision: str | None = None
     ) -> "DemoSession":
         """Loads a folder or a Hub id, there a branch, tag or commit."""
         name = last_part(name_or_path)
@@ -107,25 +76,27 @@ class DemoSession:
 
     def label(self, item: ItemId) -> str:
         """Title and id of an item."""
-        title = self.title(item)
+        title = self.title(item).title
         return f"{title} ({item})" if title else str(item)
 
-    def title(self, item: ItemId) -> str:
-        """Title of an item, or nothing."""
-        return self.titles.get(str(item), "")
+    def title(self, item: ItemId) -> Title:
+        """What an item is called, or nothing."""
+        return self.titles.get(str(item), _NOTHING)
 
-    def unknown(self, history: list[str]) -> list[str]:
+    def unknown(self, history: Sequence[str]) -> list[str]:
         """Items of a history that the model does not know."""
         tokens = encode_items(self.recommender.tokenizer, history)
         return [item for item, token in zip(history, tokens, strict=True) if token < NUM_SPECIAL]
 
     @property
     def explains(self) -> bool:
-        """Whether rows tell what the user's own past did to an item's probability."""
+        """Whether it tells what the user's own past did to an item's probability."""
         return self.recommender.scorer.scores_own_past
 
-    def next_items(self, history: list[str], k: int, exclude_seen: bool, times: list[int] | None = None) -> list[Row]:
-        """Rows of place, item, title (if there are titles), probability, reason (if it `explains`).
+    def next_items(
+        self, history: Sequence[str], k: int, exclude_seen: bool, times: Sequence[int] | None = None
+    ) -> list[Shown]:
+        """The k items that most likely come next, best first.
 
         A history without any known item gives the most popular items, or none if the vocabulary keeps no training
         counts.
@@ -135,32 +106,48 @@ class DemoSession:
         found = self.recommender.recommend(
             history, k, exclude_seen, fallback="popularity", times=times, explain=self.explains
         )
-        rows: list[Row] = []
+        had = Counter(history)
+        shown = []
         for place, one in enumerate(found, 1):
-            title = [self.title(one.item)] if self.titles else []
-            reason = [one.reason] if isinstance(one, ExplainedRecommendation) else []
-            rows.append([place, str(one.item), *title, _percent(one.probability), *reason])
-        return rows
+            item, reason, without = str(one.item), "", math.nan
+            if isinstance(one, ExplainedRecommendation) and not math.isnan(one.probability):
+                reason = one.reason
+                without = one.probability / one.own_factor if one.own_factor else math.nan
+            shown.append(Shown(place, item, *self.title(item), one.probability, had[item], reason, without))
+        return shown
 
     def trajectory(
-        self, history: list[str], steps: int, exclude_seen: bool, times: list[int] | None = None
-    ) -> list[Row]:
-        """Rows of step, item, and what else `next_items` tells.
-
-        Each time the most likely next item is taken to be the next one, at the moment of the last one. It ends early
-        when no item is left.
-        """
+        self, history: Sequence[str], steps: int, exclude_seen: bool, times: Sequence[int] | None = None
+    ) -> list[Shown]:
+        """Each time the most likely next item is taken to be the next one, at the moment of the last one; `place` is
+        the step. It ends early when no item is left."""
         history, times = list(history), None if times is None else list(times)
-        rows: list[Row] = []
+        shown = []
         for step in range(1, steps + 1):
             best = self.next_items(history, 1, exclude_seen, times)
             if not best:
                 break
-            rows.append([step, *best[0][1:]])
-            history.append(str(best[0][1]))
+            shown.append(Shown(step, *list(vars(best[0]).values())[1:]))
+            history.append(best[0].item)
             if times is not None:
                 times.append(times[-1])
-        return rows
+        return shown
+
+
+def where(target: str, found: Sequence[Shown], session: DemoSession, left_out: bool) -> str:
+    """Where what came next stands in a list of `LOOKED_AT` next items, in words.
+
+    Args:
+        left_out: whether it is in the history, and those items are left out.
+    """
+    for one in found:
+        if one.item == target:
+            return f"What came next stands at place {one.place:,}: {percent(one.probability)}."
+    if session.unknown([target]):
+        return "This model does not know what came next."
+    if left_out:
+        return "What came next is an item of the history, and those are left out."
+    return f"What came next is not among the first {len(found):,}."
 
 
 def parse_history(text: str) -> list[str]:
@@ -202,12 +189,28 @@ def split_moments(lines: list[str]) -> tuple[list[str], list[int]]:
     return [one[1] if one else line for one, line in zip(found, lines, strict=True)], moments
 
 
-def agreement(one: list[Row], two: list[Row]) -> str:
-    """How many items two tables of next items share, in words."""
-    shared = {row[1] for row in one} & {row[1] for row in two}
-    first = "the same" if one and two and one[0][1] == two[0][1] else "different"
+def write_history(history: Sequence[str], times: Sequence[int] | None) -> str:
+    """Text that `parse_history`, and with times `split_moments`, read again: a moment stands where a basket begins.
+
+    >>> write_history(["milk", "bread", "rye"], [5, 5, 9])
+    'milk @ 5\\nbread\\nrye @ 9'
+    """
+    if times is None:
+        return "\n".join(history)
+    before = [None, *times]
+    lines = [
+        item if now == last else f"{item} @ {now}" for item, now, last in zip(history, times, before, strict=False)
+    ]
+    return "\n".join(lines)
+
+
+def agreement(one: Sequence[Shown], two: Sequence[Shown]) -> str:
+    """How many items two lists of next items share, in words."""
+    shared = {row.item for row in one} & {row.item for row in two}
+    first = "the same" if one and two and one[0].item == two[0].item else "different"
     return f"{len(shared)} of {max(len(one), len(two))} items in both lists; {first} first item."
 
 
-def _percent(probability: float) -> str:
-    return "–" if probability != probability else f"{100 * probability:.2f} %"
+def percent(probability: float) -> str:
+    """A probability as text; a dash for one that is not known."""
+    return "–" if math.isnan(probability) else f"{100 * probability:.2f} %"

@@ -14,7 +14,7 @@ from huggingface_hub import metadata_save
 
 from sr_transformers import __version__
 from sr_transformers.data.staging import check_output, staged
-from sr_transformers.demo.answers import find_figures, read_titles
+from sr_transformers.demo.files import find_figures, read_titles
 from sr_transformers.hub.upload import repo_name
 from sr_transformers.public import last_part, plain
 from sr_transformers.serving.recommender import Recommender
@@ -63,7 +63,7 @@ def write_space(
 
     Raises:
         FileExistsError: if `output` has something in it.
-        FileNotFoundError, ValueError: as `session.read_titles`, `session.find_figures` and `Recommender`, or for a
+        FileNotFoundError, ValueError: as `files.read_titles`, `files.find_figures` and `Recommender`, or for a
             model that is neither a folder nor a name on the Hub.
     """
     output = Path(output)

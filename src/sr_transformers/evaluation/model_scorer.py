@@ -25,14 +25,8 @@ from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
-from sr_transformers.lsrm.scoring_lsrm import (
-    input_device,
-    is_plain,
-    item_range,
-    only_items,
-    reads_weight,
-    spread_weight,
-)
+from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
+from sr_transformers.lsrm.varlen_lsrm import implementation_of
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
@@ -312,7 +306,8 @@ class ModelScorer:
         if not states:
             return self.model(input_ids, **inputs, logits_to_keep=1).logits[:, -1]
         # What ranking does not need is left out.
-        leave_out = {"last_only": True} if self.model.config._attn_implementation in ("eager", "sdpa") else {}
+        implementation = implementation_of(self.model.config, False, {})
+        leave_out = {"last_only": True} if implementation in ("eager", "sdpa") else {}
         return self.model.model(input_ids, **inputs, **leave_out).last_hidden_state[:, -1]
 
     def _pasts(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray] | None) -> list[Past]:
@@ -356,8 +351,9 @@ class ModelScorer:
 
     def _score_states(self, states: torch.Tensor, memory: ScoreMemory | None) -> torch.Tensor:
         """`scoring_lsrm.score_items` without the rows that are left out, a block of items at a time."""
-        head, part = self.model.lm_head, self.part
-        weight = item_vectors(head, None if part is None else spread_weight(head))
+        head: Any = self.model.lm_head
+        part = self.part
+        weight = item_vectors(head, None if part is None else head.weight.to_local())
         first_item, last = item_range(self.model.config)
         if part is not None:
             first_item, last = part.inside((first_item, last))

@@ -40,6 +40,9 @@ _CELLS = {
     "intervals": _RATIOS * _REGULAR + 1,
     "bigrams": 3,
 }
+# What the weights of `history` are, for planning: cells by part, and vectors of the clock.
+HISTORY_CELLS = {**_CELLS, "successors": LAGS * _SHARES * _SUPPORT}
+CLOCK_CELLS = (_COUNTS, _TIMES)
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
@@ -297,4 +300,13 @@ class LSRMHistory(nn.Module):
         return ItemScores(rows, tokens.reshape(-1).index_select(0, left), values * GAIN)
 
 
-__all__ = ["GAIN", "LSRMClock", "LSRMHistory", "ZeroEmbedding", "ZeroLinear", "successor_cell"]
+__all__ = [
+    "CLOCK_CELLS",
+    "GAIN",
+    "HISTORY_CELLS",
+    "LSRMClock",
+    "LSRMHistory",
+    "ZeroEmbedding",
+    "ZeroLinear",
+    "successor_cell",
+]

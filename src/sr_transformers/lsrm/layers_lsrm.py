@@ -24,6 +24,7 @@ from .attention_lsrm import (
 from .configuration_lsrm import SWIGLU, LSRMConfig
 from .dropout_lsrm import LSRMDropout
 from .rotary_lsrm import Rotation, rotate
+from .varlen_lsrm import implementation_of
 
 # As usual. ONNX's optimizer takes 1e-12 for 0, and the vector of padding, which is 0, would then have no norm.
 _RMS_EPS = 1e-6
@@ -74,7 +75,7 @@ class LSRMAttention(nn.Module):
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         dropout = self.attention_dropout if self.training else 0.0
-        implementation = self.config._attn_implementation
+        implementation = implementation_of(self.config, self.training, kwargs)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         if self.config.attention == "pointwise":
             if implementation not in ("eager", "sdpa"):

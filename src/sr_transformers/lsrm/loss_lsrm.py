@@ -198,6 +198,7 @@ def sampled_softmax_loss(
     targets: torch.Tensor,
     negative_ids: torch.Tensor,
     negative_log_q: torch.Tensor,
+    head: Any = None,
     part: Division | None = None,
 ) -> torch.Tensor:
     """Sum over targets of a sampled estimate of the cross-entropy, for catalogues too large to be scored whole.
@@ -212,15 +213,21 @@ def sampled_softmax_loss(
         targets: `(N,)` int64 in `[0, V)`.
         negative_ids: `(S,)` int64, drawn with replacement from q.
         negative_log_q: `(S,)` log-probability under q of every negative.
+        head: whose weight this is, see `head_lsrm.item_vectors`; None: the rows are the item vectors. With `sparse`, as
+            `nn.Embedding` has it, the weight gets a gradient of the rows that were read and of no others.
         part: `weight` is that part of a divided table; tokens are those of the whole one.
 
     Returns:
         A scalar in float32 (float64 for float64 input). Its expectation is below the exact loss (logarithm of an
         unbiased estimate), by less the more negatives there are: report the exact loss, never this one.
     """
-    # One gather for both, so that backward makes one gradient of the table's size and not two.
+    # One gather for both, so that backward makes one gradient of the table and not two.
     ids = torch.cat([targets, negative_ids])
-    rows = (weight[ids] if part is None else rows_at(weight, ids, part)).to(hidden.dtype)
+    if part is None:
+        rows = nn.functional.embedding(ids, weight, sparse=getattr(head, "sparse", False))
+    else:
+        rows = rows_at(weight, ids, part)
+    rows = item_vectors(head, rows).to(hidden.dtype)
     positive = (hidden * rows[: len(targets)]).sum(-1)
     negative = hidden @ rows[len(targets) :].t()
     return _sampled(positive, negative, targets, negative_ids, negative_log_q)
@@ -338,12 +345,13 @@ def next_item_loss(
             hidden, extra = whole_gradient(hidden, part), [part.only(one) for one in extra]
             targets, items = targets - part.first, part.inside(items)
     if reads_weight(head) or shares_weight(head):
-        weight = item_vectors(head, spread_weight(head) if shares_weight(head) else None)
+        weight = spread_weight(head) if shares_weight(head) else head.weight
         hidden = hidden.to(torch.get_autocast_dtype(device) if rounded else wide(hidden.dtype))
         if negative_ids is not None and negative_log_q is not None:
-            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q, part)
+            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q, head, part)
         else:
-            total = full_softmax_loss(hidden, weight, targets, items=items, extra=extra, part=part)
+            vectors = item_vectors(head, weight)
+            total = full_softmax_loss(hidden, vectors, targets, items=items, extra=extra, part=part)
     else:
         total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q, extra)
     count = targets.numel() if num_items_in_batch is None else num_items_in_batch

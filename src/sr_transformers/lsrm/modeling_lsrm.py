@@ -40,6 +40,7 @@ from .own_items_lsrm import pasts_in, pasts_of_rows
 from .rotary_lsrm import rotation_at
 from .scoring_lsrm import item_range, score_items
 from .targets_lsrm import targets_after
+from .varlen_lsrm import implementation_of, masking_config
 
 
 class LSRMPreTrainedModel(PreTrainedModel):
@@ -64,9 +65,8 @@ class LSRMPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves as transformers does, and makes the folder complete for a reader without this package.
 
-        The folder gets the code, and config.json names the classes for `AutoConfig`, `AutoModel`,
-        `AutoModelForCausalLM` and `pipeline("next-item")`, whichever class is saved. Who may read config.json may read
-        the weights. All processes that have a divided item table together must call this: each writes its rows.
+        The folder gets the code, and config.json names all classes, whichever is saved. Who may read config.json may
+        read the weights. All processes that have a divided item table together must call this: each writes its rows.
         """
         self.config.auto_map = dict(AUTO_MAP)
         self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
@@ -89,8 +89,7 @@ class LSRMPreTrainedModel(PreTrainedModel):
         Args:
             new_num_tokens: tokens of the vocabulary from now on; all rows up to there but the special ones are items.
                 None: the same items. With more or fewer, `items_fingerprint` no longer says which they are.
-            pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
-            mean_resizing: how new rows begin, see transformers.
+            pad_to_multiple_of: rows are added up to a multiple of this, which are no items; mean_resizing: as there.
         """
         refuse_resizing(self.get_input_embeddings())
         if any(part in ("items", "successors") for part in self.config.history):
@@ -160,8 +159,8 @@ class LSRMModel(LSRMPreTrainedModel):
             input_ids: `(B, T)` int64 in `[0, V)`, oldest item first.
             attention_mask: `(B, T)`, 1 for items and 0 for padding on either side; None means no padding.
             position_ids: `(B, T)` int64 in `[0, max_position_embeddings)`. Several users in one row are told apart by
-                positions that restart at 0 (without mask and cache; pass `cu_seq_lens_*` too for flash-attention).
-                None: positions count the items that the mask keeps, so padding moves nothing.
+                positions that restart at 0 (without mask and cache; flash-attention and torch_varlen need
+                `cu_seq_lens_*` too). None: positions count the items that the mask keeps, so padding moves nothing.
             past_key_values: keys and values of earlier items.
             inputs_embeds: `(B, T, d)` instead of `input_ids`.
             use_cache: whether to return `past_key_values`.
@@ -175,8 +174,9 @@ class LSRMModel(LSRMPreTrainedModel):
             ValueError: for both or neither of ids and embeddings, a sequence longer than the window, last_only or
                 biases of attention with another attention, or a missing clock or moments.
         """
-        if last_only and self.config._attn_implementation not in ("eager", "sdpa"):
-            raise ValueError(f"last_only works with eager and sdpa, not {self.config._attn_implementation}.")
+        implementation = implementation_of(self.config, self.training, kwargs)
+        if last_only and implementation not in ("eager", "sdpa"):
+            raise ValueError(f"last_only works with eager and sdpa, not {implementation}.")
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
@@ -188,7 +188,7 @@ class LSRMModel(LSRMPreTrainedModel):
             # Elsewhere looking at the values would stall the device; there the embedding's own assertion speaks.
             self._check_window(int(position_ids.max()) + 1)
         causal_mask = create_causal_mask(
-            config=self.config,
+            config=masking_config(self.config, implementation),
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,

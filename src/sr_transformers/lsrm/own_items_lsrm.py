@@ -84,8 +84,8 @@ class Pasts:
             earlier = self.tokens[(seen - lag).clamp(min=0)].masked_fill(self.position[seen] < lag, 0)
             found["recent"][lag][at] = earlier
         if self.times is not None:
-            last = self.times.index_select(0, (self.ends - 1).clamp(min=0))
-            relative = (self.times - last.index_select(0, self.past)).float()
+            last = self.times.index_select(0, self.ends.index_select(0, self.past) - 1)  # an empty past has none
+            relative = (self.times - last).float()
             of_item = self.times.index_select(0, order)
             another = new.clone()
             another[1:] |= of_item[1:] != of_item[:-1]

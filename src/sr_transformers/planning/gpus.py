@@ -52,6 +52,29 @@ GPUS = {
     )
 }
 
+# What drivers call them. The variants NVL, A10G and parts of a GPU (MIG) are other hardware, and not in the table.
+_DEVICES = {
+    "A100-40GB": r"A100.*40GB.*",
+    "A100-80GB": r"A100.*80GB.*",
+    "H100": r"H100 80GB HBM3",
+    "H100-PCIe": r"H100 PCIe",
+    "V100-16GB": r"V100-SXM2-16GB",
+    "V100-32GB": r"V100-SXM2-32GB",
+    "RTX-4090": r"RTX 4090",
+    **{name: name for name in ("H200", "B200", "L4", "L40S", "A10", "T4")},
+}
+
+
+def gpu_of_device(name: str) -> GPU | None:
+    """The accelerator that a driver calls so (`torch.cuda.get_device_name()`); None if the table lacks it.
+
+    >>> gpu_of_device("NVIDIA H100 80GB HBM3").name
+    'H100'
+    """
+    name = re.sub(r"^(NVIDIA |Tesla |GeForce )*", "", name)
+    found = [known for known, pattern in _DEVICES.items() if re.fullmatch(pattern, name) and "MIG" not in name]
+    return GPUS[found[0]] if found else None
+
 
 def parse_gpus(text: str) -> tuple[int, GPU]:
     """How many of which: `"8xA100-80GB"` or `"T4"`.

@@ -1,100 +1,37 @@
-"""A training run on paper: memory by part, FLOPs, time at a stated utilisation, and which parallelism fits.
+"""A training run on paper: memory by part, FLOPs, time at a stated utilisation, which parallelism fits, and what would.
 
 FLOPs count a multiplication and an addition as two, and backward as twice forward:
     blocks     6 N per position
-    head       6 V d per target
+    head       6 V d per target; 6 (S + 1) d with S sampled negatives
     attention  12 L d T per position, T the keys that are multiplied: the row's width where a mask tells users apart,
                half of it with a causal variable-length kernel (PaLM, appendix B)
 Gradient checkpointing computes the blocks' forward a second time; that costs time and is no useful work.
 
-Bytes per parameter of the strategies: ZeRO's follow its paper (Rajbhandari et al. 2020, section 3: 2 + 2 + 12 in mixed
-precision); DDP's include the buckets into which gradients are copied. Time leaves communication out: the utilisation
-has to carry it.
+Time leaves communication out unless a bandwidth is given: then what is sent is added as if nothing was computed
+meanwhile. Between a device and its host nothing is timed.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.planning.gpus import GPU
-from sr_transformers.planning.memory import (
-    OPTIMIZERS,
-    PRECISIONS,
-    WIDE,
-    Shards,
-    Work,
-    parameter_counts,
-    peak,
-    training_memory,
-    whole_model,
+from sr_transformers.planning.memory import Work, parameter_counts, peak, successor_bytes, training_memory
+from sr_transformers.planning.strategies import (
+    TABLE,
+    flops_per_target,
+    host_bytes,
+    shards,
+    step,
+    strategies,
+    traffic,
 )
 
 # Of a GPU's published memory: the rest is for the CUDA context, NCCL's buffers and the allocator's holes. Ours.
 USABLE = 0.92
-SINGLE, DDP, ZERO_1, ZERO_2, ZERO_3, FSDP2 = "single", "ddp", "zero-1", "zero-2", "zero-3", "fsdp2"
-
-
-@dataclass(frozen=True)
-class Flops:
-    """FLOPs per target by part; `again` is what checkpointing computes twice."""
-
-    blocks: float
-    head: float
-    attention: float
-    again: float
-
-    @property
-    def useful(self) -> float:
-        """What the model needs, however it is computed."""
-        return self.blocks + self.head + self.attention
-
-    @property
-    def done(self) -> float:
-        """What the hardware computes."""
-        return self.useful + self.again
-
-
-def flops_per_target(config: LSRMConfig, work: Work) -> Flops:
-    """FLOPs of training on one target, every position having one."""
-    N, d, layers = config.num_non_embedding_parameters, config.hidden_size, config.num_hidden_layers
-    keys = work.width / 2 if work.attention == "flash" else work.width
-    blocks, attention = 6.0 * N, 12.0 * layers * d * keys
-    again = (blocks + attention) / 3 if work.checkpointing else 0.0
-    return Flops(blocks, 6.0 * config.vocab_size * d, attention, again)
-
-
-def shards(strategy: str, config: LSRMConfig, work: Work, devices: int) -> Shards:
-    """What a device holds under a strategy.
-
-    Raises:
-        ValueError: for a strategy that is not known.
-    """
-    counts = parameter_counts(config)
-    total, compute = sum(counts.values()), PRECISIONS[work.precision]
-    state = WIDE * OPTIMIZERS[work.optimizer]
-    layer = (counts["blocks"] + counts["biases_and_norms"]) / config.num_hidden_layers
-    tables = counts["item_embedding"] + counts["position_embedding"]
-    if strategy == SINGLE:
-        return whole_model(work)
-    if strategy == DDP:
-        return Shards(WIDE, WIDE, state, buckets=WIDE * total)
-    if strategy == FSDP2:
-        # The root's tables stay whole from forward to backward; of the blocks one computes while the next is gathered.
-        return Shards(WIDE / devices, WIDE / devices, state / devices, False, compute * (tables + 2 * layer))
-    if strategy in (ZERO_1, ZERO_2, ZERO_3):
-        master = WIDE if work.precision == "bf16" else 0  # DeepSpeed keeps float32 weights beside bf16 ones
-        whole = strategy == ZERO_3
-        weights = compute / devices if whole else compute
-        gradients = compute if strategy == ZERO_1 else compute / devices
-        gathered = compute * (tables + 2 * layer) if whole else 0.0
-        return Shards(weights, gradients, (state + master) / devices, False, gathered)
-    raise ValueError(f"strategy {strategy!r} is not known; choose from {', '.join(strategies(2))}.")
-
-
-def strategies(devices: int) -> tuple[str, ...]:
-    """What can be done with so many devices, the simplest first."""
-    return (SINGLE,) if devices == 1 else (DDP, ZERO_1, ZERO_2, FSDP2, ZERO_3)
+# Bytes of a pair of items and its number, while the successors are counted: both once more while blocks are joined.
+_COUNTED_PAIR = 2 * (8 + 8)
 
 
 def make_plan(
@@ -105,6 +42,7 @@ def make_plan(
     utilisation: float = 0.4,
     targets: int | None = None,
     epochs: float = 1.0,
+    bandwidth: float | None = None,
 ) -> dict[str, Any]:
     """Everything about a run that shapes and data sheets say.
 
@@ -116,13 +54,15 @@ def make_plan(
         utilisation: fraction of the published dense peak at which the FLOPs are computed, in (0, 1].
         targets: of one epoch; None leaves totals out.
         epochs: how many.
+        bandwidth: bytes per second that a device sends to others; None: time is that of the FLOPs alone.
 
     Returns:
         A dictionary for JSON. Bytes, FLOPs, seconds; `memory` holds `{moment: {part: bytes}}` with and without
-        checkpointing, on one device that holds everything.
+        checkpointing, on one device that holds everything. `strategies` has a row for each way to share the model,
+        `best` is the fastest that fits (None: see `nearest.what_would_fit`), and `time` is that row's.
 
     Raises:
-        ValueError: for a utilisation, epochs or targets out of range, or bf16 where the hardware has none.
+        ValueError: for a utilisation, epochs, targets or bandwidth out of range, or bf16 where the hardware has none.
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation is {utilisation}; it is a fraction of the peak, above 0 and at most 1.")
@@ -130,10 +70,12 @@ def make_plan(
         raise ValueError(f"targets is {targets}; give the targets of an epoch, at least 1.")
     if not 0 < epochs < math.inf:
         raise ValueError(f"epochs is {epochs}; it must be a number above 0.")
+    if bandwidth is not None and not 0 < bandwidth < math.inf:
+        raise ValueError(f"bandwidth is {bandwidth}; it must be a number of bytes per second above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
     counts, flops = parameter_counts(config), flops_per_target(config, work)
-    other = Work(**{**asdict(work), "checkpointing": not work.checkpointing})
+    other = replace(work, checkpointing=not work.checkpointing)
     by_checkpointing = {
         ("with" if one.checkpointing else "without") + " checkpointing": _memory(config, one) for one in (other, work)
     }
@@ -142,20 +84,102 @@ def make_plan(
             "num_non_embedding_parameters": config.num_non_embedding_parameters,
             "parameters": counts,
             "vocab_size": config.vocab_size,
+            "hidden_size": config.hidden_size,
         },
         "work": asdict(work),
         "memory": by_checkpointing,
         "flops_per_target": {**asdict(flops), "useful": flops.useful, "done": flops.done},
     }
+    if "successors" in config.history:
+        plan["successors"] = {"bytes_per_process": successor_bytes(config), "num_successors": config.num_successors}
+        if targets is not None:  # each of them makes at most one pair of a lag
+            plan["successors"]["bytes_while_counted"] = _COUNTED_PAIR * targets
     if targets is not None:
         plan["targets"] = {"per_epoch": targets, "epochs": epochs}
         plan["flops_per_epoch"] = flops.useful * targets
         plan["flops"] = flops.useful * targets * epochs
     if gpu is not None:
-        plan["device"] = {**asdict(gpu), "number": devices, "utilisation": utilisation}
-        plan["strategies"] = _fits(config, work, gpu, devices)
-        plan["time"] = _time(flops, work, gpu, devices, utilisation, targets, epochs)
+        plan["device"] = {**asdict(gpu), "number": devices, "utilisation": utilisation, "bandwidth": bandwidth}
+        plan["strategies"] = rows(config, work, gpu, devices, utilisation, bandwidth)
+        plan["best"] = best(plan["strategies"])
+        if plan["best"] is not None:
+            plan["time"] = time_of(plan["best"], targets, epochs)
     return plan
+
+
+def rows(
+    config: LSRMConfig, work: Work, gpu: GPU, devices: int, utilisation: float, bandwidth: float | None = None
+) -> list[dict[str, Any]]:
+    """A row per strategy, without and with checkpointing; of the ways to divide the table the one with fewest parts
+    that fits, or else that with most."""
+    found, divided = [], []
+    for strategy in strategies(devices, config, work):
+        both = [
+            row(strategy, config, replace(work, checkpointing=again), gpu, devices, utilisation, bandwidth)
+            for again in (False, True)
+        ]
+        if strategy.startswith(f"{TABLE}/"):
+            divided.append(both)
+        else:
+            found += both
+    fitting = [both for both in divided if any(one["fits"] for one in both)]
+    return found + (fitting[0] if fitting else divided[-1] if divided else [])
+
+
+def row(
+    strategy: str, config: LSRMConfig, work: Work, gpu: GPU, devices: int, utilisation: float, bandwidth: float | None
+) -> dict[str, Any]:
+    """One way to share a model: bytes, whether they fit, and time."""
+    moment, size = peak(training_memory(config, work, shards(strategy, config, work, devices)))
+    flops, targets = step(strategy, config, work, devices)
+    rate = (gpu.bf16 if work.precision == "bf16" else gpu.fp32) or 0.0
+    sent = traffic(strategy, config, work, devices)
+    seconds = flops / (rate * utilisation) + (sent / bandwidth if bandwidth else 0.0)
+    return {
+        "strategy": strategy,
+        "checkpointing": work.checkpointing,
+        "bytes_per_device": size,
+        "moment": moment,
+        "fits": size <= USABLE * gpu.memory,
+        "host_bytes_per_device": int(host_bytes(strategy, config, work, devices)),
+        "bytes_sent_per_device_and_step": int(sent),
+        "seconds_per_step": seconds,
+        "targets_per_second": targets / seconds,
+    }
+
+
+def best(found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of the rows that fit the fastest, and of equally fast ones that which sends least and is simplest; None if none
+    fits."""
+    fitting = [one for one in found if one["fits"]]
+    order = ("host_bytes_per_device", "bytes_sent_per_device_and_step", "checkpointing")
+    return min(fitting, key=lambda one: (-one["targets_per_second"], *(one[key] for key in order)), default=None)
+
+
+def compare_with_measured(
+    strategy: str, config: LSRMConfig, work: Work, devices: int, measured: float, tolerance: float = 0.1
+) -> dict[str, Any]:
+    """The plan for one device of a run beside what was measured there.
+
+    Args:
+        measured: bytes at the run's peak, beyond what the process held before its model was built.
+        tolerance: by how much of the measured bytes the planned may be off.
+
+    Returns:
+        `planned_bytes`, `measured_bytes`, `ratio` (planned / measured), `within` the tolerance or not, and the `moment`
+        of the peak with its `parts`.
+    """
+    moments = training_memory(config, work, shards(strategy, config, work, devices))
+    moment, planned = peak(moments)
+    ratio = planned / measured
+    return {
+        "planned_bytes": planned,
+        "measured_bytes": measured,
+        "ratio": ratio,
+        "within": abs(ratio - 1) <= tolerance,
+        "moment": moment,
+        "parts": {part: size for part, size in moments[moment].items() if size},
+    }
 
 
 def _memory(config: LSRMConfig, work: Work) -> dict[str, Any]:
@@ -164,31 +188,10 @@ def _memory(config: LSRMConfig, work: Work) -> dict[str, Any]:
     return {"peak_bytes": size, "moment": moment, "moments": moments}
 
 
-def _fits(config: LSRMConfig, work: Work, gpu: GPU, devices: int) -> list[dict[str, Any]]:
-    """A row per strategy, without and with checkpointing."""
-    rows = []
-    for strategy in strategies(devices):
-        for checkpointing in (False, True):
-            one = Work(**{**asdict(work), "checkpointing": checkpointing})
-            moment, size = peak(training_memory(config, one, shards(strategy, config, one, devices)))
-            rows.append(
-                {
-                    "strategy": strategy,
-                    "checkpointing": checkpointing,
-                    "bytes_per_device": size,
-                    "moment": moment,
-                    "fits": size <= USABLE * gpu.memory,
-                }
-            )
-    return rows
-
-
-def _time(
-    flops: Flops, work: Work, gpu: GPU, devices: int, utilisation: float, targets: int | None, epochs: float
-) -> dict[str, float]:
-    rate = (gpu.bf16 if work.precision == "bf16" else gpu.fp32) or 0.0
-    per_second = devices * rate * utilisation / flops.done
-    times = {"targets_per_second": per_second, "seconds_per_step": work.positions * devices / per_second}
+def time_of(found: dict[str, Any], targets: int | None, epochs: float) -> dict[str, float]:
+    """Seconds of a row of `rows`, and of all its epochs if their targets are known."""
+    times = {key: found[key] for key in ("targets_per_second", "seconds_per_step")}
     if targets is not None:
-        times |= {"seconds_per_epoch": targets / per_second, "seconds": targets * epochs / per_second}
+        an_epoch = targets / found["targets_per_second"]
+        times |= {"seconds_per_epoch": an_epoch, "seconds": an_epoch * epochs}
     return times

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.public import last_part
 from sr_transformers.training.checks import check_arguments
+from sr_transformers.training.row_updates import DENSE
 
 EVALUATION_KS = (1, 5, 10, 50)  # cut-offs of validation
 VALIDATION_METRICS = ("loss", "mrr", *(f"{name}@{k}" for name in ("hr", "ndcg", "coverage") for k in EVALUATION_KS))
@@ -58,6 +59,13 @@ class LSRMTrainingArguments(TrainingArguments):
     )
     table_lr_multiplier: float = field(
         default=1.0, metadata={"help": "The item table learns so many times faster than the other weights."}
+    )
+    table_updates: str = field(
+        default=DENSE,
+        metadata={
+            "help": "How the item table learns: dense, as all else; or, with sampled softmax, only the rows of a step: "
+            "lazy_adam (moments of a row rest while it does) or row_adagrad (one number of state per row)."
+        },
     )
     switch_optimizer: bool = field(
         default=True,

@@ -17,6 +17,7 @@ from transformers.training_args import OptimizerNames, trainer_log_levels
 
 from sr_transformers.data.batches import FLAT, ROWS
 from sr_transformers.data.packing import OBJECTIVES
+from sr_transformers.training.row_updates import TABLE_UPDATES, row_problems
 
 # Read by the Trainer of transformers or by ours, with the meaning that transformers gives it.
 _HONOURED = """
@@ -154,6 +155,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "optim": tuple(one.value for one in OptimizerNames),
     "optimizer": (None, "muon"),
+    "table_updates": TABLE_UPDATES,
     "lr_scheduler_type": tuple(one.value for one in SchedulerType),
     "eval_strategy": tuple(one.value for one in IntervalStrategy),
     "logging_strategy": tuple(one.value for one in IntervalStrategy),
@@ -195,6 +197,10 @@ def check_arguments(arguments: Any) -> None:
         if getattr(arguments, name) not in choices:
             shown = ", ".join(str(choice) for choice in choices if isinstance(choice, str))
             raise ValueError(f"{name} is {getattr(arguments, name)!r}; choose from {shown}.")
+    if problems := row_problems(arguments):
+        raise ValueError(
+            f"table_updates {arguments.table_updates} moves the rows of a step only; it needs {'; '.join(problems)}."
+        )
     for name, used, needs in _refinements(arguments):
         if not used and _is_set(fields[name], getattr(arguments, name)):
             raise ValueError(f"{name} is {getattr(arguments, name)!r}, but nothing reads it: it needs {needs}.")

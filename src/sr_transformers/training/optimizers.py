@@ -20,11 +20,11 @@ class Together(torch.optim.Optimizer):
     Groups and state are those of the single optimizers, so whoever schedules, saves or loads them needs nothing else.
 
     Args:
-        optimizers: over different weights, before their first step.
+        optimizers: over different weights, before their first step; those that are several themselves are taken apart.
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
-        self.optimizers = list(optimizers)
+        self.optimizers = [single for one in optimizers for single in _singles(one)]
         super().__init__([group for one in optimizers for group in one.param_groups], {})
         self._share()
 
@@ -47,6 +47,27 @@ class Together(torch.optim.Optimizer):
         return loss
 
 
+def _singles(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optimizer]:
+    return optimizer.optimizers if isinstance(optimizer, Together) else [optimizer]
+
+
+def take(optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> list[tuple[list[nn.Parameter], float]]:
+    """Takes weights out of an optimizer, before its first step.
+
+    Returns:
+        They, in the groups that they were in, and the learning rate of each group.
+    """
+    own, taken = set(map(id, weights)), []
+    for one in _singles(optimizer):
+        for group in one.param_groups:
+            found = [weight for weight in group["params"] if id(weight) in own]
+            if found:
+                taken.append((found, group["lr"]))
+                group["params"] = [weight for weight in group["params"] if id(weight) not in own]
+        one.param_groups = [group for group in one.param_groups if group["params"]]
+    return taken
+
+
 def with_muon(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
     """An optimizer that leaves the matrices of the blocks to Muon. Embeddings, head, biases, norms and whatever else
     the model has stay where they are.
@@ -61,10 +82,7 @@ def with_muon(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float, d
     matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and p.requires_grad]
     if not matrices:
         raise ValueError("optimizer muon is for the matrices of the blocks, and this model has none to train.")
-    taken = set(map(id, matrices))
-    for group in optimizer.param_groups:
-        group["params"] = [one for one in group["params"] if id(one) not in taken]
-    optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]
+    take(optimizer, matrices)
     muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     return Together([muon, optimizer])
 

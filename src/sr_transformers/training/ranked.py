@@ -14,7 +14,7 @@ from sr_transformers.evaluation.evaluator import add_users, report, target_token
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.arguments import EVALUATION_KS
-from sr_transformers.training.switching import SwitchingTrainer
+from sr_transformers.training.row_trainer import RowTrainer
 
 
 class RankingOutput(PredictionOutput):
@@ -30,7 +30,7 @@ class RankingOutput(PredictionOutput):
     report: dict[str, Any]
 
 
-class RankingTrainer(SwitchingTrainer):
+class RankingTrainer(RowTrainer):
     """Full ranking of the held-out targets of a prepared log; with `prepared` None transformers' own evaluation."""
 
     def evaluate(  # type: ignore[override]

@@ -12,10 +12,13 @@ from typing import Any
 import accelerate
 from transformers import PreTrainedModel, set_seed
 
+from sr_transformers.data.batches import FLAT
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.locking import LOCK, only_one
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.lsrm.varlen_lsrm import TORCH_VARLEN
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
+from sr_transformers.training.attention import choose_attention
 from sr_transformers.training.binding import bind
 from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.finish import finish, run_settings
@@ -46,7 +49,9 @@ def train(
         data: a prepared log.
         output_dir: made if missing. Afterwards it holds the model, its vocabulary, run.json and the checkpoints.
         callbacks: further Trainer callbacks.
-        attn_implementation: "sdpa", "eager", "flash_attention_2", "flex_attention"; None lets transformers choose.
+        attn_implementation: "sdpa", "eager", "flash_attention_2", "torch_varlen", "flex_attention"; None: the fastest
+            that suits model, precision and machine (`training.attention`; that of a `model` which has another attention
+            than transformers' default is left as it is).
         model: weights to start from instead of fresh ones; it is trained in place, parameters that need no gradient
             stay. The recipe's `model` section is not looked at then.
         origin: where `model` comes from, in plain values: part of the settings and of the record.
@@ -120,14 +125,18 @@ def fitted(
         raise ValueError("model and origin belong together: give both to start from given weights, or neither.")
     check_test(data)
     with only_one(output_dir) if arguments.process_index == 0 else contextlib.nullcontext():
+        config: Any = recipe.config(data.vocab_size) if model is None else model.config
+        if attn_implementation is None and (model is None or config._attn_implementation == "sdpa"):
+            attn_implementation = choose_attention(config, arguments)
         set_seed(arguments.seed)
         if model is None:
-            config = recipe.config(data.vocab_size)
             check_memory(config)
             extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
             model = LSRMForCausalLM._from_config(config, **extra)
         elif attn_implementation:
             model.set_attn_implementation(attn_implementation)
+        if attn_implementation == TORCH_VARLEN and arguments.layout == "auto":
+            arguments.layout = FLAT
         bind(model, data, arguments.filter_seen)
         settings = run_settings(model, arguments, data, origin)
         if recipe.chosen is not None:

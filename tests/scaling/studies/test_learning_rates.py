@@ -2,7 +2,16 @@ import math
 
 import pytest
 
-from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, dropout_for, rate_for, rate_law, walk
+from sr_transformers.scaling.studies.learning_rates import (
+    Tuned,
+    best_rate,
+    descend,
+    dropout_for,
+    rate_for,
+    rate_law,
+    walk,
+)
+from sr_transformers.scaling.studies.study import Tuning
 
 
 def test_the_bottom_of_the_parabola_is_found():
@@ -61,3 +70,30 @@ def test_rates_follow_a_power_law_of_size():
 def test_larger_sizes_never_get_larger_rates():
     assert rate_law({1e4: 1e-3, 1e6: 1e-2})[1] == 0.0
     assert rate_for(1e8, {1e4: 4e-3}) == pytest.approx(4e-3)
+
+
+def ladders(rates, dropouts):
+    return Tuning(["s"], rates, dropouts, of="users", fraction=1.0, epochs={"s": 1.0}, seed=0)
+
+
+def test_rates_are_walked_again_when_the_dropout_has_changed():
+    """The valley is askew: the best rate at the first dropout is not the best one at the best dropout."""
+    plan = ladders([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], [0.0, 0.1, 0.2])
+    asked = []
+
+    def losses(pairs):
+        asked.extend(pairs)
+        return [0.05 * abs(math.log2(rate) - (4 - 10 * dropout)) + dropout for rate, dropout in pairs]
+
+    tried, dropout = descend(plan, 4.0, 0.1, losses)
+    assert dropout == 0.0
+    assert min(tried, key=tried.get) == 16.0
+    assert set(tried) >= {8.0, 16.0, 32.0}
+    assert (8.0, 0.1) in asked
+
+
+def test_without_dropouts_rates_alone_are_walked():
+    plan = ladders([1.0, 2.0, 4.0], [])
+    tried, dropout = descend(plan, 2.0, None, lambda pairs: [rate for rate, _ in pairs])
+    assert dropout is None
+    assert list(tried) == [1.0, 2.0, 4.0]

