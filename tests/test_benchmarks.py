@@ -177,6 +177,24 @@ def test_growth_measures_what_it_names(monkeypatch):
     assert growth.exponents(points, "bytes") == {"all": 2.0, "last_two": 2.0}
 
 
+def test_what_a_divided_table_costs_is_counted_and_told_as_a_slope():
+    module("memory")
+    parallel = module("vocabulary_parallel")
+    assert parallel.tensors(([1, [parallel.torch.zeros(3)]], "sum")) != []
+    # One target of 4 numbers (a maximum, a sum, a score, a gradient), two look-ups, and 7 numbers to be compared.
+    assert parallel.expected_bytes(rows=1, window=2, width=4) == 4 * (1 + 1 + 1 + 4 + 2 * 4) + 2 * 7 * 8
+    assert parallel.slope([(10, 3.0), (20, 5.0), (30, 7.0)]) == pytest.approx(0.2)
+    payload = parallel.Payload()
+    group = parallel.dist.init_process_group("gloo", store=parallel.dist.HashStore(), rank=0, world_size=1)
+    try:
+        with payload:
+            parallel.dist.all_reduce(parallel.torch.zeros(5), group=group)
+            parallel.torch.zeros(100).sum()
+    finally:
+        parallel.dist.destroy_process_group()
+    assert payload.bytes == 20
+
+
 def test_the_page_on_lists_shows_what_was_measured():
     pytest.importorskip("lightgbm")
     pytest.importorskip("ranx")

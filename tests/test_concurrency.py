@@ -14,7 +14,7 @@ from transformers import pipeline
 from sr_transformers import LSRMConfig, LSRMForCausalLM, ModelScorer, Recommender, Session
 from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.demo.answers import DemoSession
-from sr_transformers.evaluation.model_scorer import ScoreMemory, evaluation_mode
+from sr_transformers.evaluation.request_state import ScoreMemory, evaluation_mode
 from sr_transformers.serving.onnx import NextItems
 
 ITEMS = [f"i{n}" for n in range(3000)]  # so many that requests overlap while scores are written

@@ -37,7 +37,7 @@ OPTIONAL = {
 }
 TRAVELS_WITH = {
     "torch", "transformers", "huggingface_hub", "array", "collections", "copy", "functools", "hashlib", "itertools",
-    "math", "numbers", "pathlib", "sys", "typing",
+    "json", "math", "numbers", "pathlib", "sys", "typing",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -377,13 +377,13 @@ def test_several_gpus_in_one_process_are_refused(markov_prepared, tmp_path, monk
 
 
 def test_deepspeed_cannot_switch_optimizers(markov_prepared, tmp_path, monkeypatch):
-    original = Trainer.__init__
+    original = Trainer.create_accelerator_and_postprocess
 
-    def with_deepspeed(self, *args, **kwargs):
-        original(self, *args, **kwargs)
+    def with_deepspeed(self):
+        original(self)
         self.is_deepspeed_enabled = True
 
-    monkeypatch.setattr(Trainer, "__init__", with_deepspeed)
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", with_deepspeed)
     with pytest.raises(ValueError, match="DeepSpeed cannot change its optimizer"):
         make(markov_prepared, tmp_path)
 

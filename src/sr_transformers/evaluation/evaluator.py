@@ -13,11 +13,11 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.protocols import ITEM
 from sr_transformers.data.vocabulary import NUM_SPECIAL, UNK_ID
 from sr_transformers.evaluation.baselines import Scorer
+from sr_transformers.evaluation.divided import log_partition_of, rank_targets_of, scores_at
 from sr_transformers.evaluation.metrics import DEFAULT_KS, MISSED, RankingTotals
 from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
 from sr_transformers.evaluation.ranking import (
     Ranking,
-    log_partition,
     pairs_of,
     rank_targets,
     refuse_diverged,
@@ -117,12 +117,14 @@ def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
     return np.array([data.items(history, position + 1, position)[0] for history, position in rows.tolist()], np.int64)
 
 
-def scores_of(scorer: Scorer, shown: Sequence[Past]) -> torch.Tensor:
-    """`(B, V)` scores of what is shown, with moments for a scorer that reads them."""
+def scores_of(scorer: Scorer, shown: Sequence[Past], here: bool = False) -> torch.Tensor:
+    """`(B, V)` scores of what is shown, with moments for a scorer that reads them; here: those that are here alone,
+    of a model whose item table is divided (`ModelScorer.part`)."""
     times = {}
     if getattr(scorer, "needs_times", False):
         times = {"times": [past.times for past in shown]}
-    return scorer.score([past.items for past in shown], **times)
+    score = getattr(scorer, "score_here", scorer.score) if here else scorer.score
+    return score([past.items for past in shown], **times)
 
 
 def rank_histories(
@@ -147,15 +149,19 @@ def rank_histories(
     Raises:
         ValueError: if a score is NaN.
     """
-    scores = scores_of(scorer, shown)
+    part = getattr(scorer, "part", None)
+    scores = scores_of(scorer, shown, here=True)
     target = torch.from_numpy(targets).to(scores.device)
     losses = None
-    summaries = log_partition(scores) if scorer.gives_log_probabilities else scores.amax(1)
+    summaries = log_partition_of(scores, part) if scorer.gives_log_probabilities else scores.amax(1)
     refuse_diverged(summaries)
     if scorer.gives_log_probabilities:
-        losses = (summaries - scores.gather(1, target[:, None])[:, 0]).double().cpu().numpy()
+        losses = (summaries - scores_at(scores, target[:, None], part)[:, 0]).double().cpu().numpy()
     pairs = None if seen is None else pairs_of(seen, scores.device)
-    ranking = rank_targets(scores, target, pairs, max(ks))
+    if part is None:
+        ranking = rank_targets(scores, target, pairs, max(ks))
+    else:
+        ranking = rank_targets_of(scores, target, pairs, max(ks), part)
     if losses is not None:
         losses[ranking.ranks == MISSED] = np.nan
     return ranking, losses

@@ -7,20 +7,20 @@ its thread, and nothing of it is sent along when a scorer is pickled.
 import contextlib
 import os
 import threading
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
 from sr_transformers.data.past_inputs import Past, pasts_of
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.evaluation.request_state import ScoreMemory, evaluation_mode, room_for
 from sr_transformers.lsrm.configuration_lsrm import OWN_PARTS
+from sr_transformers.lsrm.divided_lsrm import Division, head_division, refuse_undivided, side_by_side
 from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
@@ -29,11 +29,8 @@ from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range
 from sr_transformers.lsrm.varlen_lsrm import implementation_of
 
 _BLOCK = 4096  # items whose scores are computed at a time: the embeddings of a block stay in cache
-_LINE = 16  # float32 numbers of a cache line: products are a third slower on rows that begin in the middle of one
 _USERS = 128  # users encoded at a time on CPUs: what goes from layer to layer stays in cache
-_MODES = threading.Lock()
 _COMPILED = threading.Lock()  # translating changes torch's state for all threads, and so what is asked of it meanwhile
-_IN_USE: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # requests to models in training
 
 
 def check_vocabulary(name: str, config: PreTrainedConfig, data: PreparedData) -> None:
@@ -69,32 +66,11 @@ def _checked(guards: Sequence[Any]) -> list[bool]:
 
 def _after_fork() -> None:
     """A child has none of its parent's other threads, which may have held a lock at the fork."""
-    global _MODES, _COMPILED
-    _MODES, _COMPILED = threading.Lock(), threading.Lock()
-    _IN_USE.clear()
+    global _COMPILED
+    _COMPILED = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """A model without dropout; one in training goes back to it when the last of the requests that overlap is done."""
-    with _MODES:
-        borrowed = model.training or model in _IN_USE
-        if borrowed:
-            _IN_USE[model] = _IN_USE.get(model, 0) + 1
-        if model.training:  # a walk over all modules: a quarter of the time of one user's request
-            model.eval()
-    try:
-        yield
-    finally:
-        if borrowed:
-            with _MODES:
-                _IN_USE[model] -= 1
-                if not _IN_USE[model]:
-                    del _IN_USE[model]
-                    model.train()
 
 
 def _placed(pasts: Sequence[Past], window: int, width: int, device: torch.device) -> Pasts:
@@ -107,25 +83,6 @@ def _columns(pasts: Sequence[Past], width: int, device: torch.device, own_past: 
     """What the model reads to score what follows the last interaction of each past."""
     columns = _placed(pasts, 1, width, device).columns(len(pasts), width)
     return columns if own_past else without_own(columns)
-
-
-class ScoreMemory:
-    """Room for the scores of one request, or of one thread: written again by every call that it is given to."""
-
-    def __init__(self) -> None:
-        self._room: torch.Tensor | None = None
-
-    def room(self, rows: int, items: int, device: torch.device) -> torch.Tensor:
-        """`(rows, items)` float32 with whatever was there."""
-        if self._room is None or len(self._room) < rows:
-            self._room = _room(rows, items, device)
-        return self._room[:rows]
-
-
-def _room(rows: int, items: int, device: torch.device) -> torch.Tensor:
-    if rows == 1:
-        return torch.empty(1, items, device=device)
-    return torch.empty(rows, -(-items // _LINE) * _LINE, device=device)[:, :items]
 
 
 class ModelScorer:
@@ -163,6 +120,8 @@ class ModelScorer:
         self.reads_past = bool(getattr(model.config, "reads_past", False))
         self.needs_times = bool(getattr(model.config, "needs_times", False))
         self.scores_own_past = bool(set(getattr(model.config, "history", ())) & set(OWN_PARTS))
+        if compile and self.part is not None:
+            raise ValueError(f"{name} has its item table divided over processes: do without compile.")
         self._begin()
 
     def _begin(self) -> None:
@@ -191,8 +150,15 @@ class ModelScorer:
             isinstance(model, LSRMForCausalLM)
             and type(model).forward is LSRMForCausalLM.forward
             and is_plain(model)
-            and reads_weight(model.lm_head)
+            and (reads_weight(model.lm_head) or head_division(model.lm_head) is not None)
         )
+
+    @property
+    def part(self) -> Division | None:
+        """Which items have their scores in this process, for a model whose item table is divided over several; all of
+        them must then ask for the same."""
+        part = head_division(getattr(self.model, "lm_head", None))
+        return part if part is not None and self._reads_states() else None
 
     @torch.no_grad()
     def score(
@@ -218,9 +184,21 @@ class ModelScorer:
         Raises:
             ValueError: for such a model without times.
         """
+        scores, part = self.score_here(histories, memory, times, own_past), self.part
+        return scores if part is None else side_by_side(scores, part, item_range(self.model.config)[1])
+
+    @torch.no_grad()
+    def score_here(
+        self,
+        histories: Sequence[np.ndarray],
+        memory: ScoreMemory | None = None,
+        times: Sequence[np.ndarray] | None = None,
+        own_past: bool = True,
+    ) -> torch.Tensor:
+        """As `score`, but only the columns of this process if the item table is divided (`part`)."""
         if torch.is_inference_mode_enabled():  # what is made in it could not be used outside of it
             with torch.inference_mode(False):
-                return self.score(histories, memory, times, own_past)
+                return self.score_here(histories, memory, times, own_past)
         pasts = self._pasts(histories, times) if self.reads_past else []
         reads_states = self._reads_states()
         # To look for the device of a whole model takes as long as many an operation.
@@ -231,11 +209,19 @@ class ModelScorer:
                 return self.item_scores(states)
             scores = self._score_states(states, memory)
             if pasts and self.model.history is not None:
-                columns = _columns(pasts, 1, device, own_past)
-                history: Any = self.model.history
-                for rows, tokens, values in history(states[:, None], columns):
-                    scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
+                self._add_history(scores, states[:, None], _columns(pasts, 1, device, own_past))
             return scores
+
+    def _add_history(self, scores: torch.Tensor, states: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
+        """Adds to `(B, V)` scores what the model's history gives at the last of `(B, T, d)` states."""
+        history: Any = self.model.history
+        refuse_undivided(history.parts, self.model.lm_head)
+        part, width = self.part, states.shape[1]
+        for one in history(states, columns):
+            if width > 1:
+                one = one.at(torch.tensor([width - 1], device=states.device), width)
+            rows, tokens, values = one if part is None else part.only(one)
+            scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
 
     def _last_of(
         self,
@@ -267,6 +253,8 @@ class ModelScorer:
                 f"{self.name} has no vectors: its scores are more than a product with its item table (another model, "
                 "adapters that were not merged, a quantized or offloaded head)."
             )
+        if self.part is not None:
+            raise ValueError(f"{self.name} has its item table divided over processes: load it whole for its vectors.")
         if self.model.history is not None:
             parts = ", ".join(part for part in self.model.config.history if part != "clock")
             raise ValueError(
@@ -363,19 +351,44 @@ class ModelScorer:
 
     def _score_states(self, states: torch.Tensor, memory: ScoreMemory | None) -> torch.Tensor:
         """`scoring_lsrm.score_items` without the rows that are left out, a block of items at a time."""
-        weight = item_vectors(self.model.lm_head)
+        head: Any = self.model.lm_head
+        part = self.part
+        weight = item_vectors(head, None if part is None else head.weight.to_local())
         first_item, last = item_range(self.model.config)
+        if part is not None:
+            first_item, last = part.inside((first_item, last))
         if memory is None and self.reuse_memory:
             memory = self._memory_of_thread()
         rows, device = len(states), states.device
-        scores = _room(rows, last, device) if memory is None else memory.room(rows, last, device)
+        scores = room_for(rows, last, device) if memory is None else memory.room(rows, last, device)
         step = _BLOCK if rows >= 32 else last  # a few users read the embeddings once in any case
         with maybe_autocast(device.type, enabled=False):
-            for first in range(0, last, step):
+            for first in range(0, last, max(step, 1)):
                 block = slice(first, min(first + step, last))
                 torch.mm(states.float(), weight[block].float().t(), out=scores[:, block])
         scores[:, :first_item] = torch.finfo(scores.dtype).min
         return scores
+
+    @torch.no_grad()
+    def score_next(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, cache: Any, past: dict[str, Any]
+    ) -> torch.Tensor:
+        """`(B, V)` scores (`score_here`) of what follows `(B, T)` items, whose keys and values are put into a cache.
+
+        Args:
+            cache: of transformers, with what came before; None: nothing did, and nothing is kept.
+            past: what the model reads of the past beside them.
+        """
+        inputs = {"position_ids": position_ids, "past_key_values": cache, "use_cache": cache is not None, **past}
+        with evaluation_mode(self.model), self.autocast(input_ids.device):
+            if self.part is None:
+                return self.item_scores(self.model(input_ids, **inputs, logits_to_keep=1).logits[:, -1])
+            columns = inputs.pop("history", None)
+            states = self.model.model(input_ids, **inputs).last_hidden_state
+            scores = self._score_states(states[:, -1], None)
+            if columns is not None:
+                self._add_history(scores, states, columns)
+            return scores
 
     def _memory_of_thread(self) -> ScoreMemory:
         if not hasattr(self._of_thread, "memory"):

@@ -83,13 +83,25 @@ def rank_targets(
         scores[seen] = -torch.inf
         scores.scatter_(1, targets[:, None], target_scores)
     scores[:, :NUM_SPECIAL] = -torch.inf
+    above = count_above(scores, target_scores)
+    values, tokens = top_k_items(scores, min(top_k, vocab_size - NUM_SPECIAL))
+    return as_ranking(above, targets, target_scores, values, tokens)
+
+
+def count_above(scores: torch.Tensor, target_scores: torch.Tensor) -> torch.Tensor:
+    """`(B,)` int64, how many scores of each row of `(B, V)` are at least `(B, 1)` that of the target."""
     # As floats, which add up several times faster than booleans; exact far beyond any catalogue.
-    exact = torch.float32 if vocab_size < 1 << 24 else torch.float64
-    ranks = torch.cat(
+    exact = torch.float32 if scores.shape[1] < 1 << 24 else torch.float64
+    return torch.cat(
         [torch.ge(part, target_scores[rows], out=scratch).sum(1, dtype=exact) for rows, part, scratch in _parts(scores)]
     ).long()
-    ranks = torch.where((targets == UNK_ID) | (target_scores[:, 0] == -torch.inf), MISSED, ranks)
-    values, tokens = top_k_items(scores, min(top_k, vocab_size - NUM_SPECIAL))
+
+
+def as_ranking(
+    above: torch.Tensor, targets: torch.Tensor, target_scores: torch.Tensor, values: torch.Tensor, tokens: torch.Tensor
+) -> Ranking:
+    """What `rank_targets` returns, from counts (`count_above`), and `(B, k)` best scores and their tokens."""
+    ranks = torch.where((targets == UNK_ID) | (target_scores[:, 0] == -torch.inf), MISSED, above)
     top = torch.where(values == -torch.inf, -1, tokens)
     return Ranking(ranks.cpu().numpy().astype(np.int64), top.cpu().numpy())
 

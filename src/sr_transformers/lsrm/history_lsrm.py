@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from .configuration_lsrm import LAGS, NUM_SPECIAL, LSRMConfig
+from .divided_lsrm import look_up
 from .item_scores_lsrm import ItemScores
 from .scoring_lsrm import wide
 
@@ -268,7 +269,7 @@ class LSRMHistory(nn.Module):
             tables.append(_wide(self.own_table(hidden)).reshape(-1) * GAIN)
             which += [0] * len(self.own_parts)
         if "items" in self.parts:
-            of_item = _wide(self.item_table(columns["token"])) * GAIN
+            of_item = _wide(look_up(self.item_table, columns["token"])) * GAIN
             again = of_item[:, 0] + of_item[:, 1] * (pairs.classes - 2)
             tables.append(nn.functional.pad(again, (1, 0)))  # 0 is for none
             which.append(len(tables) - 1)

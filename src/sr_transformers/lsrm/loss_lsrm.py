@@ -24,9 +24,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .divided_lsrm import Division, check_same_batch, head_division, rows_at, softmax_over, whole_gradient
 from .head_lsrm import item_vectors
 from .item_scores_lsrm import AddedScores, ItemScores, add_scores
-from .scoring_lsrm import reads_weight, score_items, shares_weight, wide
+from .scoring_lsrm import reads_weight, score_items, shares_weight, spread_weight, wide
 
 _LOG2_E = math.log2(math.e)
 # Numbers in the buffer of a chunk, most rows of a chunk, and items in a block. Measured: on CPUs more rows than that
@@ -49,7 +50,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """All logarithms here are to base 2: exp2 is more than twice as fast as exp on CPUs."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_rows, block_items, items, *extra):
+    def forward(ctx, hidden, weight, targets, chunk_rows, block_items, items, part, *extra):
         begin, end = items
         num_targets, num_items = hidden.shape[0], end - begin
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
@@ -60,7 +61,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         table = weight.to(compute)  # once per call: bf16 and fp16 multiply on their own units
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=full) if needs_weight else None
-        rows, block = min(chunk_rows, num_targets), min(block_items, num_items)
+        rows, block = min(chunk_rows, num_targets), max(min(block_items, num_items), 1)
         blocks = [(first, min(first + block, end)) for first in range(begin, end, block)]
         learns = any(ctx.needs_input_grad)
         keep = learns or bool(lists)
@@ -86,15 +87,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 exponentials.append(stored)
                 tops.append(top)
             added = None
-            if lists:
+            if lists and blocks:
                 added = AddedScores(lists, start, n, n == num_targets, target, blocks, store, tops, top, learns)
                 z = added.apply(z)
-            log_z = top + z.log2()
-            wide_h, of_target = h.to(full), table[target].to(full)
+            # Where the table is divided, only the targets whose rows are here.
+            mine: Any = slice(None) if part is None else ((target >= 0) & (target < len(table))).nonzero()[:, 0]
+            wide_h, of_target = h.to(full), table[target[mine]].to(full)
+            if part is not None:
+                of_target = torch.zeros_like(h, dtype=full).index_copy_(0, mine, of_target)
             # Rounded as the logits were, so that target and sum agree where the target is nearly certain.
             target_logit = ((wide_h * of_target).sum(1, keepdim=True) * _LOG2_E).to(compute).to(full)
             if added is not None:
                 target_logit = target_logit + added.of_targets
+            if part is not None:
+                top, z, target_logit = softmax_over(part.group, top, z, target_logit)
+            log_z = top + z.log2()
             total += (log_z - target_logit).sum()
             if not learns:
                 continue
@@ -121,7 +128,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[start : start + n] = sum_hidden
             if grad_weight is not None:
-                grad_weight.index_add_(0, target, wide_h * residual)
+                grad_weight.index_add_(0, target[mine], (wide_h * residual)[mine])
         ctx.save_for_backward(grad_hidden, grad_weight, *grad_extra)
         ctx.weight_dtype = weight.dtype
         return total / _LOG2_E
@@ -135,7 +142,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
         of_lists = [one for grad in grad_extra for one in (None, None, grad * grad_output.to(grad.dtype))]
-        return grad_hidden, grad_weight, None, None, None, None, *of_lists
+        return grad_hidden, grad_weight, None, None, None, None, None, *of_lists
 
 
 def full_softmax_loss(
@@ -146,6 +153,7 @@ def full_softmax_loss(
     block_items: int | None = None,
     items: tuple[int, int] | None = None,
     extra: Sequence[ItemScores] = (),
+    part: Division | None = None,
 ) -> torch.Tensor:
     """Sum over targets of the exact cross-entropy over all items, in nats.
 
@@ -157,6 +165,7 @@ def full_softmax_loss(
         block_items: items whose logits are computed at a time; None chooses by device.
         items: first row of the table that is an item, and the one after the last; None: all rows.
         extra: scores to be added to single items, by row of `hidden`.
+        part: `weight` is that part of a divided table, from whose first row targets, items and extra are counted.
 
     Returns:
         A scalar in float32 (float64 for float64 input). Zero targets give 0.
@@ -166,7 +175,8 @@ def full_softmax_loss(
     if targets.numel() == 0:
         return hidden.sum() * 0.0 + weight.sum() * 0.0 + sum(one.values.sum() * 0.0 for one in extra)
     items = items or (0, weight.shape[0])
-    rows, block = chunk_sizes(items[1] - items[0], hidden.device, bool(extra))
+    # Chunks are alike in all parts: their processes wait for each other.
+    rows, block = chunk_sizes(items[1] - items[0] if part is None else part.most, hidden.device, bool(extra))
     if not torch.is_grad_enabled():  # autograd would ask for gradients of all leaves that ever need them
         hidden, weight = hidden.detach(), weight.detach()
         extra = [one._replace(values=one.values.detach()) for one in extra]
@@ -177,6 +187,7 @@ def full_softmax_loss(
         chunk_rows or rows,
         block_items or block,
         items,
+        part,
         *[tensor for one in extra for tensor in one],
     )
 
@@ -188,6 +199,7 @@ def sampled_softmax_loss(
     negative_ids: torch.Tensor,
     negative_log_q: torch.Tensor,
     head: Any = None,
+    part: Division | None = None,
 ) -> torch.Tensor:
     """Sum over targets of a sampled estimate of the cross-entropy, for catalogues too large to be scored whole.
 
@@ -203,6 +215,7 @@ def sampled_softmax_loss(
         negative_log_q: `(S,)` log-probability under q of every negative.
         head: whose weight this is, see `head_lsrm.item_vectors`; None: the rows are the item vectors. With `sparse`, as
             `nn.Embedding` has it, the weight gets a gradient of the rows that were read and of no others.
+        part: `weight` is that part of a divided table; tokens are those of the whole one.
 
     Returns:
         A scalar in float32 (float64 for float64 input). Its expectation is below the exact loss (logarithm of an
@@ -210,7 +223,10 @@ def sampled_softmax_loss(
     """
     # One gather for both, so that backward makes one gradient of the table and not two.
     ids = torch.cat([targets, negative_ids])
-    rows = nn.functional.embedding(ids, weight, sparse=getattr(head, "sparse", False))
+    if part is None:
+        rows = nn.functional.embedding(ids, weight, sparse=getattr(head, "sparse", False))
+    else:
+        rows = rows_at(weight, ids, part)
     rows = item_vectors(head, rows).to(hidden.dtype)
     positive = (hidden * rows[: len(targets)]).sum(-1)
     negative = hidden @ rows[len(targets) :].t()
@@ -268,54 +284,6 @@ def _called_loss(
     return torch.stack(parts).sum()
 
 
-def targets_after(
-    labels: torch.Tensor | None,
-    shift_labels: torch.Tensor | None,
-    attention_mask: torch.Tensor | None,
-    num_items_in_batch: torch.Tensor | int | None,
-) -> tuple[torch.Tensor, torch.Tensor | int | None]:
-    """The target of every position, and how many there are in the batch; padding neither predicts nor is predicted.
-
-    Args:
-        labels: `(B, T)` int64, the item at each position; or else shift_labels: the item after it; -100 for none.
-        attention_mask: `(B, T)` or longer (a cache stands before), 0 for padding; another form says nothing of padding.
-        num_items_in_batch: the labels that a trainer has counted, without looking at the mask.
-
-    Returns:
-        `(B, T)` int64 targets, -100 for none, and `num_items_in_batch` without the labels left out.
-
-    Raises:
-        ValueError: for labels left out of one of several micro-batches: the trainer's number is then of no use.
-    """
-    given = shift_labels
-    if given is None:
-        assert labels is not None
-        given = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-    if not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 2:
-        return given, num_items_in_batch
-    padding = attention_mask[:, -given.shape[1] :] == 0
-    left_out = padding if shift_labels is not None else padding | nn.functional.pad(padding[:, 1:], (0, 1))
-    targets = given.masked_fill(left_out, -100)
-    if num_items_in_batch is not None:
-        num_items_in_batch = _recounted(num_items_in_batch, given, targets)
-    return targets, num_items_in_batch
-
-
-@torch.compiler.disable  # it looks at values
-def _recounted(number: torch.Tensor | int, given: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | int:
-    """A trainer's number of the labels `given`, without those that are no targets."""
-    counted, kept = int((given != -100).sum()), int((targets != -100).sum())
-    if kept == counted:
-        return number
-    if number != counted:
-        raise ValueError(
-            f"{counted - kept} labels of this micro-batch are padding or stand right after padding: nothing predicts "
-            "them, but they are counted in num_items_in_batch. Set the label of every history's first item and of "
-            "padding to -100 (or pad on the right), or do without gradient accumulation."
-        )
-    return kept
-
-
 @torch.compiler.disable  # its sizes depend on the targets: torch.compile would only give up in its midst
 def next_item_loss(
     hidden: torch.Tensor,
@@ -370,14 +338,20 @@ def next_item_loss(
     # Under autocast the last norm leaves float32 behind; the head is where most of the work is. Otherwise, and where
     # nothing is learnt from it, the loss is that of the logits to the last digit.
     rounded = torch.is_autocast_enabled(device) and torch.is_grad_enabled()
+    part = head_division(head)
+    if part is not None:
+        check_same_batch(part, hidden, targets, negative_ids)
+        if negative_ids is None:
+            hidden, extra = whole_gradient(hidden, part), [part.only(one) for one in extra]
+            targets, items = targets - part.first, part.inside(items)
     if reads_weight(head) or shares_weight(head):
-        # Tensor parallelism shards the table by items; the softmax is over all of them.
-        weight = head.weight.full_tensor() if shares_weight(head) else head.weight
+        weight = spread_weight(head) if shares_weight(head) else head.weight
         hidden = hidden.to(torch.get_autocast_dtype(device) if rounded else wide(hidden.dtype))
         if negative_ids is not None and negative_log_q is not None:
-            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q, head)
+            total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q, head, part)
         else:
-            total = full_softmax_loss(hidden, item_vectors(head, weight), targets, items=items, extra=extra)
+            vectors = item_vectors(head, weight)
+            total = full_softmax_loss(hidden, vectors, targets, items=items, extra=extra, part=part)
     else:
         total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q, extra)
     count = targets.numel() if num_items_in_batch is None else num_items_in_batch
@@ -385,4 +359,4 @@ def next_item_loss(
     return total / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))
 
 
-__all__ = ["full_softmax_loss", "next_item_loss", "sampled_softmax_loss", "targets_after"]
+__all__ = ["full_softmax_loss", "next_item_loss", "sampled_softmax_loss"]

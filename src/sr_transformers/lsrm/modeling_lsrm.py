@@ -27,16 +27,19 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .biases_lsrm import LSRMAttentionBias, LSRMBiasTable
 from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
+from .divided_files_lsrm import taken_apart, write_rows
+from .divided_lsrm import look_up, refuse_resizing, refuse_undivided
 from .dropout_lsrm import LSRMDropout
 from .generation_lsrm import SlidingGenerationMixin
 from .head_lsrm import CosineHead, LSRMTemperature
 from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer, make_norm
-from .loss_lsrm import next_item_loss, targets_after
+from .loss_lsrm import next_item_loss
 from .own_items_lsrm import pasts_in, pasts_of_rows
 from .rotary_lsrm import rotation_at
 from .scoring_lsrm import item_range, score_items
+from .targets_lsrm import targets_after
 from .varlen_lsrm import implementation_of, masking_config
 
 
@@ -62,16 +65,17 @@ class LSRMPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Saves as transformers does, and makes the folder complete for a reader without this package.
 
-        The folder gets the code (configuration, model, loss, pipeline), and config.json names the classes for
-        `AutoConfig`, `AutoModel`, `AutoModelForCausalLM` and `pipeline("next-item")`, whichever class is saved. Who may
-        read config.json may read the weights: safetensors writes them for their owner alone.
+        The folder gets the code, and config.json names all classes, whichever is saved. Who may read config.json may
+        read the weights. All processes that have a divided item table together must call this: each writes its rows.
         """
         self.config.auto_map = dict(AUTO_MAP)
         self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
         try:
+            divided, kwargs = taken_apart(self, kwargs)
             super().save_pretrained(save_directory, *args, **kwargs)
         finally:
             del self.config.custom_pipelines
+        write_rows(Path(save_directory), divided)
         for weights in Path(save_directory).glob("*.safetensors"):
             mode = (weights.parent / "config.json").stat().st_mode & 0o777
             if weights.stat().st_mode & 0o777 != mode:
@@ -83,12 +87,11 @@ class LSRMPreTrainedModel(PreTrainedModel):
         """Resizes the item table as transformers does, and keeps track of what is an item.
 
         Args:
-            new_num_tokens: tokens of the vocabulary from now on, special ones included: all rows up to there but the
-                special ones are items. None: the same items. With more or fewer, nobody knows any longer which they are
-                (`items_fingerprint`).
-            pad_to_multiple_of: rows are added up to a multiple of this; they are no items.
-            mean_resizing: how new rows begin, see transformers.
+            new_num_tokens: tokens of the vocabulary from now on; all rows up to there but the special ones are items.
+                None: the same items. With more or fewer, `items_fingerprint` no longer says which they are.
+            pad_to_multiple_of: rows are added up to a multiple of this, which are no items; mean_resizing: as there.
         """
+        refuse_resizing(self.get_input_embeddings())
         if any(part in ("items", "successors") for part in self.config.history):
             raise ValueError(
                 "a model whose history counts by item (items, successors) cannot be resized; `finetune`, or "
@@ -177,7 +180,7 @@ class LSRMModel(LSRMPreTrainedModel):
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
+            inputs_embeds = look_up(self.embed_tokens, input_ids)
         given = position_ids  # only these can restart: whole rows need not be searched for several users
         if position_ids is None:
             position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
@@ -264,6 +267,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         scores_items = any(part != "clock" for part in config.history)
         self.history = LSRMHistory(config) if scores_items else None
         self.post_init()
+        if "items" in config.history:
+            self._tp_plan["history.item_table"] = "embedding_rowwise"
         # Tied weights are stored once; the Trainer warns of what a checkpoint lacks unless it stands here.
         self._keys_to_ignore_on_save = {"lm_head.weight"} if config.tie_word_embeddings else None
 
@@ -296,7 +301,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             shift_labels: `(B, T)` int64, the item *after* each position, -100 for no target; used instead of `labels`.
                 By name only: a Trainer wants a value for every parameter whose name has "label" in it.
             num_items_in_batch: number of targets to divide the summed loss by; None: those of this call. transformers'
-                Trainer counts labels without looking at the mask: see `loss_lsrm.targets_after`.
+                Trainer counts labels without looking at the mask: see `targets_lsrm.targets_after`.
             negative_ids: `(S,)` int64 and negative_log_q: `(S,)`: sampled instead of full softmax (see
                 `loss_lsrm.sampled_softmax_loss`).
             skip_logits: leave `logits` None; by default so in training when a loss is asked for, because the logits
@@ -356,8 +361,8 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         )
 
     def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, moments=None, **kwargs):
-        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds. What is
-        generated has the moment of the last item: when it will be is not known."""
+        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds, and what
+        is generated has the moment of the last item."""
         inputs = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
         if moments is not None:
             later = moments[:, -1:].expand(-1, input_ids.shape[1] - moments.shape[1])
@@ -380,6 +385,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         position_ids: torch.Tensor | None,
     ) -> list[ItemScores]:
         assert self.history is not None
+        refuse_undivided(self.history.parts, self.lm_head)
         if history is None:
             if input_ids is None or self.config.needs_times:
                 raise ValueError("this model reads what users did before, and when: pass history.")

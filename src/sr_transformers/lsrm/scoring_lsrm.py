@@ -16,6 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from transformers.utils.generic import maybe_autocast
 
 from .configuration_lsrm import NUM_SPECIAL
+from .divided_lsrm import divided_logits, head_division
 from .head_lsrm import CosineHead, item_vectors
 
 _GROUP = 16  # items of which only the best can bring its group into the second round of a top k
@@ -82,6 +83,12 @@ def shares_weight(head: Any) -> bool:
     return isinstance(head, nn.Linear) and head.bias is None and isinstance(head.weight, DTensor)
 
 
+def spread_weight(head: Any) -> torch.Tensor:
+    """The rows of such a head that are to be multiplied here: those of this process if the table is divided
+    (`divided_lsrm`), and else all of them, put together."""
+    return head.weight.full_tensor() if head_division(head) is None else head.weight.to_local()
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """Scores, softmax and sums are taken in this: float32, or float64 for float64 input."""
     return torch.float64 if dtype == torch.float64 else torch.float32
@@ -96,8 +103,13 @@ def score_items(head: Any, hidden: torch.Tensor, items: tuple[int, int]) -> torc
     Args:
         items: `item_range` of the configuration.
     """
+    part = head_division(head)
     with maybe_autocast(hidden.device.type, enabled=False):
-        if reads_weight(head):
+        if part is not None:
+            dtype = wide(head.weight.dtype)
+            vectors = item_vectors(head, spread_weight(head).to(dtype))
+            logits = divided_logits(hidden.to(dtype), vectors, part, head.weight.shape[0])
+        elif reads_weight(head):
             dtype = wide(head.weight.dtype)
             logits = nn.functional.linear(hidden.to(dtype), item_vectors(head, head.weight.to(dtype)))
         else:
@@ -173,4 +185,4 @@ def input_device(model: Any) -> Any:
 
 
 __all__ = ["check_tokenizer", "excludes_seen", "input_device", "is_plain", "item_range", "only_items", "reads_weight",
-           "score_items", "shares_weight", "top_k_items", "wide"]  # fmt: skip
+           "score_items", "shares_weight", "spread_weight", "top_k_items", "wide"]  # fmt: skip

@@ -11,13 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sr_transformers.columns import ITEM, USER
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_first
+from sr_transformers.evaluation.divided import best_of, held_tokens, log_partition_of, scores_at
 from sr_transformers.evaluation.loading import Checkpoint
-from sr_transformers.evaluation.model_scorer import ModelScorer, ScoreMemory
-from sr_transformers.evaluation.ranking import log_partition, pairs_of, rows_of_scores
+from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.evaluation.ranking import pairs_of, rows_of_scores
+from sr_transformers.evaluation.request_state import ScoreMemory
 from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
 from sr_transformers.lsrm.pipeline_lsrm import check_ids
-from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen, top_k_items
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen
 from sr_transformers.serving.recommendation import ExplainedRecommendation, ItemId, Recommendation
 
 FALLBACKS = ("error", "popularity")
@@ -188,8 +190,8 @@ class Recommender:
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
             of_part = known_times and known_times[start : start + rows]
-            scores = self.scorer.score(part, memory, of_part)
-            without = self.scorer.score(part, None, of_part, own_past=False) if explain else None
+            scores = self.scorer.score_here(part, memory, of_part)
+            without = self.scorer.score_here(part, None, of_part, own_past=False) if explain else None
             chosen = allowed[start : start + rows], excluded[start : start + rows]
             results += self.best(scores, part, k, exclude_seen, *chosen, without)
         return results
@@ -207,31 +209,33 @@ class Recommender:
         """The k best items of every row of scores.
 
         Args:
-            scores: `(B, V)`, of `scorer`; overwritten.
+            scores: `(B, V)`, of `scorer.score_here`; overwritten.
             tokens: what `encode` made of each history; for an empty one popularity (`popular`) stands in.
             exclude_seen: see `recommend_batch`.
             allowed, excluded: for each history the tokens that alone may be named, and those that may not; None: no
                 limit.
             without: `(B, V)` scores without the users' own pasts, for `ExplainedRecommendation`s.
         """
-        log_z = log_partition(scores)[:, None]
+        part = self.scorer.part  # a divided item table: the scores are those of its items
+        log_z = log_partition_of(scores, part)[:, None]
         for index, known in enumerate(tokens):
             if not len(known) and self.popular is not None:
-                places = torch.arange(len(self.popular), dtype=scores.dtype, device=scores.device)
+                here = np.arange(len(self.popular)) if part is None else np.flatnonzero(part.held(self.popular))
+                places = torch.from_numpy(held_tokens(self.popular, part)).to(scores.device)
                 scores[index] = -torch.inf
-                scores[index, torch.from_numpy(self.popular).to(scores.device)] = -places
+                scores[index, places] = -torch.from_numpy(here).to(scores)
                 log_z[index] = torch.nan
         if self.exclude_seen if exclude_seen is None else exclude_seen:
-            scores[pairs_of(tokens, scores.device)] = -torch.inf
+            scores[pairs_of([held_tokens(known, part) for known in tokens], scores.device)] = -torch.inf
         for row, (only, never) in enumerate(zip(allowed, excluded, strict=True)):
             if only is not None:
-                kept = torch.from_numpy(only).to(scores.device)
+                kept = torch.from_numpy(held_tokens(only, part)).to(scores.device)
                 values = scores[row, kept]
                 scores[row] = -torch.inf
                 scores[row, kept] = values
             if never is not None:
-                scores[row, torch.from_numpy(never).to(scores.device)] = -torch.inf
-        best, tokens_found = top_k_items(scores, min(k, scores.shape[1]))
+                scores[row, torch.from_numpy(held_tokens(never, part)).to(scores.device)] = -torch.inf
+        best, tokens_found = best_of(scores, k, part)
         chosen = (best - log_z).exp()
         # looked up here: several times ten items a user add up
         item_of, nothing = self._item_of, torch.finfo(scores.dtype).min
@@ -241,7 +245,7 @@ class Recommender:
                 [Recommendation(item_of[index], p) for value, index, p in zip(*row, strict=True) if value > nothing]
                 for row in zip(*rows, strict=True)
             ]
-        factors = chosen / (without.gather(1, tokens_found) - log_partition(without)[:, None]).exp()
+        factors = chosen / (scores_at(without, tokens_found, part) - log_partition_of(without, part)[:, None]).exp()
         return [
             [
                 ExplainedRecommendation(item_of[index], p, factor, index in had)

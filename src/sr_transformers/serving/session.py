@@ -15,7 +15,6 @@ import torch
 from transformers import DynamicCache
 
 from sr_transformers.data.growing_past import GrowingPast
-from sr_transformers.evaluation.model_scorer import evaluation_mode
 from sr_transformers.lsrm.scoring_lsrm import input_device
 from sr_transformers.serving.recommendation import ItemId, Recommendation
 from sr_transformers.serving.recommender import Recommender
@@ -103,7 +102,7 @@ class Session:
     @torch.inference_mode(False)  # what is kept must be of use outside of the caller's inference mode
     @torch.no_grad()
     def _score(self) -> torch.Tensor:
-        """`(1, V)` scores of the next item."""
+        """`(1, V)` scores of the next item, see `ModelScorer.score_here`."""
         scorer, model, length = self.recommender.scorer, self.recommender.model, self._past.length
         window = list(self._past.recent)[-scorer.window :]
         if length <= scorer.window:
@@ -112,7 +111,7 @@ class Session:
         else:
             self._cache, self._num_cached = None, 0
             if not scorer.reads_past:
-                return scorer.score([np.array(window)])
+                return scorer.score_here([np.array(window)])
         device = input_device(model)
         new = torch.tensor([window[self._num_cached :]], device=device)
         width = new.shape[1]
@@ -123,14 +122,7 @@ class Session:
             past["clock"] = self._past.clock(width, device)
         if getattr(model.config, "attention_time", False):
             past["moments"] = self._past.moments(device)
-        with evaluation_mode(model), scorer.autocast(device):
-            output = model(
-                input_ids=new,
-                position_ids=torch.arange(self._num_cached, len(window), device=device)[None],
-                past_key_values=self._cache,
-                use_cache=self._cache is not None,
-                logits_to_keep=1,
-                **past,
-            )
+        positions = torch.arange(self._num_cached, len(window), device=device)[None]
+        scores = scorer.score_next(new, positions, self._cache, past)
         self._num_cached = length
-        return scorer.item_scores(output.logits[:, -1])
+        return scores
