@@ -9,12 +9,15 @@ import polars as pl
 import pytest
 import torch
 from hypothesis import settings
+from torch.nn.attention import varlen
 from transformers.utils import logging
+from varlen_kernel import stand_in
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.lsrm import varlen_lsrm
 
 torch.set_num_threads(1)
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True, database=None)
@@ -50,3 +53,10 @@ def markov_prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     """A Markov chain over 30 items with 3 successors each, 300 users of 6 to 18 interactions, split leave-one-out."""
     log = synthetic.generate(num_users=300, num_items=30, num_successors=3, mean_length=12)
     return prepare(log, tmp_path_factory.mktemp("markov") / "data")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's variable-length attention on this CPU: a stand-in, and our attention lets it."""
+    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
+    monkeypatch.setattr(varlen_lsrm, "DEVICES", ("cpu",))

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from torch.nn.attention import varlen
-
-from sr_transformers.lsrm import varlen_lsrm
+from varlen_kernel import stand_in
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -27,21 +25,6 @@ def gpu(monkeypatch):
 @pytest.fixture
 def part(gpu):
     return lambda name: importlib.import_module(f"gpu_parts.{name}")
-
-
-def stand_in(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size):
-    """torch's kernel, sequence by sequence."""
-    parts = []
-    for start, stop in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
-        one = [states[start:stop].transpose(0, 1)[None] for states in (query, key, value)]
-        parts.append(nn.functional.scaled_dot_product_attention(*one, is_causal=True, scale=scale)[0].transpose(0, 1))
-    return torch.cat(parts)
-
-
-@pytest.fixture
-def kernel(monkeypatch):
-    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
-    monkeypatch.setattr(varlen_lsrm, "DEVICES", ("cpu",))
 
 
 def test_the_command_writes_rows_with_reasons(tmp_path):

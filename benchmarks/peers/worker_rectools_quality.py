@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning
 import torch
 from plateau import Histories, Plateau, padded
@@ -19,6 +18,7 @@ from rectools.models import SASRecModel
 from rectools.models.nn.transformers.ligr import LiGRLayers
 from torch.nn.functional import cross_entropy
 from worker import main
+from worker_rectools import frame, new_trainer
 
 warnings.filterwarnings("ignore")
 
@@ -55,20 +55,6 @@ class Watch(pytorch_lightning.Callback):
         trainer.should_stop = Watch.plateau.epoch()
 
 
-def interactions(histories: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Interactions as RecTools wants them."""
-    lengths = [len(history) for history in histories]
-    times = np.concatenate([np.arange(length) for length in lengths])
-    return pd.DataFrame(
-        {
-            Columns.User: np.repeat(np.arange(len(histories)), lengths),
-            Columns.Item: np.concatenate(histories),
-            Columns.Weight: 1.0,
-            Columns.Datetime: pd.Timestamp("2020-01-01") + pd.to_timedelta(times, unit="s"),
-        }
-    )
-
-
 def lightning(settings: dict[str, Any], **more: Any) -> dict[str, Any]:
     """`SASRecModel.fit` until the plateau."""
     pytorch_lightning.seed_everything(settings["seed"], verbose=False)
@@ -81,18 +67,10 @@ def lightning(settings: dict[str, Any], **more: Any) -> dict[str, Any]:
         session_max_len=settings["window"],
         batch_size=128,
         lr=1e-3,
-        get_trainer_func=lambda: pytorch_lightning.Trainer(
-            accelerator="cpu",
-            max_epochs=100_000,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[Watch()],
-        ),
+        get_trainer_func=lambda: new_trainer(max_epochs=100_000, callbacks=[Watch()]),
         **more,
     )
-    Watch.model.fit(Dataset.construct(interactions(Histories(settings["folder"]).train)))
+    Watch.model.fit(Dataset.construct(frame(Histories(settings["folder"]).train)))
     return Watch.plateau.result()
 
 
@@ -116,7 +94,7 @@ def fast(settings: dict[str, Any]) -> dict[str, Any]:
     """`FlatSASRecNet` of fast_transformers; the package has no training loop for ids, so this one is plain torch."""
     torch.manual_seed(settings["seed"])
     histories = Histories(settings["folder"])
-    log = interactions(histories.train)
+    log = frame(histories.train)
     times = torch.from_numpy(log[Columns.Datetime].astype("int64").to_numpy())
     columns = [torch.from_numpy(log[name].to_numpy().astype(np.int64)) for name in (Columns.User, Columns.Item)]
     x, y, known, _ = build_sequences(*columns, times, max_len=settings["window"])
@@ -139,7 +117,7 @@ def fast(settings: dict[str, Any]) -> dict[str, Any]:
     loader = torch.utils.data.DataLoader(SequenceBatchDataset(x, y), batch_size=128, shuffle=True)
     while True:
         for batch in loader:
-            loss = cross_entropy(net({**batch}).flatten(0, 1), batch["y"].flatten() - 1, ignore_index=-1)
+            loss = cross_entropy(net(batch).flatten(0, 1), batch["y"].flatten() - 1, ignore_index=-1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore")
 
 def new_model(settings: dict[str, Any], num_items: int) -> tuple[TensorSchema, SasRec]:
     """SasRec with the feed-forward of the others (4 d; RePlay's default is d)."""
-    torch.manual_seed(0)
+    torch.manual_seed(settings.get("seed", 0))
     item = TensorFeatureInfo(
         "item_id",
         is_seq=True,
@@ -44,7 +44,7 @@ def new_model(settings: dict[str, Any], num_items: int) -> tuple[TensorSchema, S
         num_heads=settings["heads"],
         num_blocks=settings["layers"],
         max_sequence_length=settings["window"],
-        dropout=0.2,
+        dropout=settings.get("dropout", 0.2),
         hidden_dim=4 * settings["width"],
     )
     return schema, model

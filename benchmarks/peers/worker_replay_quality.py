@@ -11,13 +11,12 @@ import numpy as np
 import polars as pl
 import torch
 from plateau import Histories, Plateau, padded
-from replay.data import FeatureHint, FeatureSource, FeatureType
-from replay.data.nn import ParquetModule, TensorFeatureInfo, TensorFeatureSource, TensorSchema
+from replay.data.nn import ParquetModule
 from replay.nn.lightning import LightningModule
 from replay.nn.lightning.optimizer import OptimizerFactory
-from replay.nn.sequential import SasRec
 from replay.nn.transform.template import make_default_sasrec_transforms
 from worker import main
+from worker_replay import new_model, trainer
 
 warnings.filterwarnings("ignore")
 
@@ -37,26 +36,7 @@ def sasrec(settings: dict[str, Any]) -> dict[str, Any]:
     lightning.seed_everything(settings["seed"], verbose=False)
     histories, window = Histories(settings["folder"]), settings["window"]
     count = histories.num_items
-    item = TensorFeatureInfo(
-        "item_id",
-        is_seq=True,
-        feature_type=FeatureType.CATEGORICAL,
-        embedding_dim=settings["width"],
-        padding_value=count,
-        cardinality=count,
-        feature_hint=FeatureHint.ITEM_ID,
-        feature_sources=[TensorFeatureSource(FeatureSource.INTERACTIONS, "item_id")],
-    )
-    schema = TensorSchema([item])
-    model = SasRec.from_params(
-        schema,
-        embedding_dim=settings["width"],
-        num_heads=settings["heads"],
-        num_blocks=settings["layers"],
-        max_sequence_length=window,
-        dropout=settings["dropout"],
-        hidden_dim=4 * settings["width"],
-    )
+    schema, model = new_model(settings, count)
 
     def encode(rows: Sequence[np.ndarray]) -> np.ndarray:
         ids = padded(rows, window, count)
@@ -76,17 +56,9 @@ def sasrec(settings: dict[str, Any]) -> dict[str, Any]:
             transforms=make_default_sasrec_transforms(schema),
             train_path=str(path),
         )
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            max_epochs=100_000,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[Watch(plateau)],
-        )
-        trainer.fit(LightningModule(model, OptimizerFactory(learning_rate=1e-3)), datamodule=data)
+        module = LightningModule(model, OptimizerFactory(learning_rate=1e-3))
+        more = {"max_epochs": 100_000, "limit_val_batches": 0, "callbacks": [Watch(plateau)]}
+        trainer(settings, **more).fit(module, datamodule=data)
     return plateau.result()
 
 

@@ -1,30 +1,13 @@
 import pytest
 import torch
-from torch import nn
 from torch.nn.attention import varlen
+from varlen_kernel import stand_in
 
 from sr_transformers import LSRMConfig, LSRMTrainingArguments, Recipe
 from sr_transformers.lsrm import varlen_lsrm
 from sr_transformers.training import attention
 from sr_transformers.training.attention import choose_attention, fault_of_kernel
 from sr_transformers.training.train import fitted
-
-
-def stand_in(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, causal=True):
-    """The kernel, sequence by sequence; `causal=False` is one that looks ahead."""
-    starts, stops = cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist()
-    parts = []
-    for start, stop in zip(starts, stops, strict=True):
-        one = [states[start:stop].transpose(0, 1)[None] for states in (query, key, value)]
-        attended = nn.functional.scaled_dot_product_attention(*one, is_causal=causal, scale=scale)
-        parts.append(attended[0].transpose(0, 1))
-    return torch.cat(parts)
-
-
-@pytest.fixture
-def kernel(monkeypatch):
-    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
-    monkeypatch.setattr(varlen_lsrm, "DEVICES", ("cpu",))
 
 
 def test_a_kernel_that_computes_attention_has_no_fault(kernel):
