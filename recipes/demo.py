@@ -6,24 +6,22 @@ it beside baselines, loads it back through AutoModelForCausalLM and recommends.
 """
 
 import shutil
-import sys
 import time
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from sr_transformers import Recipe, Recommender, prepare, train
 from sr_transformers.data.logs.journey import journey_titles
 from sr_transformers.evaluation.evaluator import table
+from sr_transformers.training.progress import bars_on_terminals_only
 
 OUTPUT = Path("runs/demo")
 
 
 def main() -> None:
     """Runs the demo in runs/demo, which it makes anew."""
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # transformers' bars are for terminals
+    bars_on_terminals_only()
     start = time.perf_counter()
 
     def step(text: str) -> None:

@@ -12,21 +12,18 @@ keys of a recipe: `--max_position_embeddings 100 --num_train_epochs 5 --report_t
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-from transformers.utils import logging
 
 from sr_transformers import Recipe, prepare, train
 from sr_transformers.cli.train import overrides
 from sr_transformers.evaluation.evaluator import table
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.training.progress import bars_on_terminals_only
 
 
 def main(words: list[str] | None = None) -> None:
     """Prepares the log, trains, evaluates and publishes."""
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # transformers' bars are for terminals
+    bars_on_terminals_only()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", help="a file, folder, name or address of a log")
     parser.add_argument("repo", help="name of the model on the Hub, ORG/NAME")

@@ -17,6 +17,8 @@ PARTS = (
     "attention",
     "biases",
     "configuration",
+    "divided",
+    "divided_files",
     "dropout",
     "generation",
     "head",
@@ -30,6 +32,8 @@ PARTS = (
     "pipeline",
     "rotary",
     "scoring",
+    "targets",
+    "varlen",
 )
 CODE = {f"{part}_lsrm.py" for part in PARTS}
 PLAIN = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "run.json", "README.md"}

@@ -17,7 +17,7 @@ from sr_transformers.evaluation import evaluator
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.train import leave_processes
 
-score = ModelScorer.score
+score = ModelScorer.score_here
 scored: list[int] = []
 
 
@@ -27,7 +27,7 @@ def counted(self, histories, *args, **kwargs):
 
 
 if __name__ == "__main__":
-    ModelScorer.score = counted
+    ModelScorer.score_here = counted
     evaluator.rows_of_scores = lambda vocab_size: 50
     jobs = Path(sys.argv[1])
     content, results = json.loads(jobs.read_text()), {}

@@ -40,7 +40,7 @@ def test_what_is_evaluated_is_recommended(run, cycle, capsys):
     assert Session(recommender, HISTORY).recommend()[0].item == "i2"
     assert pipeline("next-item", model=str(folder))(HISTORY)[0]["item_id"] == "i2"
     page = DemoSession.load(folder)
-    assert page.next_items(HISTORY, 1, page.recommender.exclude_seen)[0][1] == "i2"
+    assert page.next_items(HISTORY, 1, page.recommender.exclude_seen)[0].item == "i2"
     assert evaluate(open_scorer(folder, cycle), cycle)["metrics"]["hr@1"] == 1.0
     assert main(["recommend", "--model", str(folder), "--history", *HISTORY, "-k", "1"]) == 0
     assert capsys.readouterr().out.split()[1] == "i2"

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback
+from transformers.utils.logging import disable_progress_bar
 
 SHOWN = ("loss", "hr@10", "ndcg@10")
 SECONDS = 30.0  # between two lines, where there is no bar
@@ -98,3 +99,9 @@ def _duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes} min" if minutes else f"{rest} s"
+
+
+def bars_on_terminals_only() -> None:
+    """Turns transformers' bars ("Writing model shards") off where nobody sees them move; for scripts."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
