@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, encode_items
@@ -127,7 +127,7 @@ class DemoSession:
             best = self.next_items(history, 1, exclude_seen, times)
             if not best:
                 break
-            shown.append(Shown(step, *list(vars(best[0]).values())[1:]))
+            shown.append(replace(best[0], place=step))
             history.append(best[0].item)
             if times is not None:
                 times.append(times[-1])
