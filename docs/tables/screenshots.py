@@ -8,18 +8,17 @@ pictures is below runs/screenshots, and what is there already is used again. A f
 import base64
 import io
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
-from transformers.utils import logging
 
 from sr_transformers import PreparedData, Recipe, prepare, train
 from sr_transformers.data.logs.journey import journey_titles
 from sr_transformers.demo.app import build_app, serve
+from sr_transformers.training.progress import bars_on_terminals_only
 
 ROOT = Path(__file__).parent.parent.parent
 WORK = Path("runs/screenshots")
@@ -80,8 +79,7 @@ def models() -> tuple[Path, Path, Path, Path]:
 
 def main() -> None:
     """Writes the pictures."""
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
+    bars_on_terminals_only()
     data, ours, other, titles = models()
     user, generated = {"titles": titles, "data": data, "seed": SEED}, {"titles": titles, "seed": SEED}
     pictures = (  # name, checkpoints, how the page is built, width, dark
