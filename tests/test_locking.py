@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +108,29 @@ def test_never_two_at_once_while_folders_come_and_go(tmp_path):
     for child in children:
         child.join()
     assert (tmp_path / "count").read_text() == "450"
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_is_made_again(tmp_path, monkeypatch):
+    """`Path.mkdir` finds the folder, then looks whether it is one, and may come too late for that."""
+    mkdir, calls = Path.mkdir, []
+
+    def too_late(self, *args, **kwargs):
+        calls.append(self)
+        if len(calls) == 1:
+            raise FileExistsError(17, "File exists", str(self))
+        return mkdir(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", too_late)
+    with only_one(tmp_path / "out"):
+        assert (tmp_path / "out").is_dir()
+    assert len(calls) == 2
+
+
+def test_a_file_where_the_folder_should_be_is_an_error(tmp_path):
+    (tmp_path / "out").write_text("not a folder")
+    with pytest.raises(FileExistsError), only_one(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").read_text() == "not a folder"
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):

@@ -56,6 +56,10 @@ def _take(folder: Path) -> int:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except FileNotFoundError:  # its last user has just removed the folder that it had made
             continue
+        except FileExistsError:  # likewise, between mkdir's finding it and looking whether it is a folder
+            if folder.exists() and not folder.is_dir():
+                raise
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
