@@ -23,8 +23,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python recipes/demo.py
 
-# Each worker computes with one thread. A file is one worker's, so what it prepares is prepared once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --durations 10
+# Each worker computes with one thread. A file is one worker's, so what it prepares is prepared once; files are begun in
+# the order of tests/conftest.py, the longest first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --durations 10
 
 test: install
 	$(PYTEST)

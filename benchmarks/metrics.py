@@ -7,7 +7,6 @@ docs/lists.md.
 
 import argparse
 import json
-import re
 import subprocess
 import tempfile
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from ranx import Qrels, Run
 from ranx import evaluate as ranx_evaluate
 
 from sr_transformers import PreparedData, Recommender, evaluate, recommend_all
+from sr_transformers.marks import put
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "metrics.json"
@@ -121,9 +121,7 @@ def main() -> None:
     options = parser.parse_args()
     content = measure(options.model, options.data, options.environments)
     RESULT.write_text(json.dumps(content, indent=2) + "\n")
-    text = PAGE.read_text(encoding="utf-8")
-    shown = f"<!-- metrics -->\n{table(content)}\n<!-- /metrics -->"
-    PAGE.write_text(re.sub("<!-- metrics -->.*<!-- /metrics -->", lambda _: shown, text, flags=re.DOTALL))
+    put(PAGE, "metrics", table(content))
     print(table(content))
 
 

@@ -29,10 +29,10 @@ from sr_transformers import PreparedData, Recommender, RunRecord, prepare
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import evaluate, known_past, rank_histories, target_tokens
+from sr_transformers.marks import put
 from sr_transformers.records import source_commit, write_whole
 
 PAGE = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 # How the log is prepared, and which of the published settings the peers get.
 DENSE = {"width": 64, "layers": 2, "heads": 1, "dropout": 0.1, "window": 200}
 SPARSE = {"width": 256, "layers": 1, "heads": 1, "dropout": 0.2, "window": 50}
@@ -272,9 +272,7 @@ def main() -> None:
                 shown = one.get("metrics", {})
                 said = one.get("skipped") or ", ".join(f"{key} {shown[key]:.4f}" for key in METRICS)
                 print(f"{name} | {model} | {said}", flush=True)
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(options.results)}\n{END}{after}")
+    put(PAGE, "peers", table(options.results))
 
 
 if __name__ == "__main__":

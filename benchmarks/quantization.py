@@ -12,7 +12,6 @@ python benchmarks/quantization.py --table writes the table in benchmarks/README.
 import argparse
 import json
 import platform
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -24,12 +23,12 @@ import torch
 from sr_transformers import ModelScorer, PreparedData, evaluate
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.loading import Checkpoint
+from sr_transformers.marks import put
 from sr_transformers.serving.onnx import WEIGHTS, export_onnx
 
 BATCH, K, SINGLE = 32, 10, 500
 RESULTS = Path(__file__).parent / "results" / "quantization.json"
 PAGE = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- quantization -->", "<!-- /quantization -->"
 
 
 def rank(session: onnxruntime.InferenceSession, data: PreparedData, exclude_seen: bool) -> tuple[float, float, float]:
@@ -83,8 +82,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        shown = f"{BEGIN}\n{table()}\n{END}"
-        PAGE.write_text(re.sub(f"{BEGIN}.*?{END}", lambda _: shown, PAGE.read_text(), flags=re.DOTALL))
+        put(PAGE, "quantization", table())
         return
     if not (options.model and options.data):
         parser.error("give --model and --data, or --table")

@@ -8,7 +8,6 @@ by ranx from the same tables, beside `evaluate`'s own. Writes results/reranking.
 
 import argparse
 import json
-import re
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ import polars as pl
 from metrics import METRICS, by_ranx, targets
 
 from sr_transformers import PreparedData, Recommender, evaluate, recommend_all
+from sr_transformers.marks import put
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "reranking.json"
@@ -133,9 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(options.model, options.data)
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
-    text = PAGE.read_text(encoding="utf-8")
-    shown = f"<!-- reranking -->\n{table(found)}\n<!-- /reranking -->"
-    PAGE.write_text(re.sub("<!-- reranking -->.*<!-- /reranking -->", lambda _: shown, text, flags=re.DOTALL))
+    put(PAGE, "reranking", table(found))
     print(table(found))
 
 

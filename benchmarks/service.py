@@ -8,7 +8,6 @@ and the table of docs/service.md.
 import argparse
 import json
 import platform
-import re
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import httpx2
 import numpy as np
 
 from sr_transformers import PreparedData
+from sr_transformers.marks import put
 from sr_transformers.records import source_commit, write_whole
 
 HERE = Path(__file__).parent
@@ -103,13 +103,6 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_table(found: dict[str, Any]) -> None:
-    """Puts the table into the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    shown = f"<!-- service -->\n{table(found)}\n<!-- /service -->"
-    PAGE.write_text(re.sub("<!-- service -->.*<!-- /service -->", lambda _: shown, text, flags=re.DOTALL))
-
-
 def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,7 +130,7 @@ def main() -> None:
         "commit": source_commit(),
     }
     write_whole(RESULT, json.dumps(record, indent=2) + "\n")
-    write_table(record)
+    put(PAGE, "service", table(record))
     print(table(record))
 
 

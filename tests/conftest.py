@@ -1,6 +1,9 @@
 """What all tests share: no network, one thread, and small logs whose truth can be read off by eye."""
 
+import gc
 import os
+from collections import Counter
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -12,7 +15,9 @@ from hypothesis import settings
 from torch.nn.attention import varlen
 from transformers.utils import logging
 from varlen_kernel import stand_in
+from warm import Warm
 
+from sr_transformers import figures
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
@@ -23,7 +28,56 @@ torch.set_num_threads(1)
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("here")
 
+BLANK = figures.blank
 READABLE_LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 3, 7)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files come first, so that no worker begins one when the others have ended: whole processes, then files
+    with slow tests, then those with the most tests (`make test` keeps this order)."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    number = Counter(item.path for item in items)
+    items.sort(key=lambda item: ("integration" not in item.path.parts, item.path not in slow, -number[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a garbage collection, of which every training does one, need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # or libraries in C++ report all of it as lost
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _figures_are_not_drawn():
+    """Figures are made and saved as empty files: drawing those of a tiny run takes longer than the run."""
+
+    def empty(width, height):
+        figure = BLANK(width, height)
+        figure.savefig = lambda path, **options: Path(path).touch()
+        return figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "blank", empty)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn(_figures_are_not_drawn):
+    """For the files that look at figures: they are drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "blank", BLANK)
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """Runs programs in processes that need no time to start."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 @pytest.fixture(autouse=True)

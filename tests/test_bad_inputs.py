@@ -1,21 +1,19 @@
 """Bad inputs, in tables: each ends soon, with one message that names what to mend, and leaves everything as it was.
 
 A row (`bad_inputs/row.py`) says what is damaged, which command meets it and what has to be said. Commands run in forks
-of one warm process (`bad_inputs/warm.py`), a fraction of a second each.
+of one warm process (`warm.py`), a fraction of a second each.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from bad_inputs import flags, folders, logs, models, others, recipes, resume, searches, studies
 from bad_inputs.row import Row
+from warm import Warm
 
 TABLES = (recipes, flags, folders, logs, models, resume, studies, searches, others)
 ROWS = [row for table in TABLES for row in table.ROWS]
@@ -28,40 +26,6 @@ training:
   {per_device_train_batch_size: 8, max_steps: 60, eval_strategy: steps, eval_steps: 20, save_strategy: steps,
    save_steps: 20, save_total_limit: 5, switch_optimizer: false, patience: 9, disable_tqdm: true, seed: 1}
 """
-
-
-class Warm:
-    """The warm process."""
-
-    def __init__(self):
-        here = Path(__file__).parent
-        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(here / "bad_inputs" / "warm.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, **one_thread},
-        )
-
-    def run(self, argv, cwd, seconds=120, room=1 << 40):
-        """Exit code or "hang", stdout, stderr."""
-        request = {"argv": argv, "cwd": str(cwd), "seconds": seconds, "room": room}
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = json.loads(self.process.stdout.readline())
-        return answer["code"], answer["out"], answer["err"]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-
-@pytest.fixture(scope="session")
-def warm():
-    process = Warm()
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope="session")

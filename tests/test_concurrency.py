@@ -121,15 +121,21 @@ def answers(recommender_and_history):
     return recommender.recommend(history, 5)
 
 
+@pytest.fixture(scope="module")
+def spawned():
+    """Two fresh processes, for all kinds of models: what one leaves there must not answer for another."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_a_recommender_sent_to_processes(kind, method):
+def test_a_recommender_sent_to_processes(kind, request):
     recommender = recommender_of(kind)
-    requests = histories()[:24]
-    expected = [recommender.recommend(history, 5) for history in requests]
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        found = pool.map(answers, [(recommender, history) for history in requests], chunksize=6)
-    assert found == expected
+    requests = [(recommender, history) for history in histories()[:24]]
+    expected = [recommender.recommend(history, 5) for _, history in requests]
+    with multiprocessing.get_context("fork").Pool(2) as forked:
+        assert forked.map(answers, requests, chunksize=6) == expected
+    assert request.getfixturevalue("spawned").map(answers, requests, chunksize=6) == expected
 
 
 def test_scratch_memory_is_never_pickled():

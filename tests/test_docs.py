@@ -23,6 +23,7 @@ from sr_transformers.columns import ITEM
 from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.marks import between
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -42,16 +43,13 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_run(page, folder, tmp_path):
+def test_the_blocks_of_a_page_run(page, folder, tmp_path, warm):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert blocks or "```python" not in page.read_text(encoding="utf-8")
     (tmp_path / "page.py").write_text("\n".join(blocks))
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    run = subprocess.run(
-        [sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    code, out, err = warm.run([], tmp_path, 600, program="page.py", environment={"ACCELERATE_USE_CPU": "true"})
+    assert code == 0, out[-2000:] + err[-4000:]
 
 
 @pytest.mark.slow
@@ -121,7 +119,7 @@ def test_the_preferences_table_says_what_the_records_say():
     spec.loader.exec_module(recipe)
     records = [json.loads(path.read_text()) for path in sorted(recipe.RESULTS.glob("*.json"))]
     assert records
-    assert recipe.table(records) in recipe.PAGE.read_text()
+    assert between(recipe.PAGE, "preferences") == recipe.table(records)
 
 
 def test_why_transformers_serve_fails_is_still_so():

@@ -7,6 +7,7 @@ import pytest
 from sr_transformers.figures import COLOURS, MARKERS, blank, new_figure, save
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def test_series_differ_in_colour_and_marker():

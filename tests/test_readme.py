@@ -11,11 +11,11 @@ import pytest
 
 from sr_transformers.cli import build_parser
 from sr_transformers.data.logs import synthetic
+from sr_transformers.marks import between
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-RESULTS = (ROOT / "recipes" / "results" / "README.md").read_text()
-BENCHMARKS = (ROOT / "benchmarks" / "README.md").read_text()
+PAGE, RESULTS, BENCHMARKS = (ROOT / folder / "README.md" for folder in ("", "recipes/results", "benchmarks"))
+README = PAGE.read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -56,23 +56,19 @@ def test_every_make_target_exists():
 
 
 def test_every_path_in_the_readme_exists():
-    for page, text in ((ROOT, README), (ROOT / "recipes" / "results", RESULTS), (ROOT / "benchmarks", BENCHMARKS)):
+    for page in (PAGE, RESULTS, BENCHMARKS):
+        text = page.read_text()
         for path in re.findall(r"`((?:src|recipes|tests|benchmarks|docs)/[\w/.\-]*)`", text):
             assert (ROOT / path).exists(), path
         for target in re.findall(r"\]\(((?!http)[^)#]+)(?:#[^)]*)?\)", text):
-            assert (page / target).exists(), target
+            assert (page.parent / target).exists(), target
 
 
 def test_the_readme_can_be_read():
     assert len(README.splitlines()) <= 250
-    assert between(README, "quality") == script("docs/tables/models.py").quality_table()
+    assert between(PAGE, "quality") == script("docs/tables/models.py").quality_table()
     for name in ("quality", "speed"):
-        assert len(between(README, name).splitlines()) <= 2 + 8
-
-
-def between(text: str, name: str) -> str:
-    """What stands between the marks of that name."""
-    return text.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+        assert len(between(PAGE, name).splitlines()) <= 2 + 8
 
 
 def script(path: str):
@@ -105,10 +101,8 @@ def test_baselines_of_later_are_of_the_logs_of_the_records():
 
 def test_the_baselines_tables_are_what_the_reports_say():
     written = script("docs/tables/baselines.py")
-    page = written.PAGE.read_text()
     for split in written.FOLDERS:
-        shown = re.search(rf"<!-- {split} -->\n(.*?)\n<!-- /{split} -->", page, flags=re.DOTALL)
-        assert shown[1] == written.tables(split)
+        assert between(written.PAGE, split) == written.tables(split)
         assert {path.stem for path in written.FOLDERS[split].glob("*.json")} == set(written.LOGS)
 
 
@@ -129,7 +123,7 @@ def test_the_tasks_tables_are_what_the_reports_say():
 def test_the_transfer_tables_are_what_the_records_say():
     transfer = script("recipes/experiments/transfer.py")
     for name in transfer.EXPERIMENTS:
-        assert f"<!-- {name} -->\n" in RESULTS
+        between(RESULTS, name)  # is there
     for path in transfer.RESULTS.glob("*.json"):
         assert between(RESULTS, path.stem) == transfer.table(path.stem)
 

@@ -2,19 +2,20 @@
 
 import importlib.util
 import json
-import re
 import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from sr_transformers.marks import between
 from sr_transformers.scaling.studies.advise import measured_lines
 from sr_transformers.scaling.studies.summary import summary
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "recipes" / "results" / "scaling"
-PAGE = (ROOT / "recipes" / "results" / "README.md").read_text()
+README = ROOT / "recipes" / "results" / "README.md"
+PAGE = README.read_text()
 KEPT = sorted(RESULTS.glob("*/plan.json"))
 
 
@@ -50,10 +51,8 @@ def _numbers_apart(entries: object) -> tuple[object, list[float]]:
 
 @pytest.mark.slow
 def test_the_page_says_what_the_kept_studies_say(script):
-    shown = re.search(r"<!-- scaling -->\n(.*?)\n<!-- /scaling -->", PAGE, re.DOTALL)
-    assert shown
     kept = script.studies()
-    assert shown[1].strip() == script.text(kept).strip()
+    assert between(README, "scaling") == script.text(kept).strip("\n")
     entries = [entry for name, one in kept.items() for entry in summary(name, one)]
     kept_words, kept_numbers = _numbers_apart(json.loads((RESULTS / "summary.json").read_text()))
     words, numbers = _numbers_apart(entries)
@@ -102,8 +101,7 @@ def test_the_page_says_how_often_intervals_hold_the_truth():
 
 def test_the_page_says_what_the_kept_advice_measured():
     answer = json.loads((ROOT / "recipes" / "results" / "advice" / "online-retail.json").read_text())
-    shown = PAGE.split("<!-- advice -->\n")[1].split("\n<!-- /advice -->")[0]
-    assert shown.split("\n") == measured_lines(answer["measured"])[2:]
+    assert between(README, "advice").split("\n") == measured_lines(answer["measured"])[2:]
 
 
 def test_a_study_is_kept_without_its_histories(script, tmp_path):

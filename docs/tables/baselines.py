@@ -15,14 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from marks import put
-
 from sr_transformers import PreparedData, prepare
 from sr_transformers.data.splits import LEAVE_ONE_OUT, TEMPORAL
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.comparison import evaluate_floors
 from sr_transformers.evaluation.periods import evaluate_periods
 from sr_transformers.fingerprints import FINGERPRINT, refuse_mixed
+from sr_transformers.marks import put
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "baselines"
@@ -98,7 +97,7 @@ def _row(name: str, reports: list[dict[str, Any]], metrics: tuple[str, ...]) -> 
 def write_tables() -> None:
     """Puts the tables into the page, between their marks."""
     for split in FOLDERS:
-        put(PAGE, f"<!-- {split} -->", f"<!-- /{split} -->", tables(split))
+        put(PAGE, split, tables(split))
 
 
 if __name__ == "__main__":

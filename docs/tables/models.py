@@ -16,17 +16,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from marks import put
-
 from sr_transformers import RunRecord
 from sr_transformers.fingerprints import refuse_mixed
+from sr_transformers.marks import put
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
 PAGE = RESULTS / "README.md"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 README = ROOT / "README.md"
-QUALITY_BEGIN, QUALITY_END = "<!-- quality -->", "<!-- /quality -->"
 BASELINES = RESULTS / "baselines"
 FLOORS = {"popularity": "popularity", "user frequency": "user frequency", "markov": "Markov"}
 MIX = "mix: HR@10 / NDCG@10 / loss"
@@ -116,6 +113,6 @@ if __name__ == "__main__":
         RESULTS.mkdir(exist_ok=True)
         RunRecord.load(run)
         target.write_text((Path(run) / "run.json").read_text())
-    put(PAGE, BEGIN, END, table())
-    put(README, QUALITY_BEGIN, QUALITY_END, quality_table())
+    put(PAGE, "results", table())
+    put(README, "quality", quality_table())
     print(table())

@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
-from marks import put
 
+from sr_transformers.marks import put
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.studies.analysis import Analysis, analyse
 from sr_transformers.scaling.studies.points_table import table_of, write_points
@@ -28,7 +28,6 @@ from sr_transformers.scaling.studies.summary import summary
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "scaling"
 PAGE = RESULTS.parent / "README.md"
-BEGIN, END = "<!-- scaling -->", "<!-- /scaling -->"
 
 
 def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
@@ -111,5 +110,5 @@ if __name__ == "__main__":
             sys.exit(str(error))
     kept = studies()
     write_tables(kept)
-    put(PAGE, BEGIN, END, text(kept))
+    put(PAGE, "scaling", text(kept))
     print(text(kept))

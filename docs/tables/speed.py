@@ -5,14 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from marks import put
+from sr_transformers.marks import put
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "benchmarks" / "README.md"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-SPEED_BEGIN, SPEED_END = "<!-- speed -->", "<!-- /speed -->"
 # What a buyer asks first: (case, what was measured).
 FRONT = (
     ("d 64, V 3.4k", "training, fp32"),
@@ -87,6 +85,6 @@ def number(value: float) -> str:
 
 
 if __name__ == "__main__":
-    put(PAGE, BEGIN, END, table(load()))
-    put(README, SPEED_BEGIN, SPEED_END, front_table(load()))
+    put(PAGE, "benchmarks", table(load()))
+    put(README, "speed", front_table(load()))
     print(table(load()))

@@ -8,16 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from marks import put
 from matplotlib.figure import Figure
 
 from sr_transformers.evaluation.tasks.findings import judge
 from sr_transformers.evaluation.tasks.markdown import TITLES, headline, protocol_line
+from sr_transformers.marks import put
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "tasks"
 PAGE = RESULTS.parent / "README.md"
-BEGIN, END = "<!-- tasks -->", "<!-- /tasks -->"
 FIGURE = ROOT / "docs" / "images" / "size.png"
 # What the tables show; the rest is in the reports.
 SHOWN = {
@@ -110,6 +109,6 @@ def _percent(entry: dict[str, Any] | None, unit: str = " %") -> str:
 
 
 if __name__ == "__main__":
-    put(PAGE, BEGIN, END, tables())
+    put(PAGE, "tasks", tables())
     draw_size(json.loads((RESULTS / "ml-1m.json").read_text()), FIGURE)
     print(tables())

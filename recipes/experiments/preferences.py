@@ -27,6 +27,7 @@ from sr_transformers import ModelScorer, PreparedData, Recipe, prepare, train
 from sr_transformers.data.vocabulary import UNK_ID, encode_items
 from sr_transformers.finetuning.preferences import as_text, trl_model, trl_tokenizer
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.marks import put
 from sr_transformers.records import command_line, write_whole
 
 ROOT = Path(__file__).parents[2]
@@ -174,10 +175,7 @@ def table(records: list[dict[str, Any]]) -> str:
 def write_table() -> None:
     """Puts the table of the kept records between the marks of the page."""
     records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    before, rest = PAGE.read_text().split("<!-- table: recipes/experiments/preferences.py -->\n")
-    _, after = rest.split("<!-- /table -->")
-    marked = f"<!-- table: recipes/experiments/preferences.py -->\n{table(records)}\n<!-- /table -->"
-    write_whole(PAGE, before + marked + after)
+    put(PAGE, "preferences", table(records))
 
 
 def main() -> None:

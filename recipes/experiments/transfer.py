@@ -28,6 +28,7 @@ import polars as pl
 from sr_transformers import ModelScorer, PreparedData, Recipe, RunRecord, evaluate, finetune, prepare, train
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.finetuning.vocabulary_transfer import item_list, with_vocabulary
+from sr_transformers.marks import put
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "finetune"
@@ -216,12 +217,8 @@ def main() -> None:
     if options.command == "run":
         run(options.experiment, options.log, options.work, options.seeds, options.starts, options.most_epochs)
         return
-    text = PAGE.read_text()
     for name in sorted(path.stem for path in RESULTS.glob("*.json")):
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        shown = f"{begin}\n{table(name)}\n{end}"
-        text = re.sub(f"{begin}.*?{end}", lambda _, shown=shown: shown, text, flags=re.DOTALL)
-    PAGE.write_text(text)
+        put(PAGE, name, table(name))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from sr_transformers.hub.curve import _points, draw_curve
 from sr_transformers.hub.eval_results import eval_results
 from sr_transformers.hub.publish import build
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 @pytest.fixture
 def record(finished_run):

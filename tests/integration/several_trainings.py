@@ -1,12 +1,14 @@
 """Started by a launcher: trains one recipe after the other on several processes, and notes what each process saw.
 
-several_trainings.py JOBS.json: the prepared log, and jobs with recipe, output folder and environment (which stays).
+several_trainings.py JOBS.json [PROGRAM ...]: the prepared log, and jobs with recipe, output folder and environment
+(which stays). A program with its arguments follows at the end.
 Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, the users ranked by this process, and
 how often it computed for that.
 """
 
 import json
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -42,4 +44,7 @@ if __name__ == "__main__":
             error = str(problem)
         results[job["output"]] = {"error": error, "scored": list(scored)}
     jobs.with_suffix(f".{PartialState().process_index}.json").write_text(json.dumps(results))
+    if program := sys.argv[2:]:
+        sys.argv = program
+        runpy.run_path(program[0], run_name="__main__")
     leave_processes()

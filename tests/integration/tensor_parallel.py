@@ -1,4 +1,4 @@
-"""Started by test_processes on two processes: an LSRM sharded by its own plan computes what the whole one does."""
+"""Started by test_processes on two processes: LSRMs sharded by their own plans compute what the whole ones do."""
 
 import sys
 
@@ -10,7 +10,7 @@ from transformers.distributed import DistributedConfig
 import sr_transformers  # noqa: F401  (registers the model type)
 
 
-def main(folder: str) -> None:
+def compare(folder: str) -> None:
     """Compares logits, loss and the gradient of the item table."""
     ids = torch.arange(2, 14).view(2, 6)
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -31,9 +31,10 @@ def main(folder: str) -> None:
     found = sharded.model.layers[0].self_attn.q_proj.weight
     found = found.to_local() if hasattr(found, "to_local") else found
     assert found.shape[0] == attention // (1 if whole.config.biases_attention else 2)
-    print(f"rank {dist.get_rank()} agrees")
-    dist.destroy_process_group()
+    print(f"rank {dist.get_rank()} agrees on {folder}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for one in sys.argv[1:]:
+        compare(one)
+    dist.destroy_process_group()

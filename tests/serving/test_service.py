@@ -12,6 +12,7 @@ import torch
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
+from sr_transformers.marks import between
 
 fastapi = pytest.importorskip("fastapi")
 uvicorn = pytest.importorskip("uvicorn")
@@ -98,4 +99,4 @@ def test_the_page_shows_what_was_measured():
     service = module("benchmarks/service.py")
     found = json.loads(service.RESULT.read_text())
     assert found["equal_answers"] == found["requests"]
-    assert f"<!-- service -->\n{service.table(found)}\n<!-- /service -->" in service.PAGE.read_text(encoding="utf-8")
+    assert between(service.PAGE, "service") == service.table(found)

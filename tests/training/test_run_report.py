@@ -8,6 +8,7 @@ from sr_transformers import Recipe, train
 from sr_transformers.evaluation.evaluator import table
 from sr_transformers.training.run_report import time_rows, write_report
 
+pytestmark = pytest.mark.usefixtures("drawn")
 REPORTS = [
     {"model": "lsrm x", "seconds": 60.0, "metrics": {"hr@10": 0.31, "ndcg@10": 0.17, "loss": 5.5}},
     {"model": "popularity", "seconds": 30.0, "metrics": {"hr@10": 0.1, "ndcg@10": 0.05}},

@@ -10,6 +10,8 @@ from sr_transformers.tuning.figures import draw
 from sr_transformers.tuning.report import markdown, recipe_yaml
 from sr_transformers.tuning.trials import OF_SEARCH
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def trial(number, value, ended=storage.FULL, **changed):
     return {

@@ -3,6 +3,7 @@
 import argparse
 
 from sr_transformers.cli.prepare import plain_warnings
+from sr_transformers.cli.publish import add_repository
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,16 +28,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     three.set_defaults(run=_verify)
     four = actions.add_parser("publish", help="publish a prepared log, with its user ids, as a data set on the Hub")
     four.add_argument("folder", help="the prepared folder")
-    four.add_argument("repo", metavar="org/name", help="name on the Hub")
+    add_repository(four)
     four.add_argument("--license", required=True, help="of the data; other needs --license-name")
-    four.add_argument("--license-name")
-    four.add_argument("--license-link", metavar="URL")
-    four.add_argument("--private", action="store_true", help="make the repository private if it is new")
-    four.add_argument("--branch", default="main", help="branch to publish on; made if it does not exist")
     four.add_argument("--dry-run", metavar="FOLDER", help="write the exact folder there and send nothing")
-    four.set_defaults(
-        run=_publish, go_on="what is on the Hub already stays there; the same command sends what is missing."
-    )
+    four.set_defaults(run=_publish)
     for action in (one, two):
         action.add_argument("--names", nargs="+", metavar="NAME", help="columns of CSV files that have no header line")
         action.add_argument("--separator", metavar="TEXT", help="between the fields of CSV files")

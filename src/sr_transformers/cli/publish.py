@@ -7,22 +7,26 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Declares the command and its options."""
     one = commands.add_parser("publish", help="publish a finished run on the Hub: weights, vocabulary, code, card")
     one.add_argument("folder", metavar="RUN_DIR", help="output folder of a finished run")
-    one.add_argument("repo", metavar="org/name", help="name on the Hub")
-    one.add_argument("--private", action="store_true", help="make the repository private if it is new")
-    one.add_argument("--branch", default="main", help="branch to publish on; made if it does not exist")
+    add_repository(one)
+    one.add_argument("--license", default="apache-2.0", help="of the weights; other needs --license-name")
     one.add_argument("--dry-run", action="store_true", help="write the exact folder instead of sending it")
     one.add_argument("--output", metavar="FOLDER", help="folder of the dry run; default is RUN_DIR-hub")
     one.add_argument("--scaling", metavar="STUDY", help="publish this scaling study as a data set and link it")
     one.add_argument("--scaling-repo", metavar="org/name", help="its name; default is the folder's, same namespace")
-    one.add_argument("--license", default="apache-2.0", help="of the weights; other needs --license-name")
-    one.add_argument("--license-name")
-    one.add_argument("--license-link", metavar="URL")
     one.add_argument("--dataset", metavar="ID", help="id of the training data on the Hub")
     one.add_argument("--base-model", metavar="ID", help="id of the model that this one was fine-tuned from")
     one.add_argument("--max-shard-size", default="5GB", help="larger models are cut into several files")
-    one.set_defaults(
-        run=_publish, go_on="what is on the Hub already stays there; the same command sends what is missing."
-    )
+    one.set_defaults(run=_publish)
+
+
+def add_repository(one: argparse.ArgumentParser) -> None:
+    """Declares what every repository on the Hub has: its name, who may see it, its branch, a license of its own."""
+    one.add_argument("repo", metavar="org/name", help="name on the Hub")
+    one.add_argument("--license-name", help="of a license that the Hub does not list")
+    one.add_argument("--license-link", metavar="URL", help="where its text is")
+    one.add_argument("--private", action="store_true", help="make the repository private if it is new")
+    one.add_argument("--branch", default="main", help="branch to publish on; made if it does not exist")
+    one.set_defaults(go_on="what is on the Hub already stays there; the same command sends what is missing.")
 
 
 def _publish(options: argparse.Namespace, rest: list[str]) -> None:

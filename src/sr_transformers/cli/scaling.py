@@ -250,9 +250,10 @@ def _from_fit(options: argparse.Namespace) -> dict:
 def _run(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.scaling.studies.runner import run_study
     from sr_transformers.scaling.studies.study import Study
+    from sr_transformers.training.progress import silence
     from sr_transformers.training.train import leave_processes
 
-    quiet()
+    silence()
     study = Study.load(options.study)
     run_study(study, options.output, options.data, options.budget, options.dry_run, options.keep_weights, options.jobs)
     leave_processes()
@@ -285,21 +286,12 @@ def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.scaling.laws.fit_file import plain
     from sr_transformers.scaling.studies.advise import Hardware, advise
+    from sr_transformers.training.progress import silence
 
     check_place(options.json)
-    quiet()
+    silence()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
     answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
     write_document(options.json, plain(numbers))
     print(answer)
-
-
-def quiet() -> None:
-    """No bars of single runs: a study has a line for each."""
-    from huggingface_hub.utils import disable_progress_bars
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()

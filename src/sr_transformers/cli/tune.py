@@ -30,11 +30,11 @@ def _tune(options: argparse.Namespace, rest: list[str]) -> None:
     from functools import partial
 
     from sr_transformers.cli.prepare import plain_warnings
-    from sr_transformers.cli.scaling import quiet
     from sr_transformers.evaluation.evaluator import table
+    from sr_transformers.training.progress import silence
     from sr_transformers.tuning.search import tune
 
-    quiet()
+    silence()
     fixed = _fixed(options.fix)
     with plain_warnings(options.command):
         record = tune(

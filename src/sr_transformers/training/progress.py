@@ -5,8 +5,9 @@ import sys
 import time
 from typing import Any
 
+from huggingface_hub.utils import disable_progress_bars
 from transformers import ProgressCallback, TrainerCallback
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 SHOWN = ("loss", "hr@10", "ndcg@10")
 SECONDS = 30.0  # between two lines, where there is no bar
@@ -105,3 +106,10 @@ def bars_on_terminals_only() -> None:
     """Turns transformers' bars ("Writing model shards") off where nobody sees them move; for scripts."""
     if not sys.stderr.isatty():
         disable_progress_bar()
+
+
+def silence() -> None:
+    """Turns the bars and reports of single models off: a study and a search have a line for each training."""
+    set_verbosity_error()
+    disable_progress_bar()
+    disable_progress_bars()

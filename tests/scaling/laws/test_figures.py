@@ -9,6 +9,7 @@ from sr_transformers.scaling.laws.points import points_from
 from sr_transformers.scaling.laws.prediction import hold_out_largest
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
+pytestmark = pytest.mark.usefixtures("drawn")
 TRUTH = {"E": 4.5, "A": 6.0, "alpha": 0.25}
 
 

@@ -6,6 +6,7 @@ from sr_transformers.scaling.studies.analysis import StudyRun
 from sr_transformers.scaling.studies.curve_figures import compute_figure, curve_of, envelope, learning_curves_figure
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def run(size, losses, seed=1):

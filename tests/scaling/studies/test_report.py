@@ -11,6 +11,7 @@ from sr_transformers.scaling.studies.report import size_table, write_report
 from sr_transformers.scaling.studies.sentences import parameter
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 @pytest.fixture(scope="module")

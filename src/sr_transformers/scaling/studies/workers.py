@@ -17,14 +17,13 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from huggingface_hub.utils import disable_progress_bars
-from transformers.utils import logging
 
 from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.studies.study import PlannedRun, Study
 from sr_transformers.training.checkpoints import last_complete_checkpoint
+from sr_transformers.training.progress import silence
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.train import train
 
@@ -122,9 +121,7 @@ def begin_worker(threads: int) -> None:
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # said already, or too late: only the speed depends on it
         torch.set_num_interop_threads(1)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    silence()
 
 
 def _end_with_parent() -> None:
