@@ -19,7 +19,7 @@ from sr_transformers.serving.onnx import NextItems
 
 ITEMS = [f"i{n}" for n in range(3000)]  # so many that requests overlap while scores are written
 WINDOW = 8
-THREADS, REQUESTS = 8, 100
+THREADS, REQUESTS = 8, 50
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 KINDS = [
     "plain",

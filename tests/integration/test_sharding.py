@@ -139,7 +139,7 @@ def until_killed(arguments, sign):
 
 
 def left_at(whole, part, step):
-    """What a run has left that died after some step."""
+    """What a run would have left that died after some step."""
     part.mkdir()
     shutil.copy(whole / "settings.json", part)
     for folder in whole.glob("checkpoint-*"):
@@ -150,15 +150,15 @@ def left_at(whole, part, step):
 def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log, tmp_path):
     with_dropout = recipe(tmp_path, "dropout", dropout=0.1, rows=6)
     command = [*LAUNCH, str(ROOT / "recipes/train.py"), str(with_dropout), "--data", str(odd_log.path), "--output"]
-    run([*command, str(tmp_path / "whole")])
     until_killed([*command, str(tmp_path / "killed")], tmp_path / "killed/checkpoint-68/pytorch_model_fsdp_0")
     assert not (tmp_path / "killed/checkpoint-68/COMPLETE").exists()
-    left_at(tmp_path / "whole", tmp_path / "early", 34)
+    left_at(tmp_path / "killed", tmp_path / "early", 34)
     train(Recipe.load(recipe(tmp_path, "one")), odd_log, tmp_path / "one", with_baselines=False)
 
     plain = recipe(tmp_path, "plain", rows=6, fsdp=True)
     both = recipe(tmp_path, "both", rows=3, gradient_accumulation_steps=2, activation_checkpointing=True)
     jobs = [
+        ("whole", with_dropout, SHARDED),
         ("killed", with_dropout, SHARDED),
         ("early", with_dropout, SHARDED),
         ("plain", plain, WHOLE),  # the argument asks
