@@ -5,6 +5,7 @@ slow tests left out. It changes functions, but no constants of a module and noth
 `tests/mutants.md` is written by this file; only the reasons that stand there are written by people, and they are kept.
 
     python tests/mutants.py [scaling/laws/forms ...]      all modules if none is named; goes on where it was stopped
+    python tests/mutants.py --dated                       the modules that, or whose tests, have changed since
 """
 
 import argparse
@@ -39,11 +40,19 @@ MISSED, STOPPED = {0, 5, 33}, {-24, 24, 36, 152, 255}
 
 # {module: {fault: reason}}; a fault is "function\n-line\n+line".
 Reasons = dict[str, dict[str, str]]
+# {module: (killed, of them by the time limit, all, digest of the files)}
+Counts = dict[str, tuple[int, int, int, str]]
 
 
 def test_file(module: str) -> Path:
     room, _, name = module.rpartition("/")
     return Path("tests") / room / f"test_{name}.py"
+
+
+def digest(module: str) -> str:
+    """Of a module and its tests, as they are."""
+    files = (ROOT / "src" / "sr_transformers" / f"{module}.py", ROOT / test_file(module))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]
 
 
 def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
@@ -133,21 +142,22 @@ def read_reasons(text: str) -> Reasons:
     return reasons
 
 
-def write(counts: dict[str, tuple[int, int, int]], reasons: Reasons) -> str:
-    """The report: (killed, of them by the time limit, all) of every module, and the survivors by reason."""
+def write(counts: Counts, reasons: Reasons) -> str:
+    """The report: what was counted of every module, and the survivors by reason."""
     lines = [
         "# Mutants",
         "",
         "Written by `make mutants` (see `mutants.py`); the reasons are kept from one run to the next. One-line faults,",
         "made by mutmut in functions, and how many of them a module's own quick tests notice; those that they do not",
-        "notice follow, each with the reason.",
+        "notice follow, each with the reason. `files` says which state of a module and its tests was counted:",
+        "`python tests/mutants.py --dated` names those that have changed since, and whose row is to be counted again.",
         "",
-        "| module | tests | mutants | killed | of them by the time limit | share |",
-        "|---|---|---|---|---|---|",
+        "| module | tests | mutants | killed | of them by the time limit | share | files |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for module, (killed, stopped, total) in counts.items():
+    for module, (killed, stopped, total, files) in counts.items():
         share = f"{100 * killed / total:.1f} %"
-        lines.append(f"| {module} | {test_file(module)} | {total} | {killed} | {stopped} | {share} |")
+        lines.append(f"| {module} | {test_file(module)} | {total} | {killed} | {stopped} | {share} | {files} |")
     for module, of_module in reasons.items():
         if not of_module:
             continue
@@ -158,10 +168,16 @@ def write(counts: dict[str, tuple[int, int, int]], reasons: Reasons) -> str:
     return "\n".join([*lines, ""])
 
 
-def read_counts(text: str) -> dict[str, tuple[int, int, int]]:
+def read_counts(text: str) -> Counts:
     """As `write` takes them."""
-    found = re.findall(r"^\| (\w+(?:/\w+)+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \|", text, flags=re.M)
-    return {module: (int(killed), int(stopped), int(total)) for module, total, killed, stopped in found}
+    row = r"^\| (\w+(?:/\w+)+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \| \S+ % \| (\w+) \|"
+    found = re.findall(row, text, flags=re.M)
+    return {module: (int(killed), int(stopped), int(total), files) for module, total, killed, stopped, files in found}
+
+
+def dated(text: str) -> list[str]:
+    """The modules of a report that are no longer what was counted."""
+    return [module for module, (*_, files) in read_counts(text).items() if files != digest(module)]
 
 
 def main() -> None:
@@ -169,7 +185,11 @@ def main() -> None:
     parser.add_argument("modules", nargs="*", choices=[[], *MODULES], default=[], metavar="module")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--survivors", action="store_true", help="only those of the last run once more: tests came")
+    parser.add_argument("--dated", action="store_true", help="name the modules that have changed, and count nothing")
     options = parser.parse_args()
+    if options.dated:
+        print("\n".join(dated(REPORT.read_text())))
+        return
     for module in options.modules or MODULES:
         codes = run(module, options.processes, options.survivors)
         missed = [mutant for mutant, code in codes.items() if code in MISSED]
@@ -178,7 +198,7 @@ def main() -> None:
         before = known.get(module, {})
         known[module] = {one: before.get(one, UNEXPLAINED) for one in faults(module, missed)}
         killed, total = len(codes) - len(missed), len(codes)
-        counts[module] = (killed, sum(code in STOPPED for code in codes.values()), total)
+        counts[module] = (killed, sum(code in STOPPED for code in codes.values()), total, digest(module))
         REPORT.write_text(write(*({name: it[name] for name in MODULES if name in it} for it in (counts, known))))
         print(f"{module}: {killed} of {total} killed{'' if killed >= LEAST * total else f', less than {LEAST:.0%}'}")
     if UNEXPLAINED in REPORT.read_text():

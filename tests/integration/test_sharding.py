@@ -166,7 +166,11 @@ def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log,
         ("plain", plain, WHOLE),  # the argument asks
         ("both", both, SHARDED),  # the environment asks
         ("one file", both, {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}),
-        ("compiled", recipe(tmp_path, "compiled", rows=6, torch_compile=True), {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}),
+        (
+            "compiled",
+            recipe(tmp_path, "compiled", rows=6, torch_compile=True),
+            {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"},
+        ),
         ("copies", both, WHOLE),
     ]
     notes = train_all(LAUNCH, tmp_path, odd_log, 2, jobs)

@@ -76,7 +76,9 @@ class ShardedTrainer(Trainer):
                 "the same things (fsdp2.yaml, or the argument fsdp); or use stage 2."
             )
         if args.optimizer == MUON and self.is_deepspeed_enabled:
-            raise ValueError("optimizer muon needs whole matrices, and DeepSpeed hands out parts of them; leave it out.")
+            raise ValueError(
+                "optimizer muon needs whole matrices, and DeepSpeed hands out parts of them; leave it out."
+            )
         if asked:
             plugin = accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
             if plugin is None or accelerator.distributed_type != DistributedType.FSDP:
