@@ -4,6 +4,7 @@ import pickle
 import shutil
 
 import pytest
+import torch
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
 from sr_transformers.training.checkpoints import (
@@ -136,6 +137,16 @@ def test_a_moved_run_still_ends_with_the_weights_that_validated_best(run, markov
     assert trainer.state.best_model_checkpoint == str(new / "checkpoint-2")
     best = LSRMForCausalLM.from_pretrained(new / "checkpoint-2").state_dict()
     assert all(bool((best[name] == value).all()) for name, value in trainer.model.state_dict().items())
+
+
+def test_a_run_that_was_stopped_after_its_last_checkpoint_makes_no_step_more(run, markov_prepared):
+    """The last step lies within an epoch, where transformers would begin another."""
+    trainer = trainer_for(markov_prepared, run)
+    assert trainer.args.max_steps < trainer.sampler.num_steps
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 4
+    whole = LSRMForCausalLM.from_pretrained(run / "checkpoint-4").state_dict()
+    assert all(torch.equal(whole[name], one) for name, one in trainer.model.state_dict().items())
 
 
 def test_no_checkpoint_is_said(run, markov_prepared, tmp_path):

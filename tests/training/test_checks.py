@@ -144,7 +144,8 @@ def test_what_refines_something_that_is_off_is_refused(tmp_path, values):
         arguments(tmp_path, **values)
 
 
-def test_refinements_of_what_is_on_are_taken(tmp_path):
+def test_refinements_of_what_is_on_and_empty_ones_are_taken(tmp_path):
+    assert arguments(tmp_path, lr_scheduler_type="constant", lr_scheduler_kwargs={}).lr_scheduler_kwargs == {}
     assert arguments(tmp_path, optim="sgd", optim_args="momentum=0.9").optim == OptimizerNames.SGD
     assert arguments(tmp_path, dataloader_num_workers=1, dataloader_prefetch_factor=4).dataloader_prefetch_factor == 4
     assert arguments(tmp_path, hub_model_id="org/name", hub_revision="v1").hub_revision == "v1"

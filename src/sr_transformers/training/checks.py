@@ -211,7 +211,7 @@ def _is_set(field: dataclasses.Field, value: Any) -> bool:
     # A copy of finished arguments carries what transformers made of the default.
     if field.name == "accelerator_config" and value is not None and not isinstance(value, dict | str):
         default = type(value)()
-    return bool(value != default)
+    return bool(value != default and value != {})  # an empty dictionary says nothing
 
 
 def _refinements(arguments: Any) -> list[tuple[str, bool, str]]:

@@ -45,8 +45,10 @@ class SwitchingTrainer(KeepingTrainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # transformers asks whether to stop only after an update; a run that was over must not make another.
-        if self.prepared is None or not self.control.should_training_stop:
+        # transformers asks whether to stop only after an update; a run that was over must not make another, whether
+        # patience ended it or it was stopped after the checkpoint of its last step.
+        over = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+        if self.prepared is None or not over:
             super()._run_epoch(*args, **kwargs)
 
     def switch_to_sgd(self) -> None:
