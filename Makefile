@@ -1,6 +1,6 @@
 # make demo    the main job end to end on real data, a few minutes
 # make test    the whole test suite, on all cores; at its end the ten slowest tests
-# make test-fast  the same without the slow ones
+# make test-fast  logs, model, metrics and laws, without what is slow: about a minute on two cores
 # make check   format, lint, types, tests
 # make docs    the pages in docs/ as a site, in site/
 # make tables  every table, card and picture anew from the kept records
@@ -30,8 +30,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 test: install
 	$(PYTEST)
 
+# The rooms that start no process and train next to nothing.
+FAST := $(addprefix tests/,data evaluation lsrm planning scaling/laws test_figures.py test_fingerprints.py test_house.py \
+        test_marks.py test_messages.py test_public.py test_recipe_files.py test_records.py test_reprs.py)
+
 test-fast: install
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(FAST)
 
 check: install
 	$(BIN)/ruff format --check .

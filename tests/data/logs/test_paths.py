@@ -50,6 +50,7 @@ def test_a_name_that_is_not_utf8_is_refused_wherever_it_stands(folder):
     check_name(folder / "größe")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["log.csv", "größe.csv"])
 def test_in_a_locale_of_ascii_ids_with_accents_are_read_and_names_with_accents_refused(tmp_path, name):
     (tmp_path / name).write_text("user_id,item_id,timestamp\nü,é,1\nü,é,2\nü,é,3\n", encoding="utf-8")
