@@ -52,15 +52,15 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _figures_are_not_drawn():
-    """Figures are made and saved as empty files: drawing those of a tiny run takes longer than the run."""
+    """Figures are made, and saved as a few words: drawing those of a tiny run takes longer than the run."""
 
-    def empty(width, height):
+    def undrawn(width, height):
         figure = BLANK(width, height)
-        figure.savefig = lambda path, **options: Path(path).touch()
+        figure.savefig = lambda path, **options: Path(path).write_text("not drawn")
         return figure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "blank", empty)
+        patch.setattr(figures, "blank", undrawn)
         yield
 
 
