@@ -58,8 +58,15 @@ def run(arguments):
 
 
 def train_all(launch, folder, data, processes, jobs):
-    """What each of the processes noted of every job, by the job's name."""
-    jobs = [{"output": str(folder / name), "recipe": str(path), "environment": env} for name, path, env in jobs]
+    """What each of the processes noted of every job, by the job's name.
+
+    Args:
+        jobs: (name, recipe, environment), and maybe ("model", a folder).
+    """
+    jobs = [
+        {"output": str(folder / name), "recipe": str(path), "environment": env, **dict(more)}
+        for name, path, env, *more in jobs
+    ]
     (folder / "jobs.json").write_text(json.dumps({"data": str(data.path), "jobs": jobs}))
     run([*launch, TRAININGS, str(folder / "jobs.json")])
     notes = [json.loads((folder / f"jobs.{process}.json").read_text()) for process in range(processes)]

@@ -336,7 +336,11 @@ def check_first_weights(size):
     """Bit by bit those of a model that is made whole, in blocks of which the last has too few numbers for one."""
     first_rows._BLOCK = 10
     state = torch.get_rng_state()
-    tables = ({"vocab_size": 4_001}, {"vocab_size": 4_000, "tie_word_embeddings": False}, {"vocab_size": 301, "history": ["items"]})
+    tables = (
+        {"vocab_size": 4_001},
+        {"vocab_size": 4_000, "tie_word_embeddings": False},
+        {"vocab_size": 301, "history": ["items"]},
+    )
     for name, settings in (*MODELS.items(), *((str(one), one) for one in tables)):
         config = LSRMConfig(hidden_size=8, num_hidden_layers=1, max_position_embeddings=6, **settings)
         model = new_divided(config, mesh(size), seed=7)

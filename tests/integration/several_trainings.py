@@ -1,6 +1,7 @@
 """Started by a launcher: trains one recipe after the other on several processes, and notes what each process saw.
 
-several_trainings.py JOBS.json: the prepared log, and jobs with recipe, output folder and environment (which stays).
+several_trainings.py JOBS.json: the prepared log, and jobs with recipe, output folder, environment (which stays) and,
+maybe, a folder of weights to begin with.
 Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, the users ranked by this process, and
 how often it computed for that.
 """
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers import AutoModelForCausalLM
 
 from sr_transformers import PreparedData, Recipe, train
 from sr_transformers.evaluation import evaluator
@@ -37,7 +39,10 @@ if __name__ == "__main__":
         scored.clear()
         error = None
         try:
-            train(Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), with_baselines=False)
+            more = {"with_baselines": False}
+            if "model" in job:
+                more |= {"model": AutoModelForCausalLM.from_pretrained(job["model"]), "origin": {"name": "given"}}
+            train(Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), **more)
         except ValueError as problem:
             error = str(problem)
         results[job["output"]] = {"error": error, "scored": list(scored)}

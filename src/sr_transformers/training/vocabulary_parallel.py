@@ -28,7 +28,7 @@ from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.divided_lsrm import MESH, division, refuse_undivided
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.training.first_rows import FirstRows
-
+from sr_transformers.training.row_updates import DENSE
 
 # What they do to a row depends on no other row, and was seen to be right for rows that are divided.
 OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "sgd", "adagrad")
@@ -46,8 +46,7 @@ def tp_problems(arguments: Any) -> list[str]:
         (arguments.deepspeed, "deepspeed left out (it keeps weights in buffers of its own)"),
         (arguments.torch_compile, "torch_compile false (a graph breaks wherever processes exchange numbers)"),
         (arguments.fp16, "precision bf16 or fp32 (fp16 scales its loss in each process for itself)"),
-        (arguments.optimizer, "optimizer left out (muon was never tried beside divided rows)"),
-        (arguments.table_updates != "dense", "table_updates dense (rows that are touched alone are those of whole tables)"),
+        (arguments.table_updates != DENSE, "table_updates dense (others move rows of whole tables)"),
         (optimizer not in OPTIMIZERS, f"an optim of {', '.join(OPTIMIZERS)} (others were never tried on divided rows)"),
         (unread, f"{', '.join(unread)} left out (it is for copies made by DDP)"),
     )  # fmt: skip
