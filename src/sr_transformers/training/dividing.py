@@ -41,10 +41,12 @@ class DividedTrainer(ShardedTrainer):
         ValueError: for a `model_init`, and as `mesh_of`.
     """
 
-    def __init__(self, *args: Any, model_init: Callable[..., PreTrainedModel] | None = None, **kwargs: Any):
+    lr_scheduler: Any
+
+    def __init__(self, *, model_init: Callable[..., PreTrainedModel] | None = None, **kwargs: Any):
         if self.prepared is not None and self.args.tp_size > 1 and model_init is not None:
             raise ValueError("tp_size above 1 trains a model that is there: give model, not model_init.")
-        super().__init__(*args, model_init=model_init, **kwargs)
+        super().__init__(model_init=model_init, **kwargs)
         if self.is_divided:  # transformers' word for a model that places its weights by itself
             self.is_distributed_loading_by_transformers = True
 

@@ -152,7 +152,7 @@ def new_divided(config: LSRMConfig, mesh: DeviceMesh, seed: int = 0, **options: 
         ValueError: as `divide`.
     """
     with torch.device("meta"):
-        outline = LSRMForCausalLM(config)
+        outline: Any = LSRMForCausalLM(config)
     names = _tables(config)
     shapes = {tuple(outline.get_submodule(name).weight.shape) for name in names}
     others = {tuple(one.shape) for name, one in outline.named_parameters() if name.removesuffix(".weight") not in names}
