@@ -2,7 +2,9 @@
 
 Two layers, two heads, window 50, Adam, dropout 0.2; 128 sequences a step, or as many targets. Ours through
 `LSRMTrainer` on a prepared folder, in float32, in bf16, and in bf16 with `torch_compile`; the peers through their own
-trainers, in float32. Steps are timed from end to end, data loading included, after warm-up; padding does not count, and
+trainers, in the same ways as far as they have them. Our float32 stands beside the best peer in float32, our other ways
+beside the best peer in any way; a row names that way. `RecTools fast` is the network of `rectools.fast_transformers` in
+a plain loop of torch, as that package has no training loop for ids. Steps are timed from end to end, data loading included, after warm-up; padding does not count, and
 neither does a first item that nothing precedes. `matrix products alone` is what the products of such a step reach by
 themselves, in the same run. SASRec.pytorch trains with one negative instead of the full softmax: it is measured and not
 compared.
@@ -24,7 +26,12 @@ CASES = {
     "12-layers": ("dense", 256, 12, 8),
     "tiny": ("tiny", 16, 2, 2),
 }
-FULL_SOFTMAX = ("RePlay", "HF GPT-2", "RecTools", "RecBole")
+IN_FP32 = ("RePlay", "HF GPT-2", "RecTools", "RecTools fast", "RecBole")
+FASTER = (
+    "RePlay bf16", "RePlay compiled", "HF GPT-2 bf16", "HF GPT-2 compiled", "RecTools bf16", "RecTools fast bf16",
+    "RecTools fast compiled",
+)  # fmt: skip
+FULL_SOFTMAX = (*IN_FP32, *FASTER)
 SEQUENCES = 128
 
 
@@ -32,10 +39,10 @@ def rows_of(case: str, found: dict[str, list[dict[str, Any]]]) -> list[dict[str,
     """Throughput in each of our ways, memory, and the loss, against the best full-softmax peer."""
     speed = {name: harness.median(turns, "targets_per_second") for name, turns in found.items()}
     memory = {name: harness.median(turns, "peak_gib") for name, turns in found.items()}
-    peers = {name: speed.get(name) for name in FULL_SOFTMAX}
-    rows = [
-        harness.row(case, f"training, {way}", "targets/s", speed[name], peers) for name, way in harness.OURS.items()
-    ]
+    rows = []
+    for name, way in harness.OURS.items():
+        peers = {peer: speed.get(peer) for peer in (IN_FP32 if way == "fp32" else FULL_SOFTMAX)}
+        rows.append(harness.row(case, f"training, {way}", "targets/s", speed[name], peers))
     best = rows[0]["peer"]
     rows.append(harness.row(case, "peak memory, fp32", "GiB", memory["ours"], {best: memory[best]}, False, 3))
     for name, way in harness.OURS.items():

@@ -32,9 +32,9 @@ def new_model(settings: dict[str, Any], num_items: int) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def pad(sequences: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Items and mask, `(B, longest)`, padded on the right."""
-    width = max(map(len, sequences))
+def pad(sequences: list[np.ndarray], width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items and mask, `(B, width)`, padded on the right; as wide as the longest by default."""
+    width = width or max(map(len, sequences))
     ids, mask = np.full((len(sequences), width), PAD, np.int64), np.zeros((len(sequences), width), np.int64)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence + 1
@@ -62,13 +62,15 @@ class Watch(TrainerCallback):
 
 
 def train_model(settings: dict[str, Any]) -> tuple[GPT2LMHeadModel, StepClock, list[np.ndarray]]:
-    """The HF Trainer on the last 51 training items of every user; each batch padded to its longest."""
+    """The HF Trainer on the last 51 training items of every user; each batch padded to its longest, or if the model is
+    compiled to 51, so that there is one graph."""
     histories, num_items = read_histories(settings)
     sequences = [history[:-2][-settings["window"] - 1 :] for history in histories if len(history) >= 4]
     watch = Watch(StepClock(settings))
+    compiled = settings.get("compile", False)
 
     def collate(rows: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        ids, mask = pad(rows)
+        ids, mask = pad(rows, settings["window"] + 1 if compiled else None)
         watch.waiting.append((int(mask[:, 1:].sum()), int(mask.sum())))
         return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
@@ -86,6 +88,8 @@ def train_model(settings: dict[str, Any]) -> tuple[GPT2LMHeadModel, StepClock, l
         remove_unused_columns=False,
         use_cpu=True,
         bf16=settings["precision"] == "bf16",
+        torch_compile=compiled,
+        dataloader_drop_last=compiled,
     )
     model = new_model(settings, num_items)
     trainer = Trainer(model, arguments, data_collator=collate, train_dataset=sequences, callbacks=[watch])

@@ -1,4 +1,5 @@
-"""RecTools: `Dataset`, `SASRecModel` with softmax loss in Lightning, `recommend`; `fast_transformers` to prepare."""
+"""RecTools: `Dataset`, `SASRecModel` with softmax loss in Lightning, `recommend`; `fast_transformers`, its network and how
+it prepares."""
 
 import time
 import warnings
@@ -10,8 +11,9 @@ import pytorch_lightning
 import torch
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.fast_transformers import build_sequences
+from rectools.fast_transformers import FlatSASRecNet, SequenceBatchDataset, build_sequences
 from rectools.models import SASRecModel
+from torch.nn.functional import cross_entropy
 from worker import StepClock, latencies, main, read_histories, throughput
 
 warnings.filterwarnings("ignore")
@@ -70,13 +72,41 @@ def frame(histories: list[np.ndarray], users: np.ndarray | None = None) -> pd.Da
 
 def training(settings: dict[str, Any]) -> dict[str, Any]:
     """`fit` on the training part; it keeps the last 51 items of every user."""
-    if settings["precision"] != "fp32":
-        return {"skipped": "float32 only"}
-    histories, _ = read_histories(settings)
+    log = frame([history[:-2] for history in read_histories(settings)[0] if len(history) >= 4])
+    if settings.get("fast"):
+        return training_fast(settings, log)
+    precision = "bf16-mixed" if settings["precision"] == "bf16" else "32-true"
     Watch.clock = StepClock(settings)
-    model = new_model(settings, lambda: new_trainer(max_epochs=1000, callbacks=[Watch()]))
-    model.fit(Dataset.construct(frame([history[:-2] for history in histories if len(history) >= 4])))
+    model = new_model(settings, lambda: new_trainer(max_epochs=1000, precision=precision, callbacks=[Watch()]))
+    model.fit(Dataset.construct(log))
     return Watch.clock.result()
+
+
+def training_fast(settings: dict[str, Any], log: pd.DataFrame) -> dict[str, Any]:
+    """`FlatSASRecNet` of fast_transformers in a plain loop of torch: the package has none for ids."""
+    torch.manual_seed(0)
+    times = torch.from_numpy(log[Columns.Datetime].astype("int64").to_numpy())
+    columns = [torch.from_numpy(log[name].to_numpy().astype(np.int64)) for name in (Columns.User, Columns.Item)]
+    x, y, known, _ = build_sequences(*columns, times, max_len=settings["window"])
+    sizes = {"n_factors": settings["width"], "n_blocks": settings["layers"], "n_heads": settings["heads"]}
+    net = FlatSASRecNet(len(known), session_max_len=settings["window"], dropout=0.2, **sizes)
+    if settings.get("compile"):
+        net.compile()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    batches = torch.utils.data.DataLoader(
+        SequenceBatchDataset(x, y), batch_size=settings["sequences"], shuffle=True, drop_last=True
+    )
+    clock = StepClock(settings)
+    while True:
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings["precision"] == "bf16"):
+                logits = net(batch)
+            loss = cross_entropy(logits.float().flatten(0, 1), batch["y"].flatten() - 1, ignore_index=-1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if clock.step(int((batch["y"] != 0).sum()), float(loss)):
+                return clock.result()
 
 
 def fitted(settings: dict[str, Any], histories: list[np.ndarray]) -> tuple[SASRecModel, Dataset]:

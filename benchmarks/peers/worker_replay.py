@@ -91,6 +91,8 @@ def train_model(settings: dict[str, Any]) -> tuple[SasRec, StepClock, list[np.nd
             train_path=str(path),
         )
         module = LightningModule(model, OptimizerFactory(learning_rate=1e-3))
+        if settings.get("compile"):
+            module.compile()
         trainer(settings, max_epochs=1000, limit_val_batches=0, callbacks=[Watch(clock)]).fit(module, datamodule=data)
     return model, clock, histories
 

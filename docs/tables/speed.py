@@ -73,7 +73,8 @@ def conditions(results: dict[str, dict[str, Any]]) -> list[str]:
                 for turn in turns:
                     if "versions" in turn:
                         parts = (f"{package} {version}" for package, version in turn["versions"].items())
-                        versions[f"{name.removesuffix(' bf16')}: {', '.join(parts)}"] = None
+                        library = name.removesuffix(" bf16").removesuffix(" compiled").removesuffix(" fast")
+                        versions[f"{library}: {', '.join(parts)}"] = None
     return [f"Machine: {'; '.join(machines)}.", *(f"{line}." for line in versions), f"Commits: {', '.join(commits)}."]
 
 

@@ -1,5 +1,6 @@
 """Weights divided over two and three processes: the numbers of one process, from folders that say nothing of it."""
 
+import functools
 import shutil
 
 import pytest
@@ -25,32 +26,36 @@ LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recip
 PARTS = ("pytorch_model_fsdp_0", "optimizer_0")
 SHARDED = {"ACCELERATE_USE_FSDP": "true"}
 WHOLE = {"ACCELERATE_USE_FSDP": "false"}
+with_muon = functools.partial(recipe, optimizer="muon")
 pytestmark = pytest.mark.slow
 
 
 def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log, tmp_path):
-    with_dropout = recipe(tmp_path, "dropout", dropout=0.1, rows=6)
+    with_dropout = with_muon(tmp_path, "dropout", dropout=0.1, rows=6)
     command = [*LAUNCH, str(ROOT / "recipes/train.py"), str(with_dropout), "--data", str(odd_log.path), "--output"]
     run([*command, str(tmp_path / "whole")])
     until_killed([*command, str(tmp_path / "killed")], tmp_path / "killed/checkpoint-68/pytorch_model_fsdp_0")
     assert not (tmp_path / "killed/checkpoint-68/COMPLETE").exists()
     left_at(tmp_path / "whole", tmp_path / "early", 34)
-    train(Recipe.load(recipe(tmp_path, "one")), odd_log, tmp_path / "one", with_baselines=False)
+    train(Recipe.load(with_muon(tmp_path, "one")), odd_log, tmp_path / "one", with_baselines=False)
 
-    plain = recipe(tmp_path, "plain", rows=6, fsdp=True)
-    both = recipe(tmp_path, "both", rows=3, gradient_accumulation_steps=2, activation_checkpointing=True)
+    plain = with_muon(tmp_path, "plain", rows=6, fsdp=True)
+    both = with_muon(tmp_path, "both", rows=3, gradient_accumulation_steps=2, activation_checkpointing=True)
     jobs = [
         ("killed", with_dropout, SHARDED),
         ("early", with_dropout, SHARDED),
         ("plain", plain, WHOLE),  # the argument asks
         ("both", both, SHARDED),  # the environment asks
         ("one file", both, {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}),
-        ("muon", recipe(tmp_path, "muon", optimizer="muon"), {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}),
-        ("compiled", recipe(tmp_path, "compiled", rows=6, torch_compile=True), SHARDED),
+        (
+            "compiled",
+            with_muon(tmp_path, "compiled", rows=6, torch_compile=True),
+            {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"},
+        ),
         ("copies", both, WHOLE),
     ]
     notes = train_all(LAUNCH, tmp_path, odd_log, 2, jobs)
-    refused = {"one file": "SHARDED_STATE_DICT", "muon": "muon needs whole matrices", "compiled": "torch_compile"}
+    refused = {"one file": "SHARDED_STATE_DICT", "compiled": "torch_compile"}
     for note in notes:
         assert {name for name, one in note.items() if one["error"]} == set(refused)
         assert all(text in note[name]["error"] for name, text in refused.items())
@@ -104,7 +109,7 @@ def resume_on_three(folder, data):
     left_at(folder / "one", folder / "other", 51)
     shutil.copy(folder / "plain/settings.json", folder / "other")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3"]
-    path = recipe(folder, "plain", rows=4, fsdp=True)
+    path = with_muon(folder, "plain", rows=4, fsdp=True)
     notes = train_all(launch, folder, data, 3, [("three", path, {}), ("other", path, {})])
     assert [note["three"]["error"] for note in notes] == [None] * 3
     assert all("holds whole weights" in note["other"]["error"] for note in notes)

@@ -63,7 +63,8 @@ ROWS = {"num_negatives": 4096, "table_updates": "row_adagrad"}
 def test_strategies_are_those_that_can_be():
     assert strategies(1, BIG, Work()) == ("single", "zero-2+host")
     assert strategies(1, BIG, Work(**ROWS)) == ("single",)
-    assert strategies(6, BIG, Work(optimizer="muon")) == ("ddp", "table/2", "table/6")
+    assert strategies(6, BIG, Work(optimizer="muon")) == ("ddp", "fsdp2", "table/2", "table/6")
+    assert "fsdp2" not in strategies(6, BIG, Work(optimizer="muon", **ROWS))
     assert strategies(4, BIG, Work())[-2:] == ("table/2", "table/4")
     successors = LSRMConfig.from_size("98k", vocab_size=1000, history=["successors"])
     assert not any(one.startswith("table") for one in strategies(4, successors, Work()))

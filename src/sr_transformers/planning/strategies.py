@@ -54,13 +54,14 @@ def flops_per_target(config: LSRMConfig, work: Work) -> Flops:
 def strategies(devices: int, config: LSRMConfig, work: Work) -> tuple[str, ...]:
     """What can be done with so many devices, the simplest first.
 
-    Row updates and Muon need whole weights, so neither FSDP nor ZeRO; the successors of `history` lie whole on every
-    process, so they forbid a divided table.
+    Row updates need whole weights, so neither FSDP nor ZeRO; Muon needs whole matrices, which FSDP gathers and ZeRO does
+    not; the successors of `history` lie whole on every process, so they forbid a divided table.
     """
-    whole_weights = work.by_rows or work.optimizer == "muon"
+    muon = work.optimizer == "muon"
     if devices == 1:
-        return (SINGLE,) if whole_weights else (SINGLE, ZERO_2_HOST)
-    sharded = () if whole_weights else (ZERO_1, ZERO_2, FSDP2, ZERO_3, ZERO_2_HOST, FSDP2_HOST)
+        return (SINGLE,) if work.by_rows or muon else (SINGLE, ZERO_2_HOST)
+    sharded: tuple[str, ...] = (FSDP2,) if muon else (ZERO_1, ZERO_2, FSDP2, ZERO_3, ZERO_2_HOST, FSDP2_HOST)
+    sharded = () if work.by_rows else sharded
     parts = [part for part in (*(2**power for power in range(1, 20)), devices) if devices % part == 0]
     divided = () if "successors" in config.history else tuple(f"{TABLE}/{part}" for part in sorted(set(parts)))
     return (DDP, *sharded, *divided)

@@ -85,8 +85,10 @@ class ShardedTrainer(Trainer):
                 "ZeRO stage 3 is not supported: it would begin with other weights than one process does. FSDP2 divides "
                 "the same things (fsdp2.yaml, or the argument fsdp); or use stage 2."
             )
-        if args.optimizer == MUON and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise ValueError("optimizer muon needs whole matrices; with FSDP or DeepSpeed leave it out.")
+        if args.optimizer == MUON and self.is_deepspeed_enabled:
+            raise ValueError(
+                "optimizer muon needs whole matrices, and DeepSpeed hands out parts of them; leave it out."
+            )
         if asked:
             plugin = accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
             if plugin is None or accelerator.distributed_type != DistributedType.FSDP:
