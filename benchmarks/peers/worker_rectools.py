@@ -1,5 +1,5 @@
-"""RecTools: `Dataset`, `SASRecModel` with softmax loss in Lightning, `recommend`; `fast_transformers`, its network and how
-it prepares."""
+"""RecTools: `Dataset`, `SASRecModel` with softmax loss in Lightning, `recommend`; `fast_transformers`, its network and
+how it prepares."""
 
 import time
 import warnings

@@ -54,8 +54,8 @@ def flops_per_target(config: LSRMConfig, work: Work) -> Flops:
 def strategies(devices: int, config: LSRMConfig, work: Work) -> tuple[str, ...]:
     """What can be done with so many devices, the simplest first.
 
-    Row updates need whole weights, so neither FSDP nor ZeRO; Muon needs whole matrices, which FSDP gathers and ZeRO does
-    not; the successors of `history` lie whole on every process, so they forbid a divided table.
+    Row updates need whole weights, so neither FSDP nor ZeRO; Muon needs whole matrices, which FSDP gathers and ZeRO
+    does not; the successors of `history` lie whole on every process, so they forbid a divided table.
     """
     muon = work.optimizer == "muon"
     if devices == 1:
