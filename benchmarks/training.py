@@ -7,8 +7,8 @@ beside the best peer in any way; a row names that way. `RecTools fast` is the ne
 a plain loop of torch, as that package has no training loop for ids. Steps are timed from end to end, data loading
 included, after warm-up; padding does not count, and neither does a first item that nothing precedes. `matrix products
 alone` is what the products of such a step reach by themselves, in the same run. SASRec.pytorch trains with one negative
-instead of the full softmax: it is measured and not compared.
-`12-layers` holds our training FLOPs against the machine's measured matrix products instead.
+instead of the full softmax: it is measured and not compared. `12-layers` holds our training FLOPs against the machine's
+measured matrix products instead.
 """
 
 import statistics

@@ -196,6 +196,22 @@ def test_what_a_divided_table_costs_is_counted_and_told_as_a_slope():
     assert payload.bytes == 20
 
 
+def test_the_plan_of_divided_models_is_as_good_as_the_page_on_planning_says():
+    module("memory")
+    divided = module("divided_memory")
+    rows = {one["strategy"]: one for one in json.loads((divided.RESULTS / "divided_memory.json").read_text())["rows"]}
+    assert set(rows) == set(divided.STRATEGIES)
+    page = " ".join((divided.RESULTS.parents[1] / "docs/planning.md").read_text(encoding="utf-8").split())
+    for strategy, one in rows.items():
+        width, items = one["width"], one["items"]
+        config = divided.LSRMConfig.from_size("98k", vocab_size=items + 2)
+        work = divided.Work(rows=one["rows"], width=width, precision="fp32", device="cpu")
+        again = divided.compare_with_measured(strategy, config, work, divided.PROCESSES, max(one["peaks"]))
+        assert again["ratio"] == pytest.approx(one["ratio"])
+        assert f"{again['ratio']:.2f} times what was measured" in page
+        assert again["within"] == (strategy != "fsdp2")
+
+
 def test_the_page_on_lists_shows_what_was_measured():
     pytest.importorskip("lightgbm")
     pytest.importorskip("ranx")

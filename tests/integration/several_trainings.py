@@ -1,7 +1,7 @@
 """Started by a launcher: trains one recipe after the other on several processes, and notes what each process saw.
 
-several_trainings.py JOBS.json [PROGRAM ...]: the prepared log, and jobs with recipe, output folder and environment
-(which stays). A program with its arguments follows at the end.
+several_trainings.py JOBS.json [PROGRAM ...]: the prepared log, and jobs with recipe, output folder, environment (which
+stays) and, maybe, a folder of weights to begin with. A program with its arguments follows at the end.
 Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, the users ranked by this process, and
 how often it computed for that.
 """
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers import AutoModelForCausalLM
 
 from sr_transformers import PreparedData, Recipe, train
 from sr_transformers.evaluation import evaluator
@@ -39,7 +40,10 @@ if __name__ == "__main__":
         scored.clear()
         error = None
         try:
-            train(Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), with_baselines=False)
+            more = {"with_baselines": False}
+            if "model" in job:
+                more |= {"model": AutoModelForCausalLM.from_pretrained(job["model"]), "origin": {"name": "given"}}
+            train(Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), **more)
         except ValueError as problem:
             error = str(problem)
         results[job["output"]] = {"error": error, "scored": list(scored)}

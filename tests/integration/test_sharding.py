@@ -1,164 +1,44 @@
 """Weights divided over two and three processes: the numbers of one process, from folders that say nothing of it."""
 
-import json
-import os
+import functools
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
-import psutil
 import pytest
-import torch
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from launches import (
+    ROOT,
+    assert_same_curves,
+    assert_same_end,
+    curves,
+    left_at,
+    recipe,
+    stored,
+    train_all,
+    until_killed,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sr_transformers import ModelScorer, Recipe, RunRecord, evaluate, train
-from sr_transformers.data.logs import synthetic
-from sr_transformers.data.prepare import prepare
 from sr_transformers.training.checkpoints import verify_checkpoint
 
-ROOT = Path(__file__).parents[2]
 LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes/accelerate/fsdp2_cpu.yaml"),
           "--main_process_port", "0"]  # fmt: skip
-TRAININGS = str(Path(__file__).with_name("several_trainings.py"))
+PARTS = ("pytorch_model_fsdp_0", "optimizer_0")
 SHARDED = {"ACCELERATE_USE_FSDP": "true"}
 WHOLE = {"ACCELERATE_USE_FSDP": "false"}
+with_muon = functools.partial(recipe, optimizer="muon")
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def odd_log(tmp_path_factory):
-    """201 users: of two processes that rank 50 at a time, one has three batches and the other two."""
-    log = synthetic.generate(num_users=201, num_items=31, num_successors=3, mean_length=10)
-    data = prepare(log, tmp_path_factory.mktemp("odd") / "data")
-    assert (data.num_targets("validation"), data.num_targets("test")) == (201, 201)
-    return data
-
-
-def recipe(folder, name, dropout=0.0, rows=12, **training):
-    """A file. Every item is among the 50 best: the first epoch is the best, and the optimizer switches after three."""
-    model = {"hidden_size": 16, "num_hidden_layers": 2, "max_position_embeddings": 8, "residual_dropout": dropout}
-    settings = {
-        "num_train_epochs": 6,
-        "per_device_train_batch_size": rows,
-        "learning_rate": 1e-2,
-        "optimizer": "muon",
-        "weight_decay": 0.01,
-        "precision": "fp32",
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "metric_for_best_model": "hr@50",
-        "patience": 2,
-        "save_total_limit": 9,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(
-        json.dumps({"model": {**model, "embedding_dropout": dropout}, "training": {**settings, **training}})
-    )
-    return path
-
-
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def run(arguments):
-    result = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=600, env=environment()
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
-def train_all(launch, folder, data, processes, jobs):
-    """What each of the processes noted of every job, by the job's name."""
-    jobs = [{"output": str(folder / name), "recipe": str(path), "environment": env} for name, path, env in jobs]
-    (folder / "jobs.json").write_text(json.dumps({"data": str(data.path), "jobs": jobs}))
-    run([*launch, TRAININGS, str(folder / "jobs.json")])
-    notes = [json.loads((folder / f"jobs.{process}.json").read_text()) for process in range(processes)]
-    return [{Path(output).name: note for output, note in one.items()} for one in notes]
-
-
-def stored(checkpoint, what, folder):
-    """What the parts of a checkpoint hold together."""
-    dcp_to_torch_save(checkpoint / what, folder / "whole.pt")
-    return torch.load(folder / "whole.pt", weights_only=False)
-
-
-def assert_same_bits(one, other):
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for name in one:
-            assert_same_bits(one[name], other[name])
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
-def assert_same_end(one, other, folder):
-    steps = RunRecord.load(one).steps
-    assert RunRecord.load(other).steps == steps
-    for what in ("pytorch_model_fsdp_0", "optimizer_0"):
-        first, second = (stored(run / f"checkpoint-{steps}", what, folder) for run in (one, other))
-        assert_same_bits(first, second)
-    first, second = curves(one), curves(other)
-    for key in ("loss", "grad_norm"):
-        assert first[key] == second[key]
-    assert second["eval_loss"] == pytest.approx(first["eval_loss"], abs=1e-6)  # ranked in batches of another size
-
-
-def curves(output):
-    history = RunRecord.load(output).history
-    return {key: [entry[key] for entry in history if key in entry] for key in ("loss", "grad_norm", "eval_loss")}
-
-
-def assert_same_curves(one, other):
-    first, second = curves(one), curves(other)
-    for key, values in first.items():
-        assert second[key] == pytest.approx(values, abs=2e-3)
-    assert len(first["loss"]) > 80
-    assert RunRecord.load(one).switched_at == RunRecord.load(other).switched_at == 51
-    metrics = [RunRecord.load(run).reports[0]["metrics"] for run in (one, other)]
-    # A user's rank may change by one where two scores are equal but for rounding: 1 of 201 users.
-    assert metrics[1] == pytest.approx(metrics[0], abs=5e-3)
-
-
-def until_killed(arguments, sign):
-    """Starts a program and kills all of its processes as soon as a file or folder is there."""
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment()
-    )
-    deadline = time.monotonic() + 300
-    while not sign.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-        one.kill()
-    process.wait()
-
-
-def left_at(whole, part, step):
-    """What a run would have left that died after some step."""
-    part.mkdir()
-    shutil.copy(whole / "settings.json", part)
-    for folder in whole.glob("checkpoint-*"):
-        if int(folder.name.split("-")[1]) <= step:
-            shutil.copytree(folder, part / folder.name)
-
-
 def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log, tmp_path):
-    with_dropout = recipe(tmp_path, "dropout", dropout=0.1, rows=6)
+    with_dropout = with_muon(tmp_path, "dropout", dropout=0.1, rows=6)
     command = [*LAUNCH, str(ROOT / "recipes/train.py"), str(with_dropout), "--data", str(odd_log.path), "--output"]
     until_killed([*command, str(tmp_path / "killed")], tmp_path / "killed/checkpoint-68/pytorch_model_fsdp_0")
     assert not (tmp_path / "killed/checkpoint-68/COMPLETE").exists()
     left_at(tmp_path / "killed", tmp_path / "early", 34)
-    train(Recipe.load(recipe(tmp_path, "one")), odd_log, tmp_path / "one", with_baselines=False)
+    train(Recipe.load(with_muon(tmp_path, "one")), odd_log, tmp_path / "one", with_baselines=False)
 
-    plain = recipe(tmp_path, "plain", rows=6, fsdp=True)
-    both = recipe(tmp_path, "both", rows=3, gradient_accumulation_steps=2, activation_checkpointing=True)
+    plain = with_muon(tmp_path, "plain", rows=6, fsdp=True)
+    both = with_muon(tmp_path, "both", rows=3, gradient_accumulation_steps=2, activation_checkpointing=True)
     jobs = [
         ("whole", with_dropout, SHARDED),
         ("killed", with_dropout, SHARDED),
@@ -168,7 +48,7 @@ def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log,
         ("one file", both, {"FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}),
         (
             "compiled",
-            recipe(tmp_path, "compiled", rows=6, torch_compile=True),
+            with_muon(tmp_path, "compiled", rows=6, torch_compile=True),
             {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"},
         ),
         ("copies", both, WHOLE),
@@ -181,8 +61,8 @@ def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log,
 
     # Killed while it wrote a checkpoint after the switch, or gone before the switch: nothing of it can be seen.
     assert RunRecord.load(tmp_path / "whole").switched_at == 51
-    assert_same_end(tmp_path / "whole", tmp_path / "killed", tmp_path)
-    assert_same_end(tmp_path / "whole", tmp_path / "early", tmp_path)
+    assert_same_end(tmp_path / "whole", tmp_path / "killed", tmp_path, PARTS)
+    assert_same_end(tmp_path / "whole", tmp_path / "early", tmp_path, PARTS)
 
     # Half of the weights each, half of the users each (the second process computes once more than it has users for).
     for name in ("plain", "both", "copies"):
@@ -228,7 +108,7 @@ def resume_on_three(folder, data):
     left_at(folder / "one", folder / "other", 51)
     shutil.copy(folder / "plain/settings.json", folder / "other")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "3"]
-    path = recipe(folder, "plain", rows=4, fsdp=True)
+    path = with_muon(folder, "plain", rows=4, fsdp=True)
     notes = train_all(launch, folder, data, 3, [("three", path, {}), ("other", path, {})])
     assert [note["three"]["error"] for note in notes] == [None] * 3
     assert all("holds whole weights" in note["other"]["error"] for note in notes)

@@ -89,6 +89,11 @@ def test_memory_is_weights_and_gradients(monkeypatch):
     monkeypatch.setattr(preflight, "free_memory", lambda: 8 * numbers - 1)
     with pytest.raises(ValueError, match="1 layers x 16 over 100 tokens"):
         check_memory(config)
+    monkeypatch.setattr(preflight, "free_memory", lambda: 8 * (numbers - 50 * 16))
+    check_memory(config, tp_size=2)
+    monkeypatch.setattr(preflight, "free_memory", lambda: 8 * (numbers - 50 * 16) - 1)
+    with pytest.raises(ValueError, match="1 layers x 16 over 100 tokens"):
+        check_memory(config, tp_size=2)
     with torch.device("meta"):
         whole = LSRMForCausalLM(config).num_parameters()
     assert numbers < whole < 1.2 * numbers  # biases and norms are left out

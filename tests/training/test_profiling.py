@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -130,6 +131,13 @@ def test_a_compiled_model_is_not_profiled(markov_prepared, tmp_path):
     profiler = StepProfiler(tmp_path / "profile")
     with pytest.raises(ValueError, match="profile without torch_compile"):
         trainer(markov_prepared, tmp_path, profiler, torch_compile=True).train()
+
+
+def test_look_ups_in_a_divided_table_are_not_profiled(tmp_path):
+    profiler = StepProfiler(tmp_path / "profile")
+    arguments = SimpleNamespace(torch_compile=False, tp_size=2)
+    with pytest.raises(ValueError, match="profile with tp_size 1"):
+        profiler.on_train_begin(arguments, None, None)
 
 
 def test_profiling_changes_no_bit(markov_prepared, tmp_path):

@@ -83,6 +83,13 @@ class LSRMTrainingArguments(TrainingArguments):
         default="auto", metadata={"help": "bf16, fp32, or auto: bf16 where the hardware multiplies it faster."}
     )
 
+    tp_size: int = field(
+        default=1,
+        metadata={
+            "help": "Processes that have the item table together, each some of its rows, and read the same batch; the "
+            "others stand beside them as copies (tensor parallelism of the table alone)."
+        },
+    )
     fsdp: bool | None = field(  # type: ignore[assignment]  # transformers takes texts too
         default=None,
         metadata={"help": "Divide weights, gradients and optimizer state among the processes (FSDP2)."},

@@ -18,6 +18,7 @@ from transformers.training_args import OptimizerNames, trainer_log_levels
 from sr_transformers.data.batches import FLAT, ROWS
 from sr_transformers.data.packing import OBJECTIVES
 from sr_transformers.training.row_updates import TABLE_UPDATES, row_problems
+from sr_transformers.training.vocabulary_parallel import tp_problems
 
 # Read by the Trainer of transformers or by ours, with the meaning that transformers gives it.
 _HONOURED = """
@@ -72,7 +73,7 @@ REFUSED = {
     "hub_strategy": "checkpoints have no metrics to publish; use 'end'",
     "hub_always_push": "only the finished run is published",
     "accelerator_config": "batches are shared out by our own sampler, not by accelerate",
-    "parallelism_config": "every process trains on batches of its own",
+    "parallelism_config": "tp_size divides the item table, fsdp everything",
     "dataloader_drop_last": "every target is trained on once per epoch",
     "dataloader_in_order": "batches in another order would make another run of the same seed",
     "dataloader_multiprocessing_context": "workers are forked, so that they share the mapped log",
@@ -147,6 +148,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_negatives": (_count(0)[0], "a whole number, at least 0 (0: full softmax)"),
     "negative_power": _fraction(closed=True),
     "table_lr_multiplier": _greater(0),
+    "tp_size": _count(1),
     "sgd_learning_rate": _greater(0),
     "sgd_momentum": _fraction(),
     "patience": _count(1),
@@ -201,6 +203,8 @@ def check_arguments(arguments: Any) -> None:
         raise ValueError(
             f"table_updates {arguments.table_updates} moves the rows of a step only; it needs {'; '.join(problems)}."
         )
+    if problems := tp_problems(arguments):
+        raise ValueError(f"tp_size {arguments.tp_size} divides the item table; it needs {'; '.join(problems)}.")
     for name, used, needs in _refinements(arguments):
         if not used and _is_set(fields[name], getattr(arguments, name)):
             raise ValueError(f"{name} is {getattr(arguments, name)!r}, but nothing reads it: it needs {needs}.")

@@ -18,11 +18,11 @@ from sr_transformers.training.checkpoints import (
     mark_complete,
     verify_checkpoint,
 )
+from sr_transformers.training.dividing import DividedTrainer
 from sr_transformers.training.phases import TrainingPhases
-from sr_transformers.training.sharding import ShardedTrainer
 
 
-class KeepingTrainer(ShardedTrainer):
+class KeepingTrainer(DividedTrainer):
     """transformers' Trainer for a prepared log, as far as checkpoints go; with `prepared` None it is transformers' own.
 
     Attributes:
@@ -112,7 +112,7 @@ class KeepingTrainer(ShardedTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As `ShardedTrainer.save_model`; but the weights in a checkpoint are parts, each written by its process."""
-        if not (self._writes_checkpoint and self.is_sharded):
+        if not (self._writes_checkpoint and self.writes_parts):
             super().save_model(output_dir, _internal_call)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

@@ -69,15 +69,18 @@ def check_test(data: PreparedData) -> None:
         )
 
 
-def check_memory(config: LSRMConfig) -> None:
+def check_memory(config: LSRMConfig, tp_size: int = 1) -> None:
     """Refuses a model before it is built if its weights and gradients alone are more than this machine has free.
+
+    Args:
+        tp_size: processes over which the item table is divided; this one has a part.
 
     Raises:
         ValueError: with the bytes needed and free, and the largest parts of the model.
     """
     tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     positions = config.max_position_embeddings * config.hidden_size
-    needed = _LEAST * (config.num_non_embedding_parameters + tables + positions)
+    needed = _LEAST * (config.num_non_embedding_parameters + tables // tp_size + positions)
     free = free_memory()
     if needed > free:
         raise ValueError(

@@ -109,13 +109,13 @@ class RankingTrainer(RowTrainer):
             if self.in_step:  # as many forwards as the first process, which has the most
                 for _ in range(num_batches(data, split, (0, count)) - num_batches(data, split, (index, count))):
                     scores_of(scorer, [Past(np.array([NUM_SPECIAL]), np.array([0]))])
-        if count > 1:  # what a process has not ranked is 0
+        if self.args.world_size > 1:  # what a process has not ranked is 0
             totals.load_vector(self._sum(totals.vector()))
             ranks = self._sum(ranks)
         return totals, ranks
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(values).to(self.args.device)
+        tensor = torch.from_numpy(values if self.speaks_for_shard else np.zeros_like(values)).to(self.args.device)
         return self.accelerator.reduce(tensor, "sum").cpu().numpy()
 
     def _named(self, dataset: EvalDataset, totals: RankingTotals, ranks: np.ndarray, prefix: str) -> dict[str, float]:

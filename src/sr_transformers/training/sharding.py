@@ -47,7 +47,17 @@ class ShardedTrainer(Trainer):
         """
         if self.prepared is None:
             return super().create_accelerator_and_postprocess()
+        if _is_on("ACCELERATE_USE_PARALLELISM_CONFIG"):
+            raise ValueError(
+                "the launcher's parallelism_config is not supported, for accelerate has no copies of a model beside "
+                "tensor parallelism: leave it out, and give the argument tp_size instead of parallelism_config_tp_size."
+            )
         asked, state = _asked_by(self.args), PartialState()
+        if self.args.tp_size > 1 and (asked or _is_on("ACCELERATE_USE_DEEPSPEED")):
+            raise ValueError(
+                f"tp_size {self.args.tp_size} divides the item table, and the launcher asks for FSDP or DeepSpeed: "
+                "start with torchrun, or with a configuration without them (cpu.yaml, ddp.yaml)."
+            )
         if asked and state.num_processes < 2:
             raise ValueError(f"{asked} asks for sharded weights, and there is one process only: {_START}.")
         # accelerate takes FSDP up for processes on GPUs alone, and on CPUs would leave whole weights on every process.
@@ -65,7 +75,7 @@ class ShardedTrainer(Trainer):
     def _check_accelerator(self, asked: str) -> None:
         accelerator, args = self.accelerator, self.args
         if accelerator.parallelism_config is not None:
-            raise ValueError("a parallelism_config is not supported: leave it out; FSDP needs none.")
+            raise ValueError("a parallelism_config is not supported: leave it out; fsdp and tp_size need none.")
         if (args.deepspeed or _is_on("ACCELERATE_USE_DEEPSPEED")) and not self.is_deepspeed_enabled:
             raise ValueError("DeepSpeed was asked for, and accelerate has not taken it up: start with its launcher.")
         if self.is_deepspeed_enabled and args.switch_optimizer:
@@ -96,6 +106,11 @@ class ShardedTrainer(Trainer):
         return isinstance(self.model, FSDPModule)
 
     @property
+    def writes_parts(self) -> bool:
+        """Whether every process writes its part of a checkpoint."""
+        return self.is_sharded
+
+    @property
     def in_step(self) -> bool:
         """Whether a forward of the model waits for that of all other processes, so that all need equally many."""
         return self.is_sharded or self.is_deepspeed_enabled
@@ -108,6 +123,11 @@ class ShardedTrainer(Trainer):
         """
         together = self.get_tp_size()
         return self.args.process_index // together, self.args.world_size // together
+
+    @property
+    def speaks_for_shard(self) -> bool:
+        """Whether this process is the one whose numbers count, of those that read the same part."""
+        return self.args.process_index % self.get_tp_size() == 0
 
     def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:
         """The precision of the arguments: accelerate puts it around the `forward` of other models, not of FSDP's."""

@@ -59,7 +59,7 @@ class SwitchingTrainer(KeepingTrainer):
         self.optimizer = self.lr_scheduler = None
         reshard(self.model)
         optimizer = self.create_optimizer()
-        if self.is_sharded:
+        if self.writes_parts:
             zero_momentum(optimizer)
         self.optimizer = self.accelerator.prepare_optimizer(self.optimizer)
         self.create_scheduler(self.state.max_steps)

@@ -24,6 +24,7 @@ from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.preflight import check_launch, check_memory, check_test
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.trainer import LSRMTrainer
+from sr_transformers.training.vocabulary_parallel import mesh_of, new_divided
 
 SETTINGS = "settings.json"
 _ROWS = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")  # their product: rows per update
@@ -123,6 +124,7 @@ def fitted(
     data = (data if isinstance(data, PreparedData) else PreparedData(data)).verified()
     output_dir = Path(output_dir).resolve()
     arguments = recipe.arguments(output_dir)
+    mesh = mesh_of(arguments)
     if (model is None) != (origin is None):
         raise ValueError("model and origin belong together: give both to start from given weights, or neither.")
     check_test(data)
@@ -132,9 +134,12 @@ def fitted(
             attn_implementation = choose_attention(config, arguments)
         set_seed(arguments.seed)
         if model is None:
-            check_memory(config)
-            extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-            model = LSRMForCausalLM._from_config(config, **extra)
+            check_memory(config, arguments.tp_size)
+            extra: Any = {"attn_implementation": attn_implementation} if attn_implementation else {}
+            if mesh is None:
+                model = LSRMForCausalLM._from_config(config, **extra)
+            else:
+                model = new_divided(config, mesh, arguments.seed, **extra)
         elif attn_implementation:
             model.set_attn_implementation(attn_implementation)
         bind(model, data, arguments.filter_seen)

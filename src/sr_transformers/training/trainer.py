@@ -150,6 +150,7 @@ class LSRMTrainer(RankingTrainer):
     def _adopt(self, model: PreTrainedModel) -> None:
         """Makes a model the model of the log, and notes what it was before it was trained."""
         data = self._log
+        self.divided(model)
         bind(model, data, self.args.filter_seen)
         for name, fixed in (("pad_token_id", PAD_ID), ("unk_token_id", UNK_ID)):
             if getattr(model.config, name, None) not in (None, fixed):

@@ -1,13 +1,15 @@
-"""Training with the item table divided by rows over processes (vocabulary parallelism), on a mesh of two dimensions.
+"""Models whose item table is divided by rows over processes (vocabulary parallelism), on a mesh of two dimensions.
 
     mesh = init_device_mesh("cpu", (dp, tp), mesh_dim_names=("dp", "tp"))
 
 Processes along "tp" have one table together and the same batch (`lsrm.divided_lsrm`); along "dp" stand copies with
 batches of their own. Nothing but the tables with a row for each item is divided: the blocks are small beside them.
+`training.dividing` is the Trainer for it.
 
-What it refuses: folders whose weights are not all there or do not fit, and adapters.
+What it refuses: numbers of processes that do not fit, and folders whose weights are not all there or do not fit.
 """
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,16 +20,70 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.divided_lsrm import MESH, division, refuse_undivided
-from sr_transformers.lsrm.history_lsrm import ZeroEmbedding
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.training.first_rows import FirstRows
+from sr_transformers.training.row_updates import DENSE
 
-_BLOCK = 1 << 16  # rows of a new table that one seed draws
+# What they do to a row depends on no other row, and was seen to be right for rows that are divided.
+OPTIMIZERS = ("adamw_torch_fused", "adamw_torch", "sgd", "adagrad")
+
+
+def tp_problems(arguments: Any) -> list[str]:
+    """What `tp_size` above 1 needs and the arguments have otherwise, each with its reason."""
+    if arguments.tp_size == 1:
+        return []
+    optimizer = str(getattr(arguments.optim, "value", arguments.optim))
+    ddp = [name for name in vars(arguments) if name.startswith("ddp_") and name not in ("ddp_backend", "ddp_timeout")]
+    unread = [name for name in sorted(ddp) if getattr(arguments, name) is not None]
+    wrong: tuple[tuple[Any, str], ...] = (
+        (arguments.fsdp, "fsdp left out (it divides the table too, and gathers all of it in every step)"),
+        (arguments.deepspeed, "deepspeed left out (it keeps weights in buffers of its own)"),
+        (arguments.torch_compile, "torch_compile false (a graph breaks wherever processes exchange numbers)"),
+        (arguments.fp16, "precision bf16 or fp32 (fp16 scales its loss in each process for itself)"),
+        (arguments.table_updates != DENSE, "table_updates dense (others move rows of whole tables)"),
+        (optimizer not in OPTIMIZERS, f"an optim of {', '.join(OPTIMIZERS)} (others were never tried on divided rows)"),
+        (unread, f"{', '.join(unread)} left out (it is for copies made by DDP)"),
+    )  # fmt: skip
+    return [words for found, words in wrong if found]
+
+
+def mesh_of(arguments: Any) -> DeviceMesh | None:
+    """The mesh of all processes that training arguments ask for with `tp_size`; None for 1, tables that stay whole.
+
+    Raises:
+        ValueError: if the processes are not some groups of that size.
+    """
+    parts, world = arguments.tp_size, arguments.world_size
+    if parts == 1:
+        return None
+    if world % parts:
+        found = "there is one process only" if world == 1 else f"there are {world} processes"
+        raise ValueError(
+            f"tp_size {parts} divides the item table over groups of {parts} processes, and {found}: start a multiple "
+            f"of {parts}, for example: torchrun --nproc_per_node {parts} ..."
+        )
+    return _mesh(arguments.device.type, world // parts, parts)
+
+
+@functools.cache  # every mesh has communicators of its own
+def _mesh(device: str, copies: int, parts: int) -> DeviceMesh:
+    return init_device_mesh(device, (copies, parts), mesh_dim_names=("dp", MESH))
+
+
+def _tables(config: LSRMConfig) -> dict[str, str]:
+    """Names of the modules with a row for each item, and how transformers calls the way to divide them."""
+    styles = {"model.embed_tokens": "embedding_rowwise"}
+    if not config.tie_word_embeddings:
+        styles["lm_head"] = "colwise_gather_output"
+    if "items" in config.history:
+        styles["history.item_table"] = "embedding_rowwise"
+    return styles
 
 
 def divide(model: LSRMForCausalLM, mesh: DeviceMesh) -> LSRMForCausalLM:
@@ -37,11 +93,7 @@ def divide(model: LSRMForCausalLM, mesh: DeviceMesh) -> LSRMForCausalLM:
     Raises:
         ValueError: as `divided_lsrm.refuse_undivided`.
     """
-    plan = {"model.embed_tokens": "embedding_rowwise"}
-    if not model.config.tie_word_embeddings:
-        plan["lm_head"] = "colwise_gather_output"
-    if "items" in model.config.history:
-        plan["history.item_table"] = "embedding_rowwise"
+    plan = _tables(model.config)
     apply_tensor_parallelism(
         model, mesh[MESH], {name + end: style for name, style in plan.items() for end in (".weight", "")}
     )
@@ -87,47 +139,50 @@ def _empty(config: LSRMConfig, mesh: DeviceMesh) -> LSRMForCausalLM:
 
 
 @torch.no_grad()
-def new_divided(config: LSRMConfig, mesh: DeviceMesh, seed: int = 0) -> LSRMForCausalLM:
+def new_divided(config: LSRMConfig, mesh: DeviceMesh, seed: int = 0, **options: Any) -> LSRMForCausalLM:
     """A model with first weights, divided from the beginning.
 
-    The weights do not depend on how many processes there are. Their distribution is that of a model made whole, their
-    values are not.
+    The weights are those that `LSRMForCausalLM._from_config(config)` has after `torch.manual_seed(seed)`, on any number
+    of processes.
+
+    Args:
+        options: of `_from_config`, such as attn_implementation.
 
     Raises:
         ValueError: as `divide`.
     """
-    model = _empty(config, mesh)
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("meta"):
+        outline: Any = LSRMForCausalLM(config)
+    names = _tables(config)
+    shapes = {tuple(outline.get_submodule(name).weight.shape) for name in names}
+    others = {tuple(one.shape) for name, one in outline.named_parameters() if name.removesuffix(".weight") not in names}
+    # A table as small as a matrix of the blocks is made whole, and cut.
+    first = FirstRows(shapes - others, mesh[MESH])
+    with torch.random.fork_rng(devices=[]), first:
         torch.manual_seed(seed)
-        divided = set()
-        for module in model.modules():
-            weight: Any = getattr(module, "weight", None)
-            if division(weight) is None:
-                model._init_weights(module)
-            elif weight not in divided:
-                divided.add(weight)
-                _first_rows(module, config, seed)
+        model: Any = LSRMForCausalLM._from_config(config, **options)
+    kept = {name: first.rows(model.get_submodule(name).weight) for name in names}
+    divide(model, mesh)
+    device = torch.device(mesh.device_type)
+    for name, rows in kept.items():
+        module = model.get_submodule(name)
+        if rows is not None:
+            _set_rows(module, rows.to(device))
+    model.tie_weights()
+    for one in [*model.parameters(), *model.buffers()]:
+        if not isinstance(one, DTensor):
+            one.data = one.data.to(device)
     return model
 
 
-def _first_rows(module: nn.Module, config: LSRMConfig, seed: int) -> None:
-    """Rows as `LSRMPreTrainedModel` begins them: each block of the whole table from a seed of its own."""
+def _set_rows(module: nn.Module, rows: torch.Tensor) -> None:
+    """Gives a divided table its rows of this process; the row of padding is zero."""
     weight: Any = module.weight
-    part, rows = division(weight), weight.to_local()
+    part, padding = division(weight), getattr(module, "padding_idx", None)
     assert part is not None
-    rows.zero_()
-    if isinstance(module, ZeroEmbedding):
-        return
-    for block in range(part.first // _BLOCK, -(-part.last // _BLOCK)):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
-        first = block * _BLOCK
-        drawn = torch.empty(min(_BLOCK, len(weight) - first), weight.shape[1])
-        drawn.normal_(0.0, config.initializer_range, generator=generator)
-        begin, end = max(first, part.first), min(first + len(drawn), part.last)
-        rows[begin - part.first : end - part.first] = drawn[begin - first : end - first]
-    padding = getattr(module, "padding_idx", None)
     if padding is not None and part.first <= padding < part.last:
         rows[padding - part.first] = 0.0
+    module.weight = nn.Parameter(_like(weight, rows))
 
 
 @torch.no_grad()
@@ -169,17 +224,41 @@ def load_divided(folder: str | Path, mesh: DeviceMesh) -> LSRMForCausalLM:
 
 
 @torch.no_grad()
-def add_gradients(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
-    """Sums gradients over the copies of a model, after the last micro-batch of a step: with losses divided by the
-    targets of all copies (`num_items_in_batch`) they are then those of the whole batch.
+def begin_alike(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
+    """Gives all copies of a model the weights of the first, and all processes of a copy the same where nothing is
+    divided.
+
+    Args:
+        mesh: of both dimensions.
+    """
+    for parameter in parameters:
+        if isinstance(parameter, DTensor):
+            dist.broadcast(parameter.to_local(), group=mesh["dp"].get_group(), group_src=0)
+        else:
+            dist.broadcast(parameter.data, 0)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter], mesh: DeviceMesh) -> None:
+    """Gives all copies of a model the mean of their gradients, once per step, after the last micro-batch.
+
+    A weight that has a gradient in some copies only counts as zero in the others; one that has none in any is left.
 
     Args:
         mesh: the dimension of copies, `mesh["dp"]`.
     """
-    for parameter in parameters:
-        grad = parameter.grad
-        if grad is not None:
-            dist.all_reduce(grad.to_local() if isinstance(grad, DTensor) else grad, group=mesh.get_group())
+    if mesh.size() == 1:
+        return
+    group, trained = mesh.get_group(), [one for one in parameters if one.requires_grad]
+    used = torch.tensor([one.grad is not None for one in trained], dtype=torch.int32, device=mesh.device_type)
+    dist.all_reduce(used, dist.ReduceOp.MAX, group)
+    for parameter, counts in zip(trained, used.tolist(), strict=True):
+        if counts:
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            local = grad.to_local() if isinstance(grad, DTensor) else grad
+            dist.all_reduce(local, group=group)
+            local.div_(mesh.size())
+            parameter.grad = grad
 
 
 def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
@@ -201,4 +280,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch
     return total
 
 
-__all__ = ["add_gradients", "by_mesh", "clip_gradients", "divide", "load_divided", "new_divided"]
+__all__ = ["average_gradients", "begin_alike", "by_mesh", "clip_gradients", "divide", "load_divided", "mesh_of",
+           "new_divided", "tp_problems"]  # fmt: skip
