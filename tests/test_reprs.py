@@ -15,7 +15,7 @@ def record():
 
 
 def test_a_record_is_one_line_and_a_table(record):
-    assert repr(record).startswith("RunRecord(dense: N = 98,304, D = ")
+    assert repr(record).startswith(f"RunRecord(dense: N = {record.num_non_embedding_parameters:,}, D = ")
     assert f"test hr@10 {record.reports[0]['metrics']['hr@10']:.4f}" in repr(record)
     assert len(repr(record)) < 200
     html = record._repr_html_()

@@ -125,7 +125,19 @@ def _first(value: Any) -> float:
     return float(value[0] if isinstance(value, list | tuple) else value)
 
 
+def _pair(value: Any) -> list[float]:
+    """The rates of the bottom and the top layer."""
+    return [float(rate) for rate in value] if isinstance(value, list | tuple) else [float(value)] * 2
+
+
 _DROPOUT = Range(0.0, 0.6, step=0.05)
+_RATES = (0.1, 0.2, 0.3, 0.4, 0.5)
+# The same in all layers, or falling by half from the bottom to the top, as the paper has it.
+_RESIDUAL = {
+    "0": [0.0, 0.0],
+    **{f"{rate:g}": [rate, rate] for rate in _RATES},
+    **{f"{rate:g} falling": [rate, rate / 2] for rate in _RATES},
+}
 
 SPACE = (
     # Size: depth against width.
@@ -133,9 +145,9 @@ SPACE = (
     Knob("hidden_size", Choices.of(32, 64, 128, 256)),
     Knob("num_attention_heads", Choices.of(1, 2, 4)),
     Knob("max_position_embeddings", Choices.of(*_WINDOWS, fits=_fits_window)),
-    # Dropout where it sits; residual rates fall by half from the bottom to the top, as the paper has it.
+    # Dropout where it sits.
     Knob("embedding_dropout", _DROPOUT, encode=_first),
-    Knob("residual_dropout", _DROPOUT, decode=lambda rate: [rate, round(rate / 2, 4)], encode=_first),
+    Knob("residual_dropout", Choices(_RESIDUAL), encode=_pair),
     Knob("attention_dropout", _DROPOUT, decode=lambda rate: [rate, rate], encode=_first),
     # What a user's own past adds, where users come back to items.
     Knob("history", Choices(_HISTORIES, fits=_has_moments), when=_repeats),
@@ -147,6 +159,7 @@ SPACE = (
         when=lambda counts, values: counts["items_in_vocabulary"] >= MANY_ITEMS and not values.get("history"),
     ),
     # Training.
+    Knob("optimizer", Choices({"one for all": None, "muon": "muon"})),
     Knob("learning_rate", Range(3e-4, 1e-2, log=True)),
     Knob("table_lr_multiplier", Range(0.1, 2.0, log=True)),
     Knob("per_device_train_batch_size", Choices.of(8, 16, 32, 64)),
@@ -156,7 +169,13 @@ SPACE = (
 GROUPS = {
     "size": ("num_hidden_layers", "hidden_size", "num_attention_heads", "max_position_embeddings"),
     "dropout": ("embedding_dropout", "residual_dropout", "attention_dropout"),
-    "training": ("learning_rate", "table_lr_multiplier", "per_device_train_batch_size", "num_train_epochs"),
+    "training": (
+        "optimizer",
+        "learning_rate",
+        "table_lr_multiplier",
+        "per_device_train_batch_size",
+        "num_train_epochs",
+    ),
 }
 
 
