@@ -2,8 +2,8 @@
 
 several_trainings.py JOBS.json [PROGRAM ...]: the prepared log, and jobs with recipe, output folder, environment (which
 stays) and, maybe, a folder of weights to begin with. A program with its arguments follows at the end.
-Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, the users ranked by this process, and
-how often it computed for that.
+Results go beside it, to JOBS.PROCESS.json: of every job its error, if it had one, how many users this process ranked
+each time it computed for that, and how often a loss called the head instead of reading its weight.
 """
 
 import json
@@ -18,10 +18,12 @@ from transformers import AutoModelForCausalLM
 from sr_transformers import PreparedData, Recipe, train
 from sr_transformers.evaluation import evaluator
 from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.lsrm import loss_lsrm
 from sr_transformers.training.train import leave_processes
 
-score = ModelScorer.score_here
+score, call = ModelScorer.score_here, loss_lsrm._called_loss
 scored: list[int] = []
+called: list[int] = []
 
 
 def counted(self, histories, *args, **kwargs):
@@ -29,8 +31,13 @@ def counted(self, histories, *args, **kwargs):
     return score(self, histories, *args, **kwargs)
 
 
+def counted_call(hidden, *args, **kwargs):
+    called.append(len(hidden))
+    return call(hidden, *args, **kwargs)
+
+
 if __name__ == "__main__":
-    ModelScorer.score_here = counted
+    ModelScorer.score_here, loss_lsrm._called_loss = counted, counted_call
     evaluator.rows_of_scores = lambda vocab_size: 50
     jobs = Path(sys.argv[1])
     content, results = json.loads(jobs.read_text()), {}
@@ -38,6 +45,7 @@ if __name__ == "__main__":
         for name, value in job.get("environment", {}).items():
             os.environ[name] = value
         scored.clear()
+        called.clear()
         error = None
         try:
             more = {"with_baselines": False}
@@ -46,7 +54,7 @@ if __name__ == "__main__":
             train(Recipe.load(job["recipe"]), PreparedData(content["data"]), Path(job["output"]), **more)
         except ValueError as problem:
             error = str(problem)
-        results[job["output"]] = {"error": error, "scored": list(scored)}
+        results[job["output"]] = {"error": error, "scored": list(scored), "called": len(called)}
     jobs.with_suffix(f".{PartialState().process_index}.json").write_text(json.dumps(results))
     if program := sys.argv[2:]:
         sys.argv = program

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from .divided_lsrm import Division, check_same_batch, head_division, rows_at, softmax_over, whole_gradient
 from .head_lsrm import item_vectors
 from .item_scores_lsrm import AddedScores, ItemScores, add_scores
-from .scoring_lsrm import reads_weight, score_items, shares_weight, spread_weight, wide
+from .scoring_lsrm import is_gathered, reads_weight, score_items, shares_weight, spread_weight, wide
 
 _LOG2_E = math.log2(math.e)
 # Numbers in the buffer of a chunk, most rows of a chunk, and items in a block. Measured: on CPUs more rows than that
@@ -344,14 +344,18 @@ def next_item_loss(
         if negative_ids is None:
             hidden, extra = whole_gradient(hidden, part), [part.only(one) for one in extra]
             targets, items = targets - part.first, part.inside(items)
-    if reads_weight(head) or shares_weight(head):
+    gathered = is_gathered(head)
+    if gathered or reads_weight(head) or shares_weight(head):
         weight = spread_weight(head) if shares_weight(head) else head.weight
+        # FSDP waits for a call of every module whose weight it has put together: one for no target, which is worth 0.
+        nothing = head(hidden[:0].to(weight.dtype)).sum() if gathered else None
         hidden = hidden.to(torch.get_autocast_dtype(device) if rounded else wide(hidden.dtype))
         if negative_ids is not None and negative_log_q is not None:
             total = sampled_softmax_loss(hidden, weight, targets, negative_ids, negative_log_q, head, part)
         else:
             vectors = item_vectors(head, weight)
             total = full_softmax_loss(hidden, vectors, targets, items=items, extra=extra, part=part)
+        total = total if nothing is None else total + nothing
     else:
         total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q, extra)
     count = targets.numel() if num_items_in_batch is None else num_items_in_batch

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.module import _has_any_global_hook
 from transformers.utils.generic import maybe_autocast
@@ -87,6 +88,19 @@ def spread_weight(head: Any) -> torch.Tensor:
     """The rows of such a head that are to be multiplied here: those of this process if the table is divided
     (`divided_lsrm`), and else all of them, put together."""
     return head.weight.full_tensor() if head_division(head) is None else head.weight.to_local()
+
+
+def is_gathered(head: Any) -> bool:
+    """Whether FSDP has put the weight of a head together for this forward, and nothing but FSDP hangs on it."""
+    return (
+        isinstance(head, FSDPModule)
+        and isinstance(head, (nn.Linear, CosineHead))
+        and head.bias is None
+        and type(head.weight) is nn.Parameter  # between forwards it is a DTensor
+        and len(head._forward_pre_hooks) == len(head._forward_hooks) == 1  # FSDP's own
+        and "forward" not in head.__dict__
+        and not (head._backward_hooks or head._backward_pre_hooks or _has_any_global_hook())
+    )
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -184,5 +198,18 @@ def input_device(model: Any) -> Any:
     return torch.device(next((device for device in devices if device is not None), "cpu"))
 
 
-__all__ = ["check_tokenizer", "excludes_seen", "input_device", "is_plain", "item_range", "only_items", "reads_weight",
-           "score_items", "shares_weight", "spread_weight", "top_k_items", "wide"]  # fmt: skip
+__all__ = [
+    "check_tokenizer",
+    "excludes_seen",
+    "input_device",
+    "is_gathered",
+    "is_plain",
+    "item_range",
+    "only_items",
+    "reads_weight",
+    "score_items",
+    "shares_weight",
+    "spread_weight",
+    "top_k_items",
+    "wide",
+]
