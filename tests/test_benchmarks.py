@@ -212,6 +212,23 @@ def test_the_plan_of_divided_models_is_as_good_as_the_page_on_planning_says():
         assert again["within"]
 
 
+def test_the_page_on_divided_tables_shows_what_was_measured():
+    measured = json.loads((harness.RESULTS / "vocabulary_parallel.json").read_text())
+    page = " ".join((harness.HERE.parent / "docs/vocabulary.md").read_text(encoding="utf-8").split())
+    over, beyond = measured["over_items"], measured["beyond_one"]
+    one, two, four = (f"{over['slopes'][n]['bytes_per_item']:.0f}" for n in ("1", "2", "4"))
+    assert f"{one} bytes per item in one process, {two} in each of two, {four} in each of four" in page
+    assert [over["slopes"][n]["of_one_process"] for n in ("2", "4")] == pytest.approx([1 / 2, 1 / 4], rel=0.02)
+    sent = {
+        (point["payload_bytes"], point["expected_payload_bytes"]) for point in over["points"] if point["processes"] > 1
+    }
+    assert sent == {(16592, 16592)}
+    assert "is 16,592 bytes" in page
+    assert beyond["one_fails_where_two_train"]
+    assert f"each with {beyond['two']['peak_bytes'] / 1e9:.1f} GB" in page
+    assert f"a limit of {beyond['limit_bytes'] / 1e9:.1f} GB a process" in page
+
+
 def test_the_page_on_lists_shows_what_was_measured():
     pytest.importorskip("lightgbm")
     pytest.importorskip("ranx")
