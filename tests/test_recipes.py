@@ -100,7 +100,7 @@ def test_a_study_of_blocks_has_each_alone_at_equal_n(name):
     assert not any(run.in_law for run in study.runs)
 
 
-LAWS = [path for path in STUDIES if not path.stem.startswith(("history-", "blocks-"))]
+LAWS = [path for path in STUDIES if not path.stem.startswith(("history-", "blocks-", "teacher"))]
 
 
 @pytest.mark.parametrize("path", LAWS, ids=lambda path: path.stem)
@@ -110,6 +110,11 @@ def test_a_study_can_be_run_and_enough_of_it_is_the_law(path):
         if run.in_law and run.block in ("main", "top"):
             seeds[run.size.num_non_embedding_parameters].add(run.seed)
     assert sum(len(of_size) >= 3 for of_size in seeds.values()) >= 7
+
+
+def test_the_study_of_a_teacher_has_many_points_instead_of_many_seeds():
+    runs = [run for run in Study.load("teacher").runs if run.in_law]
+    assert len({(run.size.num_non_embedding_parameters, run.fraction) for run in runs}) >= 24
 
 
 @pytest.mark.parametrize("name", ["ml-1m", "online-retail"])
