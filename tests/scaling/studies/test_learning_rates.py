@@ -1,4 +1,6 @@
+import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +11,7 @@ from sr_transformers.scaling.studies.learning_rates import (
     dropout_for,
     rate_for,
     rate_law,
+    tune,
     walk,
 )
 from sr_transformers.scaling.studies.study import Tuning
@@ -97,3 +100,29 @@ def test_without_dropouts_rates_alone_are_walked():
     tried, dropout = descend(plan, 2.0, None, lambda pairs: [rate for rate, _ in pairs])
     assert dropout is None
     assert list(tried) == [1.0, 2.0, 4.0]
+
+
+def test_a_size_begins_where_the_study_says(tmp_path):
+    plan = dataclasses.replace(ladders([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], [0.0, 0.1, 0.2]), start={"s": (16.0, 0.2)})
+    asked = []
+
+    class Study:
+        name, tuning, sizes = "one", plan, {"s": SimpleNamespace(num_non_embedding_parameters=1000)}
+
+        def tuning_run(self, size, rate, dropout):
+            return SimpleNamespace(name=f"{rate}-{dropout}", pair=(rate, dropout))
+
+    class Workers:
+        study = Study()
+
+        def train(self, runs):
+            for run, _ in runs:
+                asked.append(run.pair)
+                rate, dropout = run.pair
+                loss = abs(math.log2(rate) - 4) + abs(dropout - 0.2)
+                yield run, SimpleNamespace(validation={"loss": loss}), 0.0
+
+    found = tune(Workers(), tmp_path, lambda line: None)
+    assert asked[0] == (8.0, 0.2)
+    assert set(asked) == {(8.0, 0.2), (16.0, 0.2), (32.0, 0.2), (16.0, 0.1)}
+    assert (found.rates, found.dropouts) == ({1000.0: pytest.approx(16.0)}, {1000.0: 0.2})

@@ -75,6 +75,9 @@ def test_sizes_are_tuned_from_the_smallest_on(tmp_path):
     tuning = load(tmp_path, more).tuning
     assert tuning.sizes == ["3k", "98k"]
     assert (tuning.learning_rates, tuning.dropouts) == ([2e-3, 8e-3], [0.0, 0.2])
+    assert tuning.start == {}
+    begun = load(tmp_path, more.replace("epochs: 2}", "epochs: 2, start: {98k: [8e-3, 0]}}")).tuning
+    assert begun.start == {"98k": (8e-3, 0.0)}
 
 
 def test_every_size_may_have_its_own_epochs(tmp_path):
@@ -132,6 +135,10 @@ def test_a_token_does_not_belong_into_a_study(tmp_path, where):
         ("[2e-3, 8e-3]", "[2e-3, 8e-3], dropouts: 0.1", "dropouts is 0.1"),
         ("epochs: 2}", "epochs: .nan}", "tuning: epochs is nan"),
         ("epochs: 2}", "epochs: 2, seed: x}", "tuning: seed is 'x'"),
+        ("epochs: 2}", "epochs: 2, start: 1}", "tuning: start is 1; write a place on the ladders"),
+        ("epochs: 2}", "epochs: 2, start: {1k: 2e-3}}", "tuning: start names '1k', which is not among its sizes"),
+        ("epochs: 2}", "epochs: 2, start: {3k: 3e-3}}", "tuning: a start is 0.003; write one of learning_rates, 0.004"),
+        ("epochs: 2}", "epochs: 2, dropouts: [0, 0.1], start: {3k: 2e-3}}", "and one of dropouts"),
         ("tuning: {sizes: [3k]", "tuning: {sizes: 3k", "tuning: sizes is '3k'"),
         ("epochs: [2, 3.5]", "epochs: [.nan]", r"epochs is \[nan\]; give numbers above 0"),
         ("seeds: [1, 2]", "seeds: [x]", r"seeds are \['x'\]; each must be a whole number"),

@@ -3,8 +3,8 @@
 Sizes that are not tuned bend the law (Porian et al. 2024): with one rate for all, the small sizes look worse, and the
 large ones diverge or overfit. For each size of the section `tuning`, the smallest first:
 
-1. walk the ladder of learning rates: start at the rate that the smaller sizes suggest, try its two neighbours, go on
-   to the better side until the best rate tried has both neighbours tried or is an end of the ladder;
+1. walk the ladder of learning rates: start where the study says, or at the rate that the smaller sizes suggest, try its
+   two neighbours, go on to the better side until the best rate tried has both neighbours tried or is an end of the ladder;
 2. walk the ladder of dropout rates at that rate in the same way, from the best one of the size before;
 3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
 
@@ -93,6 +93,7 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
         if found.dropouts:
             dropout = _nearest(plan.dropouts, list(found.dropouts.values())[-1])
         start = _nearest(plan.learning_rates, rate_for(n, found.rates)) if found.rates else _middle(plan.learning_rates)
+        start, dropout = plan.start.get(size, (start, dropout))
         tried, dropout = descend(plan, start, dropout, lambda pairs: losses(size, pairs))  # noqa: B023
         best, edge = best_rate(list(tried), list(tried.values()))
         found.rates[n] = best

@@ -128,6 +128,8 @@ class Tuning:
         sizes: names, the smallest first.
         learning_rates, dropouts: the ladders that are walked, rising; no dropouts: only the rate is tuned.
         of, fraction, seed: of every run that tries; epochs: by size.
+        start: learning rate and dropout rate to begin at, both on the ladders, by size; sizes without begin at what the
+            smaller ones suggest. It saves runs and decides nothing: what is chosen has its neighbours tried.
     """
 
     sizes: list[str]
@@ -137,6 +139,7 @@ class Tuning:
     fraction: float
     epochs: dict[str, float]
     seed: int
+    start: dict[str, tuple[float, float | None]] = field(default_factory=dict)
 
 
 @dataclass
@@ -312,7 +315,7 @@ def _size(name: str, shape: Any, where: str) -> Size:
 
 def _tuning(spec: Any, sizes: dict[str, Size], where: str) -> Tuning:
     where = f"{where}: tuning"
-    _keys(spec, {"sizes", "learning_rates", "epochs"}, {"dropouts", "fraction", "seed"}, where)
+    _keys(spec, {"sizes", "learning_rates", "epochs"}, {"dropouts", "fraction", "seed", "start"}, where)
     if not isinstance(spec["sizes"], list) or not spec["sizes"]:
         raise ValueError(f"{where}: sizes is {spec['sizes']!r}; it must be a list with something in it.")
     unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
@@ -330,7 +333,23 @@ def _tuning(spec: Any, sizes: dict[str, Size], where: str) -> Tuning:
     of, part = _fraction(spec.get("fraction", 1.0), where)
     rates, dropouts = sorted(map(float, rates)), sorted(map(float, dropouts))
     epochs = {size: numbers[0] for size, numbers in _epochs(spec["epochs"], names, where).items()}
-    return Tuning(names, rates, dropouts, of, part, epochs, seed)
+    begin = spec.get("start", {})
+    if not isinstance(begin, dict):
+        raise ValueError(f"{where}: start is {begin!r}; write a place on the ladders for each of some sizes.")
+    start = {str(size): _start(one, rates, dropouts, where) for size, one in begin.items()}
+    if unknown := [name for name in start if name not in names]:
+        raise ValueError(f"{where}: start names {unknown[0]!r}, which is not among its sizes ({', '.join(names)}).")
+    return Tuning(names, rates, dropouts, of, part, epochs, seed, start)
+
+
+def _start(value: Any, rates: list[float], dropouts: list[float], where: str) -> tuple[float, float | None]:
+    pair = value if isinstance(value, list) else [value]
+    if len(pair) != 1 + bool(dropouts) or pair[0] not in rates or any(one not in dropouts for one in pair[1:]):
+        raise ValueError(
+            f"{where}: a start is {value!r}; write one of learning_rates"
+            + (" and one of dropouts, [0.004, 0.1]." if dropouts else ", 0.004.")
+        )
+    return float(pair[0]), float(pair[1]) if dropouts else None
 
 
 def _is_ladder(values: Any, least: int) -> bool:
