@@ -3,8 +3,8 @@
 Sizes that are not tuned bend the law (Porian et al. 2024): with one rate for all, the small sizes look worse, and the
 large ones diverge or overfit. For each size of the section `tuning`, the smallest first:
 
-1. walk the ladder of learning rates: start where the study says, or at the rate that the smaller sizes suggest, try its
-   two neighbours, go on to the better side until the best rate tried has both neighbours tried or is an end of the ladder;
+1. walk the ladder of learning rates: start where the study says, or at the rate that the smaller sizes suggest, try the
+   two neighbours, go on to the better side until the best rate tried has both of them tried or is an end of the ladder;
 2. walk the ladder of dropout rates at that rate in the same way, from the best one of the size before;
 3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
 
