@@ -38,7 +38,8 @@ def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log,
     train(Recipe.load(with_muon(tmp_path, "one")), odd_log, tmp_path / "one", with_baselines=False)
 
     plain = with_muon(tmp_path, "plain", rows=6, fsdp=True)
-    both = with_muon(tmp_path, "both", rows=3, gradient_accumulation_steps=2, activation_checkpointing=True)
+    twice = {"gradient_accumulation_steps": 2, "activation_checkpointing": True}
+    both = with_muon(tmp_path, "both", rows=3, **twice)
     jobs = [
         ("whole", with_dropout, SHARDED),
         ("killed", with_dropout, SHARDED),
@@ -52,6 +53,7 @@ def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log,
             {"FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"},
         ),
         ("copies", both, WHOLE),
+        ("compiled copies", with_muon(tmp_path, "graph", rows=3, torch_compile=True, **twice), WHOLE),
     ]
     notes = train_all(LAUNCH, tmp_path, odd_log, 2, jobs)
     refused = {"one file": "SHARDED_STATE_DICT", "compiled": "torch_compile"}
@@ -65,7 +67,7 @@ def test_sharded_runs_are_those_of_one_process_and_survive_being_killed(odd_log,
     assert_same_end(tmp_path / "whole", tmp_path / "early", tmp_path, PARTS)
 
     # Half of the weights each, half of the users each (the second process computes once more than it has users for).
-    for name in ("plain", "both", "copies"):
+    for name in ("plain", "both", "copies", "compiled copies"):
         assert_same_curves(tmp_path / "one", tmp_path / name)
     total = RunRecord.load(tmp_path / "one").hardware["parameter_bytes"][0]
     halves = RunRecord.load(tmp_path / "plain").hardware["parameter_bytes"]
@@ -128,19 +130,29 @@ def test_zero_2_is_one_process_too(odd_log, tmp_path):
             "gradient_clipping",
         )
         config = {"zero_optimization": {"stage": stage}, **dict.fromkeys(auto, "auto")}
-        path = recipe(tmp_path, name, rows=6, max_steps=20, **{"switch_optimizer": False, "deepspeed": config, **more})
+        settings = {"rows": 6, "max_steps": 20, "switch_optimizer": False, "deepspeed": config, **more}
+        path = recipe(tmp_path, name, **settings)
         return name, path, {}
 
     one = Recipe.load(recipe(tmp_path, "one", max_steps=20, switch_optimizer=False))
     train(one, odd_log, tmp_path / "one", with_baselines=False)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    jobs = [zero("two", 2), zero("three", 3), zero("switch", 2, switch_optimizer=True)]
+    jobs = [
+        zero("two", 2),
+        zero("both", 2, rows=3, gradient_accumulation_steps=2, activation_checkpointing=True),
+        zero("compiled", 2, torch_compile=True),
+        zero("three", 3),
+        zero("switch", 2, switch_optimizer=True),
+    ]
     notes = train_all(launch, tmp_path, odd_log, 2, jobs)
     for note in notes:
+        assert note["both"]["error"] is note["compiled"]["error"] is None
         assert (note["two"]["error"], note["two"]["scored"]) == (None, [50, 50, 1] * 3)
         assert "ZeRO stage 3 is not supported" in note["three"]["error"]
         assert "DeepSpeed cannot change its optimizer" in note["switch"]["error"]
-    first, second = curves(tmp_path / "one"), curves(tmp_path / "two")
-    for key, values in first.items():
-        assert second[key] == pytest.approx(values, abs=2e-3)
+    first = curves(tmp_path / "one")
     assert len(first["loss"]) == 20
+    for name in ("two", "both", "compiled"):
+        second = curves(tmp_path / name)
+        for key, values in first.items():
+            assert second[key] == pytest.approx(values, abs=2e-3), name
