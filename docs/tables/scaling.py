@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from sr_transformers.marks import put
 from sr_transformers.records import RUN_FILE, RunRecord
-from sr_transformers.scaling.studies.analysis import Analysis, analyse
+from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, analyse
 from sr_transformers.scaling.studies.points_table import table_of, write_points
 from sr_transformers.scaling.studies.report import ablation_table, held_out_table, size_table
 from sr_transformers.scaling.studies.sentences import sentences
@@ -52,8 +52,9 @@ def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
     for copy, content in new.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(content)
-    for file in ("plan.json", "study.yaml"):
-        shutil.copy(study / file, target / file)
+    for file in ("plan.json", "study.yaml", FLOOR_FILE):
+        if (study / file).exists():
+            shutil.copy(study / file, target / file)
     return target
 
 

@@ -70,7 +70,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
     sample.add_argument("--data", required=True, help="the prepared log that it was trained on")
     sample.add_argument("--interactions", type=at_least(1), required=True, metavar="K", help="how many to sample")
-    sample.add_argument("--output", required=True, help="folder to write log.parquet to")
+    sample.add_argument("--output", required=True, help="folder to write log.parquet and sampled.json to")
     sample.add_argument("--seed", type=at_least(0), default=0)
     sample.set_defaults(run=_sample)
 
@@ -78,6 +78,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     report.add_argument("study", help="folder of a study")
     report.add_argument("--output", required=True, help="folder to write")
     report.add_argument("--bootstrap", type=at_least(0), default=200, metavar="K")
+    report.add_argument(
+        "--floor",
+        metavar="FILE",
+        help="the sampled.json of the log, if `sample` made it: is the fitted floor its loss?",
+    )
     report.set_defaults(run=_report)
 
     advise = parts.add_parser("advise", help="what larger models would bring on your log, from a small study of it")
@@ -277,7 +282,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.scaling.studies.report import write_report
     from sr_transformers.scaling.studies.sentences import sentences
 
-    found = write_report(options.study, options.output, options.bootstrap)
+    found = write_report(options.study, options.output, options.bootstrap, options.floor)
     print("\n".join(sentences(found.document)))
     print(f"written: {Path(options.output) / 'report.html'} and README.md")
 

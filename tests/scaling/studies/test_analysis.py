@@ -1,7 +1,11 @@
+import json
+import shutil
+
 import pytest
 from made_studies import TRUTH, add_run
 
 from sr_transformers.scaling.studies.analysis import analyse, load_runs
+from sr_transformers.scaling.studies.sentences import sentences
 
 
 def test_the_joint_law_comes_out(found):
@@ -22,6 +26,31 @@ def test_the_largest_two_are_held_out_for_loss_and_metrics(found):
     assert sorted({row["N"] for row in rows}) == [786_432, 1_572_864]
     assert max(abs(row["relative_error"]) for row in rows) < 0.03
     assert set(found.document["held_out"]) >= {"n", "ndcg@10", "hr@10"}
+
+
+def test_all_of_the_data_is_predicted_from_little_of_it(found):
+    held = found.document["held_out"]["joint"]
+    assert {row["D"] for row in held["rows"]} == {400_000.0}
+    assert len(held["rows"]) == 14
+    assert held["reach"] == pytest.approx(1 / 0.3, rel=1e-3)
+    assert max(abs(row["relative_error"]) for row in held["rows"]) < 0.05
+    (sentence,) = [one for one in sentences(found.document) if "30% or less" in one]
+    assert sentence.startswith("Loss on all of the data, predicted from the runs on 30% or less: off by")
+
+
+@pytest.mark.parametrize(("loss", "says"), [(TRUTH["E"], "holds it"), (TRUTH["E"] + 2, "does not hold it")])
+def test_a_floor_that_is_known_is_compared_with_the_fitted_one(study_folder, tmp_path, loss, says):
+    folder = tmp_path / "study"
+    shutil.copytree(study_folder, folder)
+    assert analyse(folder, draws=5).document["floor"] is None
+    (folder / "floor.json").write_text(json.dumps({"last_loss": loss, "last_loss_error": 0.01}))
+    document = analyse(folder, draws=20).document
+    assert set(document["floor"]["held"]) == {"joint", "n"}
+    (sentence,) = [one for one in sentences(document) if one.startswith("The floor of this log is known")]
+    assert f"has a loss of {loss:.3f} +- 0.010 nats" in sentence
+    assert f"of E of the joint law, {document['floor']['fitted']['joint'][0]:.3f} to" in sentence
+    assert document["floor"]["held"]["joint"] == (says == "holds it")
+    assert says in sentence
 
 
 def test_a_variant_is_compared_with_the_plain_runs_of_its_seeds(found):

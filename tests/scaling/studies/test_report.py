@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_studies import add_run
 
-from sr_transformers.scaling.studies.report import size_table, write_report
+from sr_transformers.scaling.studies.report import keep_floor, size_table, write_report
 from sr_transformers.scaling.studies.sentences import parameter
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
@@ -101,3 +101,22 @@ def test_it_does_not_write_over_something_else(study_folder, tmp_path):
     (tmp_path / "precious").write_text("x")
     with pytest.raises(FileExistsError, match="holds no report"):
         write_report(study_folder, tmp_path)
+
+
+def test_the_loss_of_a_teacher_is_kept_with_the_study(study_folder, tmp_path):
+    shutil.copytree(study_folder, tmp_path / "study")
+    (tmp_path / "sampled.json").write_text('{"last_loss": 4.5, "last_loss_error": 0.01}')
+    write_report(tmp_path / "study", tmp_path / "out", draws=5, floor=tmp_path / "sampled.json")
+    assert "whoever it was sampled from has a loss of 4.500 +- 0.010 nats" in (tmp_path / "out/README.md").read_text()
+    assert json.loads((tmp_path / "study/floor.json").read_text())["last_loss"] == 4.5
+
+
+def test_a_floor_of_nothing_is_refused(study_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--floor takes the sampled\.json that `scaling sample` wrote"):
+        keep_floor(study_folder, tmp_path / "none.json")
+    (tmp_path / "other.json").write_text('{"loss": 1}')
+    with pytest.raises(ValueError, match="is not what `scaling sample` writes"):
+        keep_floor(study_folder, tmp_path / "other.json")
+    (tmp_path / "sampled.json").write_text('{"last_loss": 4.5, "last_loss_error": 0.01}')
+    with pytest.raises(FileNotFoundError, match=r"is no study: it has no plan\.json"):
+        keep_floor(tmp_path, tmp_path / "sampled.json")

@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import numpy as np
 import polars as pl
 import pytest
@@ -24,7 +27,8 @@ def sampled(teacher, markov_prepared, tmp_path_factory):
 
 
 def test_lengths_and_first_items_are_those_of_the_log(sampled, markov_prepared):
-    found, log, _ = sampled
+    found, log, folder = sampled
+    assert json.loads((folder / "sampled.json").read_text()) == dataclasses.asdict(found)
     assert 12_000 <= found.interactions == len(log) < 12_012
     lengths = log.group_by("user_id").len()["len"].to_numpy()
     assert lengths.max() == 12  # the teacher's window

@@ -18,13 +18,13 @@ from sr_transformers.scaling.laws.points import Points
 
 @dataclass
 class HeldOut:
-    """A law fitted to the smaller sizes against what the largest ones measured: the paper's experiment.
+    """A law fitted to some runs against what others measured: the paper's experiment.
 
     Attributes:
-        fitted, refits: fit and bootstrap of the smaller sizes.
+        fitted, refits: fit and bootstrap of the runs that were known.
         rows: a dictionary per held-out run: N, D, measured, predicted, relative_error (predicted / measured - 1), low
             and high (interval of one new run; None if there is none), inside (None likewise).
-        reach: largest held-out N over the largest fitted.
+        reach: largest held-out N over the largest fitted, or D over D where the sizes are the same.
     """
 
     fitted: Fit
@@ -53,9 +53,20 @@ def hold_out_largest(
     if not 1 <= largest < len(sizes):
         raise ValueError(f"cannot hold out {largest} of {len(sizes)} sizes; choose 1..{len(sizes) - 1}.")
     held = points.columns[N] >= sizes[-largest]
-    rest, unseen = points.take(~held), points.take(held)
-    fitted = fit(law, rest, seed=seed)
-    refits = bootstrap(fitted, rest, draws, seed)
+    return hold_out(points.take(~held), points.take(held), law, draws, seed, level)
+
+
+def hold_out(
+    known: Points, unseen: Points, law: Law | str, draws: int = 200, seed: int = 0, level: float = LEVEL
+) -> HeldOut:
+    """Fits the known points and predicts the unseen ones.
+
+    Raises:
+        ValueError: if the known points cannot be fitted.
+    """
+    law = law_named(law) if isinstance(law, str) else law
+    fitted = fit(law, known, seed=seed)
+    refits = bootstrap(fitted, known, draws, seed)
     predicted = law.predict(fitted.params, unseen.columns)
     bounds = refits.of_new_run(unseen.columns, level)
     measured = unseen.columns["metric" if law.name == "saturating" else "loss"]
@@ -73,7 +84,8 @@ def hold_out_largest(
                 "inside": None if low is None or high is None else bool(low <= measured[index] <= high),
             }
         )
-    return HeldOut(fitted, refits, rows, float(sizes[-1] / rest.columns[N].max()))
+    reaches = [float(unseen.columns[name].max() / known.columns[name].max()) for name in law.variables]
+    return HeldOut(fitted, refits, rows, max(reaches))
 
 
 def width_of(num_parameters: float, width_per_layer: float = 25.0) -> float:

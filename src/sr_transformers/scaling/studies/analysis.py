@@ -21,12 +21,21 @@ from sr_transformers.scaling.laws.fitting import Fit, fit
 from sr_transformers.scaling.laws.forms import UNIQUE, D, N, law_named
 from sr_transformers.scaling.laws.model_selection import compare
 from sr_transformers.scaling.laws.points import Points
-from sr_transformers.scaling.laws.prediction import HeldOut, bottleneck, compute_optimal, epochs_worth, hold_out_largest
+from sr_transformers.scaling.laws.prediction import (
+    HeldOut,
+    bottleneck,
+    compute_optimal,
+    epochs_worth,
+    hold_out,
+    hold_out_largest,
+)
 from sr_transformers.scaling.laws.records_table import PLAN_FILE, leave_out, points_of, schedule_of
 from sr_transformers.scaling.studies.soundness import reservations
 
 METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
+FLOOR_FILE = "floor.json"  # in a study's folder: what `scaling sample` said of the log that it sampled
+LITTLE = 0.3  # of the users: the runs on at most so many predict those on all
 
 
 @dataclass
@@ -70,7 +79,8 @@ class Analysis:
         laws: "n", "n-with-table" (N counts the item table too), "joint", "repeated", "ndcg@10", "hr@10": those that
             could be fitted.
         members: the runs that each was fitted to.
-        held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes.
+        held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes; by "joint": predictions of the runs on
+            all of the data from those on at most 30 % of the users.
         document: everything as plain values for JSON.
         notes: what could not be answered, and why.
     """
@@ -144,6 +154,13 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
                 held[name] = hold_out_largest(points, law, 2, draws)
             except ValueError as error:
                 notes.append(f"{name}, largest two held out: {error}")
+        if law == "joint":
+            parts = np.array([run.plan["fraction"] for run in members])
+            if (parts <= LITTLE).any() and (parts == 1).any():
+                try:
+                    held[name] = hold_out(points.take(parts <= LITTLE), points.take(parts == 1), law, draws)
+                except ValueError as error:
+                    notes.append(f"all data, predicted from {LITTLE:.0%} of the users: {error}")
 
     for law in ("n", "joint", "repeated"):
         add(law, law)
@@ -184,6 +201,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "compute_optimal": _compute_optimal(laws.get("joint"), runs),
         "bottleneck": _bottleneck(laws.get("joint")),
         "epochs_worth": _epochs_worth(laws.get("repeated")),
+        "floor": _floor(Path(folder) / FLOOR_FILE, laws),
         "agreement": agreement(series),
         "ablations": ablations(runs),
         "shapes": shapes(runs),
@@ -228,6 +246,24 @@ def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
         return None
     n, d = (float(joint.points.columns[name].max()) for name in (N, D))
     return bottleneck_of(joint, n, d)
+
+
+def _floor(path: Path, laws: dict[str, Fitted]) -> dict[str, Any] | None:
+    """The loss that no model can go below, where it is known, and whether the intervals of E hold it.
+
+    The loss has a standard error too: an interval holds it if it meets 1.96 of them on either side.
+    """
+    if not path.is_file():
+        return None
+    known = read_json(path)
+    loss, error = known["last_loss"], known["last_loss_error"]
+    bounds = {
+        name: between
+        for name in ("joint", "n")
+        if name in laws and (between := laws[name].refits.intervals().get("E")) is not None
+    }
+    held = {name: bool(low - 1.96 * error <= loss <= high + 1.96 * error) for name, (low, high) in bounds.items()}
+    return {"loss": loss, "standard_error": error, "fitted": bounds, "held": held}
 
 
 def _epochs_worth(repeated: Fitted | None) -> list[dict[str, float]]:

@@ -23,28 +23,37 @@ import numpy as np
 
 from sr_transformers.figures import save
 from sr_transformers.public import plain
-from sr_transformers.records import write_whole
+from sr_transformers.records import read_json, write_whole
 from sr_transformers.scaling.laws import figures
 from sr_transformers.scaling.laws.forms import UNIQUE, D, N
 from sr_transformers.scaling.laws.points import LOSS, METRIC
-from sr_transformers.scaling.studies.analysis import Analysis, StudyRun, analyse
+from sr_transformers.scaling.laws.records_table import PLAN_FILE
+from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, StudyRun, analyse
 from sr_transformers.scaling.studies.curve_figures import compute_figure, curve_of, learning_curves_figure
 from sr_transformers.scaling.studies.points_table import table_of, write_points
 from sr_transformers.scaling.studies.runner import STUDY_FILE
 from sr_transformers.scaling.studies.sentences import METRIC_NAMES, duration_of, sentences
+from sr_transformers.scaling.studies.teacher import SAMPLED_FILE
 
 
-def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Analysis:
+def write_report(study: str | Path, output: str | Path, draws: int = 200, floor: str | Path | None = None) -> Analysis:
     """Analyses a study folder and writes the published form.
 
+    Args:
+        floor: for a log from `scaling sample`, the `sampled.json` beside it, with the loss that no model can go below;
+            it is kept in the study's folder.
+
     Raises:
-        FileNotFoundError: if `study` is no study folder with finished runs.
+        FileNotFoundError: if `study` is no study folder with finished runs, or `floor` is not there.
+        ValueError: if `floor` is another file.
         FileExistsError: if `output` is a folder of something else.
         ModuleNotFoundError: without matplotlib (extra `figures`).
     """
     study, output = Path(study), Path(output)
     if output.exists() and any(output.iterdir()) and not (output / "analysis.json").exists():
         raise FileExistsError(f"{output} is not empty and holds no report; choose another output folder.")
+    if floor is not None:
+        keep_floor(study, Path(floor))
     found = analyse(study, draws)
     name = found.runs[0].record.data["source"]["name"].rsplit(".", 1)[0]
     (output / "figures").mkdir(parents=True, exist_ok=True)
@@ -57,6 +66,18 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200) -> Ana
     if (study / STUDY_FILE).is_file() and study.resolve() != output.resolve():
         write_whole(output / STUDY_FILE, (study / STUDY_FILE).read_text())
     return found
+
+
+def keep_floor(study: Path, floor: Path) -> None:
+    """Copies what `scaling sample` said of a log into the folder of a study of that log."""
+    if not floor.is_file():
+        raise FileNotFoundError(f"{floor} is no file; --floor takes the {SAMPLED_FILE} that `scaling sample` wrote.")
+    content = read_json(floor)
+    if not isinstance(content, dict) or not {"last_loss", "last_loss_error"} <= set(content):
+        raise ValueError(f"{floor} is not what `scaling sample` writes: it has no last_loss and last_loss_error.")
+    if not (study / PLAN_FILE).is_file():
+        raise FileNotFoundError(f"{study} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one.")
+    write_whole(study / FLOOR_FILE, json.dumps(content, indent=2) + "\n")
 
 
 def markdown(found: Analysis, name: str, labels: list[str]) -> str:
@@ -158,6 +179,8 @@ def _tables_of(found: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
     for law, label in (("n", "Loss"), *METRIC_NAMES.items()):
         if law in document["held_out"]:
             tables.append((f"{label} of the largest sizes, held out", document["held_out"][law]["rows"]))
+    if "joint" in document["held_out"]:
+        tables.append(("Loss on all of the data, predicted from little", document["held_out"]["joint"]["rows"]))
     for key, label in (("compute_optimal", "Compute-optimal"), ("epochs_worth", "When more epochs stop paying")):
         if document[key]:
             tables.append((label, document[key]))

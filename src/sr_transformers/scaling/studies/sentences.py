@@ -67,6 +67,13 @@ def sentences(document: dict[str, Any]) -> list[str]:
                          f"E {parameter(one, 'E')}.")  # fmt: skip
         else:
             found.append(f"The joint law of size and data is not determined by these runs: {one['reason']}")
+    if "joint" in held:
+        part = 1 / held["joint"]["reach"]
+        found.append(
+            _predicted(held["joint"], f"Loss on all of the data, predicted from the runs on {part:.0%} or less")
+        )
+    if document["floor"]:
+        found.append(_floor(document["floor"]))
     choice = document["bottleneck"]
     if choice:
         found.append(
@@ -187,13 +194,27 @@ def _which_size(laws: dict[str, Any]) -> list[str]:
 
 
 def _held(one: dict[str, Any], label: str) -> str:
-    rows = one["rows"]
-    errors = [abs(row["relative_error"]) for row in rows]
-    inside = [row["inside"] for row in rows if row["inside"] is not None]
-    text = (
-        f"{label[0].upper() + label[1:]} of the two largest sizes, predicted from the smaller ones ({one['reach']:.0f} "
-        f"times the largest fitted N): off by {min(errors):.1%} to {max(errors):.1%}"
-    )
+    start = f"{label[0].upper() + label[1:]} of the two largest sizes, predicted from the smaller ones"
+    return _predicted(one, f"{start} ({one['reach']:.0f} times the largest fitted N)")
+
+
+def _predicted(one: dict[str, Any], what: str) -> str:
+    errors = [abs(row["relative_error"]) for row in one["rows"]]
+    inside = [row["inside"] for row in one["rows"] if row["inside"] is not None]
+    text = f"{what}: off by {min(errors):.1%} to {max(errors):.1%}"
     if inside:
         return f"{text}; {sum(inside)} of {len(inside)} runs inside the 95 % interval."
     return f"{text}; no interval: {one['no_intervals']}"
+
+
+def _floor(known: dict[str, Any]) -> str:
+    text = (
+        f"The floor of this log is known: whoever it was sampled from has a loss of {known['loss']:.3f} +- "
+        f"{known['standard_error']:.3f} nats"
+    )
+    for law, name in (("joint", "the joint law"), ("n", "the law of size")):
+        if law in known["fitted"]:
+            low, high = known["fitted"][law]
+            text += f"; the interval of E of {name}, {low:.3f} to {high:.3f}, "
+            text += "holds it" if known["held"][law] else "does not hold it"
+    return f"{text}." if known["fitted"] else f"{text}; no fitted E has an interval to hold it."

@@ -7,6 +7,7 @@ everywhere; first items from that log's first items; every other item from the t
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.staging import staged
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.model_scorer import check_vocabulary
+from sr_transformers.records import write_whole
 
 LOG_FILE = "log.parquet"
+SAMPLED_FILE = "sampled.json"
 _USERS = 512  # sampled at a time
 
 
@@ -52,7 +55,8 @@ def sample_log(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> Sampled:
-    """Writes a folder with `log.parquet`: user_id (from 0 on), item_id (the log's own ids), timestamp (0, 1, 2, ...).
+    """Writes a folder with `log.parquet`: user_id (from 0 on), item_id (the log's own ids), timestamp (0, 1, 2, ...),
+    and with `sampled.json`, what is returned.
 
     Args:
         model: the teacher; its tokens are those of `data`.
@@ -92,14 +96,16 @@ def sample_log(
         finally:
             if writer is not None:
                 writer.close()
-    last = np.concatenate(lasts)
-    return Sampled(
-        len(lengths),
-        int(lengths.sum()),
-        float(np.concatenate(losses).mean()),
-        float(last.mean()),
-        float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else float("nan"),
-    )
+        last = np.concatenate(lasts)
+        found = Sampled(
+            len(lengths),
+            int(lengths.sum()),
+            float(np.concatenate(losses).mean()),
+            float(last.mean()),
+            float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else float("nan"),
+        )
+        write_whole(folder / SAMPLED_FILE, json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    return found
 
 
 def _lengths(data: PreparedData, interactions: int, window: int, rng: np.random.Generator) -> np.ndarray:
