@@ -1,27 +1,16 @@
-"""A learning rate and a dropout rate for every size: tried on some, carried on to the others by a rule.
+"""A learning rate and a dropout rate for every size, from those that were best for some: the rule between them.
 
 Sizes that are not tuned bend the law (Porian et al. 2024): with one rate for all, the small sizes look worse, and the
-large ones diverge or overfit. For each size of the section `tuning`, the smallest first:
-
-1. walk the ladder of learning rates: start where the study says, or at the rate that the smaller sizes suggest, try the
-   two neighbours, go on to the better side until the best rate tried has both of them tried or is an end of the ladder;
-2. walk the ladder of dropout rates at that rate in the same way, from the best one of the size before;
-3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
-
-Learning rates of all sizes follow a power law of N through the bottoms of parabolas in log rate, dropout rates a line
-in log N through the best ones. The choice is made on validation loss, never on test loss.
+large ones diverge or overfit. Learning rates of all sizes follow a power law of N through the bottoms of parabolas in
+log rate, dropout rates a line in log N through the best ones. `rate_search` finds the best ones.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from sr_transformers.scaling.studies.study import PlannedRun, Study, Tuning
-from sr_transformers.scaling.studies.workers import Workers
 
 
 @dataclass
@@ -61,102 +50,6 @@ class Tuned:
         return f"at N = 100,000: learning rate {rate:.2g}, to the power {rate_law(self.rates)[1]:.2f} of N{more}"
 
 
-def least_runs(study: Study) -> list[PlannedRun]:
-    """As many runs as tuning does at least, for an estimate: three rates and two more dropouts for every size."""
-    if (plan := study.tuning) is None:
-        return []
-    dropout = _middle(plan.dropouts) if plan.dropouts else None
-    pairs = [(rate, dropout) for rate in plan.learning_rates[:3]]
-    pairs += [(_middle(plan.learning_rates), other) for other in [one for one in plan.dropouts if one != dropout][:2]]
-    return [study.tuning_run(size, *pair) for size in plan.sizes for pair in pairs]
-
-
-def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
-    """Tries rates on the sizes of the study's section `tuning`; finished runs are not done again.
-
-    Raises:
-        ValueError: if the study tunes nothing, or no run of a size has a finite loss.
-    """
-    study, plan = workers.study, workers.study.tuning
-    if plan is None:
-        raise ValueError(f"study {study.name} tunes no learning rate; add a section `tuning`.")
-    found = Tuned(most_dropout=max(plan.dropouts, default=0.0))
-
-    def losses(size: str, pairs: Sequence[tuple[float, float | None]]) -> list[float]:
-        runs = [study.tuning_run(size, rate, dropout) for rate, dropout in pairs]
-        records = {run.name: record for run, record, _ in workers.train([(run, folder / run.name) for run in runs])}
-        return [records[run.name].validation.get("loss", math.nan) for run in runs]
-
-    for size in plan.sizes:
-        n = float(study.sizes[size].num_non_embedding_parameters)
-        dropout = _middle(plan.dropouts) if plan.dropouts else None
-        if found.dropouts:
-            dropout = _nearest(plan.dropouts, list(found.dropouts.values())[-1])
-        start = _nearest(plan.learning_rates, rate_for(n, found.rates)) if found.rates else _middle(plan.learning_rates)
-        start, dropout = plan.start.get(size, (start, dropout))
-        tried, dropout = descend(plan, start, dropout, lambda pairs: losses(size, pairs))  # noqa: B023
-        best, edge = best_rate(list(tried), list(tried.values()))
-        found.rates[n] = best
-        found.at_edge["learning_rate"] += [size] if edge else []
-        said = f"{size}: learning rate {best:.2g}" + (" (an end of the ladder)" if edge else "")
-        if dropout is not None:
-            found.dropouts[n] = dropout
-            edge = dropout == plan.dropouts[-1] or dropout == plan.dropouts[0] > 0
-            found.at_edge["dropout"] += [size] if edge else []
-            said += f", dropout {dropout:g}" + (" (an end of the ladder)" if edge else "")
-        tell(said)
-    return found
-
-
-def descend(
-    plan: Tuning,
-    rate: float,
-    dropout: float | None,
-    losses: Callable[[list[tuple[float, float | None]]], Sequence[float]],
-) -> tuple[dict[float, float], float | None]:
-    """Walks learning rates and dropout rates in turn, until a walk of one leaves the other where it was.
-
-    Args:
-        rate, dropout: where to start, both on the ladders of the plan; dropout None: it is not tuned.
-        losses: of several pairs (rate, dropout) at once; a pair may be asked for again.
-
-    Returns:
-        Loss by rate, rising, of the walk at the best dropout, and that dropout.
-    """
-    while True:
-        tried = walk(plan.learning_rates, rate, lambda rates: losses([(one, dropout) for one in rates]))  # noqa: B023
-        rate = min(tried, key=lambda one: _finite(tried[one]))
-        if dropout is None:
-            return tried, None
-        others = walk(plan.dropouts, dropout, lambda some: losses([(rate, one) for one in some]))  # noqa: B023
-        best = min(others, key=lambda one: _finite(others[one]))
-        if best == dropout:
-            return tried, dropout
-        dropout = best
-
-
-def walk(ladder: Sequence[float], start: float, losses: Callable[[list[float]], Sequence[float]]) -> dict[float, float]:
-    """Tries a rung and its neighbours, and on towards the lower loss until the best rung's neighbours are tried too.
-
-    Args:
-        losses: of several rungs at once, which may be computed side by side.
-
-    Returns:
-        Loss by rung tried, rising.
-
-    >>> walk([1, 2, 4, 8, 16], 2, lambda rungs: [abs(rung - 8) for rung in rungs])
-    {1: 7, 2: 6, 4: 4, 8: 0, 16: 8}
-    """
-    tried: dict[float, float] = {}
-    best = list(ladder).index(start)
-    while True:
-        new = [ladder[i] for i in (best - 1, best, best + 1) if 0 <= i < len(ladder) and ladder[i] not in tried]
-        if not new:
-            return dict(sorted(tried.items()))
-        tried.update(zip(new, losses(new), strict=True))
-        best = list(ladder).index(min(tried, key=lambda rung: _finite(tried[rung])))
-
-
 def best_rate(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, int]:
     """The rate at the bottom of a parabola in log rate through the best rate and its two neighbours.
 
@@ -172,7 +65,7 @@ def best_rate(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, i
     (0.01, 0)
     """
     tried = sorted(zip(rates, losses, strict=True))
-    known = [_finite(loss) for _, loss in tried]
+    known = [finite(loss) for _, loss in tried]
     best = int(np.argmin(known))
     if known[best] == math.inf:
         raise ValueError(f"no run of the learning rates {list(rates)} has a finite loss; try smaller rates.")
@@ -218,13 +111,6 @@ def dropout_for(num_parameters: float, found: Mapping[float, float], most: float
     return round(min(max(height + slope * math.log(num_parameters), 0.0), most), 2)
 
 
-def _finite(loss: float) -> float:
+def finite(loss: float) -> float:
+    """The loss, a diverged one as infinity."""
     return loss if math.isfinite(loss) else math.inf
-
-
-def _middle(ladder: Sequence[float]) -> float:
-    return ladder[(len(ladder) - 1) // 2]
-
-
-def _nearest(ladder: Sequence[float], value: float) -> float:
-    return min(ladder, key=lambda rung: abs(math.log(max(rung, 1e-9)) - math.log(max(value, 1e-9))))

@@ -27,7 +27,8 @@ from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
 from sr_transformers.scaling.laws.records_table import PLAN_FILE
 from sr_transformers.scaling.studies.budget import choose
 from sr_transformers.scaling.studies.cost import Cost, Speed, calibrate, estimate
-from sr_transformers.scaling.studies.learning_rates import Tuned, least_runs, tune
+from sr_transformers.scaling.studies.learning_rates import Tuned
+from sr_transformers.scaling.studies.rate_search import least_runs, tune
 from sr_transformers.scaling.studies.study import PlannedRun, Size, Study, dump
 from sr_transformers.scaling.studies.workers import Workers, finished, threads_of
 

@@ -7,7 +7,7 @@
     validation_targets: 1000             # random targets that pick the best epoch; left out: all
     converged_within: 0.01               # nats: a run that still gained more in its last tenth had not converged
     sizes: {3k: [1, 16, 1], 98k: [2, 64, 2]}           # layers, width, heads
-    tuning:                              # see `study.tuning`
+    tuning:                              # see `rate_search`
       {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], dropouts: [0.0, 0.1, 0.2], epochs: 3, seed: 0}
     blocks:
       main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: {3k: 40, 98k: 20}, seeds: [1, 2, 3]}
@@ -122,7 +122,7 @@ class PlannedRun:
 
 @dataclass
 class Tuning:
-    """Which learning rates and dropout rates are tried on which sizes; `study.tuning` says how.
+    """Which learning rates and dropout rates are tried on which sizes; `rate_search` says how.
 
     Attributes:
         sizes: names, the smallest first.

@@ -1,0 +1,196 @@
+"""Searches the best learning rate and dropout rate of some sizes of a study, on validation loss, never on test loss.
+
+For each size of the section `tuning`:
+
+1. walk the ladder of learning rates: start where the study says, or at the rate that the smaller sizes suggest, try the
+   two neighbours, go on to the better side until the best rate tried has both of them tried or is an end of the ladder;
+2. walk the ladder of dropout rates at that rate in the same way, from where the study says or the best one of the size
+   before;
+3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
+
+Sizes that begin where the study says are searched side by side; the others wait for all smaller ones.
+What is found does not depend on which run ends first.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, finite, rate_for
+from sr_transformers.scaling.studies.study import PlannedRun, Study, Tuning
+from sr_transformers.scaling.studies.workers import Workers
+
+Pair = tuple[float, float | None]  # learning rate and dropout rate
+Found = tuple[dict[float, float], float | None]  # loss by rate at the best dropout, and that dropout
+Search = Generator[list[Pair], Sequence[float], Found]  # asks for the losses of several pairs at once
+
+
+def least_runs(study: Study) -> list[PlannedRun]:
+    """As many runs as tuning does at least, for an estimate: three rates and two more dropouts for every size."""
+    if (plan := study.tuning) is None:
+        return []
+    dropout = _middle(plan.dropouts) if plan.dropouts else None
+    pairs = [(rate, dropout) for rate in plan.learning_rates[:3]]
+    pairs += [(_middle(plan.learning_rates), other) for other in [one for one in plan.dropouts if one != dropout][:2]]
+    return [study.tuning_run(size, *pair) for size in plan.sizes for pair in pairs]
+
+
+def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
+    """Tries rates on the sizes of the study's section `tuning`; finished runs are not done again.
+
+    Raises:
+        ValueError: if the study tunes nothing, or no run of a size has a finite loss.
+    """
+    study, plan = workers.study, workers.study.tuning
+    if plan is None:
+        raise ValueError(f"study {study.name} tunes no learning rate; add a section `tuning`.")
+    n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in plan.sizes}
+    ended: dict[str, Found] = {}
+    searches: dict[str, _Searched] = {}
+    queue: deque[tuple[PlannedRun, Path]] = deque()
+
+    def ask(size: str, pairs: list[Pair]) -> None:
+        runs = [study.tuning_run(size, *pair) for pair in pairs]
+        searches[size].asked, searches[size].losses = [run.name for run in runs], {}
+        queue.extend((run, folder / run.name) for run in runs)
+
+    def begin() -> None:
+        for place, size in enumerate(plan.sizes):
+            smaller = plan.sizes[:place]
+            if size not in searches and (size in plan.start or all(one in ended for one in smaller)):
+                start = plan.start.get(size) or _suggested(plan, n_of[size], {n_of[one]: ended[one] for one in smaller})
+                searches[size] = _Searched(descend(plan, *start))
+                ask(size, next(searches[size].search))
+
+    begin()
+    for run, record, _ in workers.train(_Queue(queue)):
+        one = searches[run.size.name]
+        one.losses[run.name] = record.validation.get("loss", math.nan)
+        if len(one.losses) < len(one.asked):
+            continue
+        try:
+            ask(run.size.name, one.search.send([one.losses[name] for name in one.asked]))
+        except StopIteration as end:
+            ended[run.size.name] = end.value
+            tell(_said(run.size.name, end.value, plan))
+            begin()
+
+    found = Tuned(most_dropout=max(plan.dropouts, default=0.0))
+    for size in plan.sizes:
+        tried, dropout = ended[size]
+        found.rates[n_of[size]], edge = best_rate(list(tried), list(tried.values()))
+        found.at_edge["learning_rate"] += [size] if edge else []
+        if dropout is not None:
+            found.dropouts[n_of[size]] = dropout
+            found.at_edge["dropout"] += [size] if _is_end(plan, dropout) else []
+    return found
+
+
+def descend(plan: Tuning, rate: float, dropout: float | None) -> Search:
+    """Walks learning rates and dropout rates in turn, until a walk of one leaves the other where it was.
+
+    Args:
+        rate, dropout: where to start, both on the ladders of the plan; dropout None: it is not tuned.
+
+    Yields:
+        Several pairs (rate, dropout) whose losses are to be sent; a pair may be asked for again.
+
+    Returns:
+        Loss by rate, rising, of the walk at the best dropout, and that dropout.
+    """
+    while True:
+        tried = yield from _with(walk(plan.learning_rates, rate), lambda one: (one, dropout))  # noqa: B023
+        rate = min(tried, key=lambda one: finite(tried[one]))
+        if dropout is None:
+            return tried, None
+        others = yield from _with(walk(plan.dropouts, dropout), lambda one: (rate, one))  # noqa: B023
+        best = min(others, key=lambda one: finite(others[one]))
+        if best == dropout:
+            return tried, dropout
+        dropout = best
+
+
+def walk(ladder: Sequence[float], start: float) -> Generator[list[float], Sequence[float], dict[float, float]]:
+    """Tries a rung and its neighbours, and on towards the lower loss until the best rung's neighbours are tried too.
+
+    Yields:
+        Several rungs whose losses are to be sent, and which may be computed side by side.
+
+    Returns:
+        Loss by rung tried, rising.
+
+    >>> steps = walk([1, 2, 4, 8, 16], 2)
+    >>> next(steps), steps.send([7, 6, 4]), steps.send([0])
+    ([1, 2, 4], [8], [16])
+    """
+    tried: dict[float, float] = {}
+    best = list(ladder).index(start)
+    while True:
+        new = [ladder[i] for i in (best - 1, best, best + 1) if 0 <= i < len(ladder) and ladder[i] not in tried]
+        if not new:
+            return dict(sorted(tried.items()))
+        tried.update(zip(new, (yield new), strict=True))
+        best = list(ladder).index(min(tried, key=lambda rung: finite(tried[rung])))
+
+
+@dataclass
+class _Searched:
+    """A size's search: the runs it waits for, and the losses of those that have ended."""
+
+    search: Search
+    asked: list[str] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+class _Queue(Iterator[tuple[PlannedRun, Path]]):
+    """What is left to train; it may be filled again after it was empty."""
+
+    def __init__(self, left: deque[tuple[PlannedRun, Path]]) -> None:
+        self.left = left
+
+    def __next__(self) -> tuple[PlannedRun, Path]:
+        if not self.left:
+            raise StopIteration
+        return self.left.popleft()
+
+
+def _with(
+    steps: Generator[list[float], Sequence[float], dict[float, float]], pair_of: Callable[[float], Pair]
+) -> Generator[list[Pair], Sequence[float], dict[float, float]]:
+    """A walk whose rungs are asked for as pairs."""
+    rungs = next(steps)
+    while True:
+        try:
+            rungs = steps.send((yield [pair_of(one) for one in rungs]))
+        except StopIteration as end:
+            return end.value
+
+
+def _suggested(plan: Tuning, n: float, smaller: dict[float, Found]) -> Pair:
+    """Where a size begins of which the study says nothing: what the smaller sizes found, or the middles."""
+    if not smaller:
+        return _middle(plan.learning_rates), _middle(plan.dropouts) if plan.dropouts else None
+    rates = {size: best_rate(list(tried), list(tried.values()))[0] for size, (tried, _) in smaller.items()}
+    dropout = smaller[max(smaller)][1]
+    rate = min(plan.learning_rates, key=lambda rung: abs(math.log(rung / rate_for(n, rates))))
+    return rate, dropout
+
+
+def _said(size: str, found: Found, plan: Tuning) -> str:
+    (tried, dropout), end = found, " (an end of the ladder)"
+    best, edge = best_rate(list(tried), list(tried.values()))
+    said = f"{size}: learning rate {best:.2g}" + (end if edge else "")
+    if dropout is not None:
+        said += f", dropout {dropout:g}" + (end if _is_end(plan, dropout) else "")
+    return said
+
+
+def _is_end(plan: Tuning, dropout: float) -> bool:
+    """Whether a dropout rate is an end of its ladder beyond which a better one may lie: 0 is none."""
+    return dropout == plan.dropouts[-1] or dropout == plan.dropouts[0] > 0
+
+
+def _middle(ladder: Sequence[float]) -> float:
+    return ladder[(len(ladder) - 1) // 2]

@@ -1,0 +1,129 @@
+"""The search for rates: what is tried, in which order, and what is chosen."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from sr_transformers.scaling.studies.rate_search import descend, tune, walk
+from sr_transformers.scaling.studies.study import Tuning
+
+
+def drive(search, losses):
+    """What a search finds that is told these losses."""
+    asked = next(search)
+    while True:
+        try:
+            asked = search.send(losses(asked))
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_walk_tries_no_more_than_it_needs():
+    asked = []
+
+    def losses(rungs):
+        asked.append(rungs)
+        return [abs(math.log2(rung) - 3) for rung in rungs]
+
+    assert drive(walk([1, 2, 4, 8, 16, 32], 4), losses) == {2: 2.0, 4: 1.0, 8: 0.0, 16: 1.0}
+    assert asked == [[2, 4, 8], [16]]
+
+
+def test_a_walk_ends_at_the_end_of_the_ladder_and_leaves_diverged_runs():
+    assert drive(walk([1, 2, 3], 2), lambda rungs: [float(rung) for rung in rungs]) == {1: 1.0, 2: 2.0, 3: 3.0}
+    assert drive(walk([1, 2, 3, 4], 3), lambda rungs: [math.nan if rung > 2 else 5.0 for rung in rungs])[1] == 5.0
+
+
+def ladders(rates, dropouts):
+    return Tuning(["s"], rates, dropouts, of="users", fraction=1.0, epochs={"s": 1.0}, seed=0)
+
+
+def test_rates_are_walked_again_when_the_dropout_has_changed():
+    """The valley is askew: the best rate at the first dropout is not the best one at the best dropout."""
+    plan = ladders([1.0, 2.0, 4.0, 8.0, 16.0, 32.0], [0.0, 0.1, 0.2])
+    asked = []
+
+    def losses(pairs):
+        asked.extend(pairs)
+        return [0.05 * abs(math.log2(rate) - (4 - 10 * dropout)) + dropout for rate, dropout in pairs]
+
+    tried, dropout = drive(descend(plan, 4.0, 0.1), losses)
+    assert dropout == 0.0
+    assert min(tried, key=tried.get) == 16.0
+    assert set(tried) >= {8.0, 16.0, 32.0}
+    assert (8.0, 0.1) in asked
+
+
+def test_without_dropouts_rates_alone_are_walked():
+    plan = ladders([1.0, 2.0, 4.0], [])
+    tried, dropout = drive(descend(plan, 2.0, None), lambda pairs: [rate for rate, _ in pairs])
+    assert dropout is None
+    assert list(tried) == [1.0, 2.0, 4.0]
+
+
+class Study:
+    """A study whose runs of a size have a valley at a rate and a dropout."""
+
+    name = "one"
+
+    def __init__(self, sizes, valleys, start):
+        self.sizes = {size: SimpleNamespace(name=size, num_non_embedding_parameters=n) for size, n in sizes.items()}
+        self.valleys = valleys
+        ladder = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
+        self.tuning = Tuning(list(sizes), ladder, [0.0, 0.1, 0.2, 0.3], "users", 1.0, {}, 0, start)
+
+    def tuning_run(self, size, rate, dropout):
+        best_rate, best_dropout = self.valleys[size]
+        loss = abs(math.log2(rate / best_rate)) + abs(dropout - best_dropout)
+        return SimpleNamespace(name=f"{size}-{rate:g}-{dropout:g}", size=self.sizes[size], loss=loss)
+
+
+class Workers:
+    """Trains as many runs at a time as there are jobs; of those under way the last ends first."""
+
+    def __init__(self, study, jobs):
+        self.study, self.jobs, self.asked, self.busy = study, jobs, [], []
+
+    def train(self, runs):
+        waiting = []
+        while True:
+            while len(waiting) < self.jobs and (item := next(runs, None)) is not None:
+                waiting.append(item[0])
+                self.asked.append(item[0].name)
+            if not waiting:
+                return
+            self.busy.append(len(waiting))
+            run = waiting.pop()
+            yield run, SimpleNamespace(validation={"loss": run.loss}), 0.0
+
+
+def test_a_size_begins_where_the_study_says(tmp_path):
+    workers = Workers(Study({"s": 1000}, {"s": (16.0, 0.2)}, {"s": (16.0, 0.2)}), jobs=1)
+    found = tune(workers, tmp_path, lambda line: None)
+    assert workers.asked == ["s-8-0.2", "s-16-0.2", "s-32-0.2", "s-16-0.1", "s-16-0.2", "s-16-0.3"]
+    assert (found.rates, found.dropouts) == ({1000.0: pytest.approx(16.0)}, {1000.0: 0.2})
+
+
+def test_a_size_without_a_beginning_begins_where_the_smaller_ones_ended(tmp_path):
+    workers = Workers(Study({"s": 1000, "m": 4000}, {"s": (16.0, 0.2), "m": (16.0, 0.2)}, {"s": (16.0, 0.2)}), jobs=3)
+    tune(workers, tmp_path, lambda line: None)
+    assert workers.asked[6:9] == ["m-8-0.2", "m-16-0.2", "m-32-0.2"]
+
+
+def test_sizes_that_say_where_they_begin_are_searched_side_by_side(tmp_path):
+    sizes = {"s": 1000, "m": 4000, "l": 16000}
+    valleys = {"s": (16.0, 0.0), "m": (4.0, 0.1), "l": (2.0, 0.3)}
+    start = {"s": (8.0, 0.0), "l": (4.0, 0.2)}
+    said, found, asked = [], [], []
+    for jobs in (1, 4):
+        workers = Workers(Study(sizes, valleys, start), jobs)
+        found.append(tune(workers, tmp_path, said.append))
+        asked.append(set(workers.asked))
+    assert found[0] == found[1]  # whichever run ends first
+    assert asked[0] == asked[1]
+    assert min(workers.busy[:6]) == 4  # nobody waits while there is a size to search
+    assert found[0].dropouts == {1000.0: 0.0, 4000.0: 0.1, 16000.0: 0.3}
+    assert found[0].at_edge == {"learning_rate": [], "dropout": ["l"]}
+    assert list(found[0].rates.values()) == pytest.approx([16.0, 4.0, 2.0])
+    assert "l: learning rate 2, dropout 0.3 (an end of the ladder)" in said
