@@ -1,6 +1,8 @@
 """`push_to_hub` of the Trainer: by the recipe at the end of a run, and by hand."""
 
 import pytest
+from huggingface_hub import ModelCard
+from transformers import TrainingArguments
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments, Recipe, RunRecord
 from sr_transformers.hub.upload import HubError
@@ -66,3 +68,24 @@ def test_it_says_what_is_missing(hub, prepared, tmp_path):
     with pytest.raises(ValueError, match="call train\\(\\) first"):
         trainer_for(prepared, tmp_path / "two", hub_model_id="org/sr").push_to_hub()
     assert not hub.repos
+
+
+def test_on_a_prepared_log_the_card_takes_no_words_of_transformers(hub, prepared, tmp_path):
+    trainer = trainer_for(prepared, tmp_path, hub_model_id="org/sr")
+    with pytest.raises(TypeError, match=r"run\.json, without tasks, tags"):
+        trainer.push_to_hub(tasks="next-item", tags=["small"])
+    assert not hub.repos
+
+
+@pytest.mark.parametrize("private", [True, False, None])
+def test_without_a_prepared_log_it_is_transformers_own(hub, tmp_path, private):
+    """What a caller says of the repository and its card gets there: `private` above all."""
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=12, **MODEL))
+    arguments = TrainingArguments(str(tmp_path / "run"), hub_model_id="org/plain", report_to=[], use_cpu=True)
+    LSRMTrainer(model, arguments).push_to_hub(private=private, tags=["small"], model_name="Plain")
+    repo = hub.model("org/plain")
+    assert repo.private is bool(private)
+    assert repo.messages[-1] == "End of training"
+    card = ModelCard(repo.files()["README.md"].decode())
+    assert "small" in card.data.tags
+    assert "# Plain" in card.text

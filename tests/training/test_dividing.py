@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
 from sr_transformers.training import dividing
@@ -114,3 +115,20 @@ def test_a_checkpoint_of_another_kind_is_refused(folder, tp_size, says, tmp_path
     with pytest.raises(ValueError, match=says):
         divided(tp_size).check_kind(str(tmp_path))
     divided(3 - tp_size).check_kind(str(tmp_path))
+
+
+def test_without_a_prepared_log_counts_are_transformers_own(tmp_path):
+    """A model that transformers itself has divided says so in `_tp_size`."""
+    inputs = {"input_ids": torch.ones(2, 3, dtype=torch.long)}
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], include_num_input_tokens_seen="all")
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=12, hidden_size=16, num_hidden_layers=1))
+    counts = []
+    for kind in (Trainer, LSRMTrainer):
+        trainer = kind(model, arguments)
+        trainer.model._tp_size = 2
+        trainer._track_num_input_tokens(inputs)
+        counts.append((trainer.state.num_input_tokens_seen, trainer.floating_point_ops(inputs)))
+        del trainer.model._tp_size
+    assert counts[0] == counts[1]
+    assert counts[0][0] == 6
+    assert counts[0][1] > 0

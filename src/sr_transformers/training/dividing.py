@@ -115,12 +115,16 @@ class DividedTrainer(ShardedTrainer):
         return clip_gradients(model.parameters(), most)
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
+        if self.prepared is None:
+            return super()._track_num_input_tokens(inputs)
         before = self.state.num_input_tokens_seen
         super()._track_num_input_tokens(inputs)
         self.state.num_input_tokens_seen = before + (self.state.num_input_tokens_seen - before) // self.get_tp_size()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> Any:
-        """As transformers has it, of one process of each copy."""
+        """As transformers has it; on a prepared log of one process of each copy."""
+        if self.prepared is None:
+            return super().floating_point_ops(inputs)
         return super().floating_point_ops(inputs) / self.get_tp_size()
 
     # Checkpoints

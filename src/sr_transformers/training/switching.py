@@ -15,6 +15,16 @@ class SwitchingTrainer(KeepingTrainer):
     """Optimizer and schedule of the phase that training is in; with `prepared` None transformers' own."""
 
     _first_optimizer: tuple[Any, dict[str, Any]] | None = None  # `optimizer_cls_and_kwargs` of the first phase
+    _made_for: str | None = None  # the phase whose optimizer was made here last
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        # transformers keeps the optimizer of an earlier call of train, which may have ended in the other phase, or have
+        # been interrupted there.
+        if self.prepared is not None:
+            self.phases.restore(self.state)
+            if self._made_for not in (None, self.phases.phase):
+                self.optimizer = None
+        return super()._prepare_for_training(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Adam, or SGD once the run has switched."""
@@ -28,6 +38,7 @@ class SwitchingTrainer(KeepingTrainer):
         optimizer = super().create_optimizer(model)
         if made_by_user:
             return optimizer
+        self._made_for = self.phases.phase
         whole = self.model if model is None else model
         if self.args.table_lr_multiplier != 1:
             tables = (whole.get_input_embeddings(), whole.get_output_embeddings())

@@ -281,12 +281,13 @@ class LSRMTrainer(RankingTrainer):
 
     def push_to_hub(  # type: ignore[override]
         self,
-        commit_message: str | None = None,
+        commit_message: str | None = "End of training",
         blocking: bool = True,
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
         options: CardOptions | None = None,
+        **kwargs: Any,
     ) -> str | None:
         """Publishes the finished run in `args.output_dir` as `args.hub_model_id`: see `sr_transformers.publish`.
 
@@ -297,16 +298,20 @@ class LSRMTrainer(RankingTrainer):
             token, revision, private: default are those of the arguments (`hub_token`, `hub_revision`,
                 `hub_private_repo`).
             options: of the model card.
+            kwargs: of transformers' model card; refused on a prepared log.
 
         Returns:
             Address of the commit; None on all processes but the first.
 
         Raises:
+            TypeError: for `kwargs`.
             ValueError: if `hub_model_id` is not set, or nothing has been trained.
             HubError: if the Hub refuses or cannot be reached.
         """
         if self.prepared is None:
-            return super().push_to_hub(commit_message, blocking, token, revision)
+            return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
+        if kwargs:
+            raise TypeError(f"on a prepared log the model card is written from run.json, without {', '.join(kwargs)}.")
         if self.args.hub_model_id is None:
             raise ValueError("hub_model_id is not set; give the arguments the name org/name.")
         folder = Path(str(self.args.output_dir))
@@ -334,7 +339,7 @@ class LSRMTrainer(RankingTrainer):
             HubError: if the Hub refuses or cannot be reached.
         """
         if self.prepared is None:
-            return super().init_hf_repo(token)
+            return super().init_hf_repo(token, private)
         if self.args.hub_model_id is None:
             raise ValueError("push_to_hub needs hub_model_id; give the arguments the name org/name.")
         if self.is_world_process_zero():
