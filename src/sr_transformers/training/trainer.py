@@ -48,7 +48,7 @@ class LSRMTrainer(RankingTrainer):
 
     With `data.train_dataset()` and `data.eval_dataset("validation")` it trains on packed rows, validates by full
     ranking, and changes from Adam to SGD; these need `LSRMTrainingArguments`. With data sets of another kind, and
-    `TrainingArguments`, it is transformers' Trainer and nothing else.
+    `TrainingArguments`, it is transformers' Trainer, but that the arguments it saves hold no tokens and no absolute paths.
 
     Args: those of `transformers.Trainer`; on a prepared log
         model: an `LSRMForCausalLM`, or another head that takes `shift_labels`.
