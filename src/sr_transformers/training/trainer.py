@@ -48,7 +48,8 @@ class LSRMTrainer(RankingTrainer):
 
     With `data.train_dataset()` and `data.eval_dataset("validation")` it trains on packed rows, validates by full
     ranking, and changes from Adam to SGD; these need `LSRMTrainingArguments`. With data sets of another kind, and
-    `TrainingArguments`, it is transformers' Trainer, but that the arguments it saves hold no tokens and no absolute paths.
+    `TrainingArguments`, it is transformers' Trainer, except that the arguments it saves have no tokens and no absolute
+    paths.
 
     Args: those of `transformers.Trainer`; on a prepared log
         model: an `LSRMForCausalLM`, or another head that takes `shift_labels`.
