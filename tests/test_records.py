@@ -2,6 +2,7 @@ import dataclasses
 import resource
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -103,13 +104,26 @@ def test_the_command_of_a_record_holds_no_token_and_no_place(monkeypatch, tmp_pa
     assert records.command_line() == "sr-transformers train r.yaml --hub_token '***' --output run"
 
 
-def test_a_module_is_started_with_python(tmp_path):
-    code = "from sr_transformers.records import command_line; print(command_line())"
+def test_a_module_is_started_with_python_as_the_processes_that_it_spawns_say_too(tmp_path):
+    code = """
+    import multiprocessing
+
+    from some.thing.work import say
+
+    if __name__ == "__main__":
+        say()
+        process = multiprocessing.get_context("spawn").Process(target=say)
+        process.start()
+        process.join()
+    """
     package = tmp_path / "some" / "thing"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(code)
+    (package / "__main__.py").write_text(textwrap.dedent(code))
+    (package / "work.py").write_text(
+        "from sr_transformers.records import command_line\n\ndef say():\n    print(command_line(), flush=True)\n"
+    )
     said = subprocess.run(
         [sys.executable, "-m", "some.thing", "--x"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert said.stdout.strip() == "python -m some.thing --x"
+    assert said.stdout.split("\n")[:2] == ["python -m some.thing --x"] * 2

@@ -56,9 +56,12 @@ def command_line() -> str:
     """How this program was started, as one would type it; secrets and places are hidden (`public.shown_command`)."""
     program, *rest = sys.argv
     name = Path(program).name
-    module = sys.modules["__main__"].__spec__  # None for a script
-    if name == "__main__.py" and module is not None:
-        name = f"python -m {module.parent}"
+    if name == "__main__.py":
+        # By its place: a process that was spawned has the arguments of its parent, and another __main__.
+        folder = Path(program).resolve().parent
+        roots = [Path(one).resolve() for one in sys.path]
+        inside = [folder.relative_to(one).parts for one in roots if folder.is_relative_to(one)]
+        name = f"python -m {'.'.join(min(filter(None, inside), key=len, default=(folder.name,)))}"
     return f"{name} {shown_command(rest)}".rstrip()
 
 
