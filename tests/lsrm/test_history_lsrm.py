@@ -9,7 +9,7 @@ import torch
 
 from sr_transformers.data.past_inputs import Past, PastInputs
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LAGS, LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LAGS, NUM_SPECIAL, LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 V, K, UNIT = 30, 5, 3.0
@@ -27,11 +27,18 @@ def make(parts=HISTORY_PARTS, **more) -> LSRMForCausalLM:
             torch.nn.init.normal_(parameter, std=0.5)
     history = model.history
     if "successors" in parts:
-        counts = torch.randint(0, 6, (LAGS, V, K)).sort(-1, descending=True).values
-        history.successor_counts.copy_(counts)
-        history.successor_totals.copy_(counts.sum(-1) + 3)
-        history.successor_tokens.copy_(
-            torch.stack([torch.randperm(V - 2)[:K] + 2 for _ in range(LAGS * V)]).view(LAGS, V, K)
+        sizes_of = torch.randint(0, K + 1, (LAGS, V))
+        sizes_of[:, :NUM_SPECIAL] = 0
+        tokens = [torch.randperm(V - 2)[: int(size)].sort().values + 2 for size in sizes_of.reshape(-1)]
+        counts = [torch.randint(1, 6, (len(one),)) for one in tokens]
+        ends = torch.cat([torch.zeros(1, dtype=torch.int64), sizes_of.reshape(-1).cumsum(0)])
+        history.set_successors(
+            {
+                "successor_starts": ends.unfold(0, V + 1, V).clone(),
+                "successor_tokens": torch.cat(tokens).int(),
+                "successor_counts": torch.cat(counts).int(),
+                "successor_totals": torch.stack([one.sum() + 3 for one in counts]).view(LAGS, V).int(),
+            }
         )
     return model
 
@@ -97,8 +104,9 @@ def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor, trai
             continue
         item = x[q - lag]
         later = [x[k + lag + 1] for k in range(q - lag, train_end - lag - 1) if x[k] == item]
+        kept = slice(*history.successor_starts[lag, item : item + 2].tolist())
         for token, count in zip(
-            history.successor_tokens[lag, item].tolist(), history.successor_counts[lag, item].tolist(), strict=True
+            history.successor_tokens[kept].tolist(), history.successor_counts[kept].tolist(), strict=True
         ):
             left = count - later.count(token)
             if left > 0:

@@ -124,13 +124,16 @@ def test_a_sampled_loss_keeps_its_logits(head, precision):
     "parts", [["clock"], ["items", "recency"], ["successors"], ["recency", "bigrams", "items", "baskets", "intervals"]]
 )
 def test_history_is_counted(parts):
-    one = config(history=parts, num_successors=7)
+    one = config(history=parts, num_successors=7, successor_pairs=50)
     model = LSRMForCausalLM(one)
     assert parameter_counts(one) == count_parameters(model)
     buffers = sum(one.nbytes for one in model.buffers())
     assert successor_bytes(one) == buffers
     always = training_memory(one, Work(rows=2))["optimizer"]
     assert always.get("successors", 0) == buffers
+    before = config(history=parts, num_successors=7)  # seven of every item, until they are counted
+    of_pairs = 8 * (3 * before.vocab_size * 7 - 50)
+    assert successor_bytes(before) == buffers + (of_pairs if "successors" in parts else 0)
 
 
 @pytest.mark.parametrize("updates", ["lazy_adam", "row_adagrad"])

@@ -269,7 +269,7 @@ def test_the_command_with_what_is_special(capsys):
     history = ["--history", "successors", "recency", "--num-successors", "8", "--targets", "1000"]
     assert main(["plan", "--size", "98k", "--items", "3416", *history]) == 0
     out = capsys.readouterr().out
-    assert "The 8 successors of every item: 0.7 MB on each process" in out
+    assert "At most 8 successors of every item: at most 0.1 MB on each process" in out
     assert "while they are counted" in out
 
 

@@ -199,11 +199,16 @@ def test_successors_by_counting(log):
             for a, b in zip(items[: -lag - 1], items[lag + 1 :], strict=True):
                 counts[a, b] += 1
         assert np.array_equal(table["successor_totals"][lag], counts.sum(1))
-        best = np.sort(counts, 1)[:, ::-1][:, :8]
-        assert np.array_equal(table["successor_counts"][lag], best)
-        rows = np.arange(log.vocab_size)[:, None]
-        named = counts[rows, table["successor_tokens"][lag]]
-        assert np.array_equal(named * (best > 0), best)
+        starts = table["successor_starts"][lag]
+        for item in range(log.vocab_size):
+            of_item = counts[item]
+            best = np.sort(np.argsort(-of_item, kind="stable")[: min((of_item > 0).sum(), 8)])
+            kept = slice(starts[item], starts[item + 1])
+            assert np.array_equal(table["successor_tokens"][kept], best)
+            assert np.array_equal(table["successor_counts"][kept], of_item[best])
+    assert table["successor_starts"][0, 0] == 0
+    assert np.array_equal(table["successor_starts"][:-1, -1], table["successor_starts"][1:, 0])
+    assert table["successor_starts"][-1, -1] == len(table["successor_tokens"]) == len(table["successor_counts"])
 
 
 @pytest.mark.parametrize("lag", range(LAGS))

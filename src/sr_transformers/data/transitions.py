@@ -14,28 +14,36 @@ def successor_table(data: PreparedData, num_successors: int) -> dict[str, np.nda
     """The most frequent successors of every item in the training data.
 
     Args:
-        num_successors: K, successors kept of every item; of equally frequent ones those of the smaller tokens.
+        num_successors: successors kept of every item at most; of equally frequent ones those of the smaller tokens.
 
     Returns:
-        `successor_tokens` and `successor_counts`, `(LAGS, V, K)` int32: items that came `1 + lag` interactions after
-        the item, and how often, most frequent first; 0 where there are no more. `successor_totals`, `(LAGS, V)` int32:
-        all interactions that came so after the item.
+        `successor_tokens` and `successor_counts`, `(P,)` int32: items that came `1 + lag` interactions after an item,
+        and how often, by lag, item and successor; `successor_starts`, `(LAGS, V + 1)` int64: those of an item stand
+        from its start to before the next one's; `successor_totals`, `(LAGS, V)` int32: all interactions that came so
+        after the item, kept or not. P is at least 1, since an empty table cannot be saved.
     """
     vocab_size = data.vocab_size
-    shape = (LAGS, vocab_size, num_successors)
-    tokens, counts = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    totals = np.zeros(shape[:2], np.int32)
+    totals, starts = np.zeros((LAGS, vocab_size), np.int32), np.zeros((LAGS, vocab_size + 1), np.int64)
+    tokens, counts, before = [], [], 0
     for lag in range(LAGS):
         keys, number = _transitions(data, lag)
         item, successor = keys // vocab_size, keys % vocab_size
         totals[lag] = np.bincount(item, number, vocab_size)
         order = np.lexsort((successor, -number, item))
-        item, successor, number = item[order], successor[order], number[order]
         place = np.arange(len(item)) - np.searchsorted(item, item)
-        kept = place < num_successors
-        tokens[lag, item[kept], place[kept]] = successor[kept]
-        counts[lag, item[kept], place[kept]] = number[kept]
-    return {"successor_tokens": tokens, "successor_counts": counts, "successor_totals": totals}
+        kept = np.sort(order[place < num_successors])  # keys rise, so the pairs kept do too
+        starts[lag, 1:] = np.bincount(item[kept], minlength=vocab_size).cumsum()
+        starts[lag] += before
+        before += len(kept)
+        tokens.append(successor[kept])
+        counts.append(number[kept])
+    rest = np.zeros(0 if before else 1, np.int64)
+    return {
+        "successor_starts": starts,
+        "successor_tokens": np.concatenate([*tokens, rest]).astype(np.int32),
+        "successor_counts": np.concatenate([*counts, rest]).astype(np.int32),
+        "successor_totals": totals,
+    }
 
 
 def _transitions(data: PreparedData, lag: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,7 +42,7 @@ NUM_NEIGHBOURS = 10
 MAX_DISTANCE = 5
 MEAN_NOISE = 0.01
 _USERS_AT_A_TIME = 1 << 15
-COUNTED = ("history.successor_tokens", "history.successor_counts", "history.successor_totals")
+COUNTED = tuple(f"history.successor_{name}" for name in ("starts", "tokens", "counts", "totals"))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,8 @@ def with_vocabulary(
         )
 
     config = copy.deepcopy(model.config)
-    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer)}
+    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer),
+           "successor_pairs": 1}  # fmt: skip
     for name, value in {**(config_changes or {}), **own}.items():
         setattr(config, name, value)
     state = dict(model.state_dict())

@@ -85,7 +85,8 @@ _LARGEST = {
     "num_attention_heads": 1 << 17,
     "intermediate_size": 1 << 20,
     "max_position_embeddings": 1 << 20,
-    "num_successors": 1 << 16,
+    "num_successors": 1 << 24,
+    "successor_pairs": 2**31 - 1,
 }
 
 
@@ -128,7 +129,8 @@ class LSRMConfig(PreTrainedConfig):
         use_cache: whether `generate` keeps keys and values.
         history: parts of the scores that come from the user's own past and from what followed an item elsewhere
             (`history_lsrm`), a selection of `HISTORY_PARTS`; none: the paper's model.
-        num_successors: successors kept of every item, if "successors" are among them.
+        num_successors: successors kept of every item at most, the most frequent ones, if "successors" are among them.
+        successor_pairs: pairs of an item and a successor that are kept; set by training.
         time_unit: usual time between two baskets of a user, in the log's unit of time; set by training.
         items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
             None: a model built by hand, of which nobody knows.
@@ -173,7 +175,8 @@ class LSRMConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     use_cache: bool = True
     history: list[str] | tuple[str, ...] = ()
-    num_successors: int = 32
+    num_successors: int = 512
+    successor_pairs: int = 1
     time_unit: float | int = 1.0
     items_fingerprint: str | None = None
     filter_seen: bool | None = None

@@ -146,11 +146,13 @@ def history_numbers(config: LSRMConfig) -> int:
 
 
 def successor_bytes(config: LSRMConfig) -> int:
-    """Bytes of the successors of every item, which every process keeps beside its weights (`data.transitions`): tokens
-    and counts of K successors for every lag, and the totals."""
+    """Bytes of the successors of every item, which every process keeps beside its weights (`data.transitions`). Before
+    training has counted them (`successor_pairs`), the most that there can be."""
     if "successors" not in config.history:
         return 0
-    return 4 * LAGS * config.vocab_size * (2 * config.num_successors + 1)
+    counted = config.successor_pairs > 1
+    pairs = config.successor_pairs if counted else LAGS * config.vocab_size * config.num_successors
+    return 8 * pairs + LAGS * (8 * (config.vocab_size + 1) + 4 * config.vocab_size)
 
 
 def state_bytes(config: LSRMConfig, work: Work) -> tuple[float, float]:

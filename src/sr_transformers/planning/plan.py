@@ -11,11 +11,12 @@ Time leaves communication out unless a bandwidth is given: then what is sent is 
 meanwhile. Between a device and its host nothing is timed.
 """
 
+import copy
 import math
 from dataclasses import asdict, replace
 from typing import Any
 
-from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import LAGS, LSRMConfig
 from sr_transformers.planning.gpus import GPU
 from sr_transformers.planning.memory import Work, parameter_counts, peak, successor_bytes, training_memory
 from sr_transformers.planning.strategies import (
@@ -74,6 +75,9 @@ def make_plan(
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number of bytes per second above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
+    if "successors" in config.history and targets is not None:  # each of them makes at most one pair of a lag
+        config = copy.deepcopy(config)
+        config.successor_pairs = LAGS * min(config.vocab_size * config.num_successors, targets)
     counts, flops = parameter_counts(config), flops_per_target(config, work)
     other = replace(work, checkpointing=not work.checkpointing)
     by_checkpointing = {
@@ -92,7 +96,7 @@ def make_plan(
     }
     if "successors" in config.history:
         plan["successors"] = {"bytes_per_process": successor_bytes(config), "num_successors": config.num_successors}
-        if targets is not None:  # each of them makes at most one pair of a lag
+        if targets is not None:
             plan["successors"]["bytes_while_counted"] = _COUNTED_PAIR * targets
     if targets is not None:
         plan["targets"] = {"per_epoch": targets, "epochs": epochs}

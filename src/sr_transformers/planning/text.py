@@ -73,8 +73,8 @@ def _memory(memory: dict[str, Any]) -> list[str]:
 
 def _successors(successors: dict[str, Any]) -> list[str]:
     text = (
-        f"The {successors['num_successors']} successors of every item: {_bytes(successors['bytes_per_process'])} on "
-        "each process, however the rest is divided"
+        f"At most {successors['num_successors']} successors of every item: at most "
+        f"{_bytes(successors['bytes_per_process'])} on each process, however the rest is divided"
     )
     if "bytes_while_counted" in successors:
         text += f"; while they are counted, at most {_bytes(successors['bytes_while_counted'])} of the host's memory"

@@ -87,6 +87,21 @@ class DenseHistory(nn.Module):
         self.vocab_size = model.config.vocab_size
         self.scores_own = bool(self.history.own_parts) or "items" in self.history.parts
         self.successors = "successors" in self.history.parts
+        if self.successors:
+            for name, table in zip(("tokens", "counts"), self._padded(), strict=True):
+                self.register_buffer(name, table, persistent=False)
+
+    def _padded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(LAGS, V, K)` int32 successors and how often they came, 0 where there are no more: a graph reads rows of
+        equal length."""
+        most = max(int(self.history.successor_starts.diff().max()), 1)
+        tokens, counts = torch.zeros(2, LAGS, self.vocab_size, most, dtype=torch.int32)
+        for lag in range(LAGS):
+            items, pairs, first = self.history.successors_of(torch.arange(self.vocab_size), lag)
+            place = torch.arange(len(items)) - first[items]
+            tokens[lag, items, place] = self.history.successor_tokens[pairs]
+            counts[lag, items, place] = self.history.successor_counts[pairs]
+        return tokens, counts
 
     def forward(self, hidden: torch.Tensor, ids: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
         """`(B, V)` to be added to the scores.
@@ -104,8 +119,8 @@ class DenseHistory(nn.Module):
             worth = self.history.successor_table(hidden)[:, 0] * GAIN
             for lag in range(LAGS):
                 item = ids[:, ids.shape[1] - 1 - lag]
-                counts = self.history.successor_counts[lag][item]
+                counts = self.counts[lag][item]
                 cell = successor_cell(self.history.successor_totals[lag][item][:, None], counts, lag)
                 values = worth.gather(1, cell.long()).masked_fill((counts == 0) | (item < NUM_SPECIAL)[:, None], 0.0)
-                found = found.scatter_add(1, self.history.successor_tokens[lag][item].long(), values)
+                found = found.scatter_add(1, self.tokens[lag][item].long(), values)
         return found

@@ -37,8 +37,8 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
     if getattr(model.config, "needs_times", False):
         model.config.time_unit = time_unit(data)
     if history is not None and "successors" in history.parts:
-        for name, table in successor_table(data, model.config.num_successors).items():
-            getattr(history, name).copy_(torch.from_numpy(table))
+        tables = successor_table(data, model.config.num_successors)
+        history.set_successors({name: torch.from_numpy(table) for name, table in tables.items()})
 
 
 def time_unit(data: PreparedData, users: int = 10_000) -> float:

@@ -151,7 +151,7 @@ SPACE = (
     Knob("attention_dropout", _DROPOUT, decode=lambda rate: [rate, rate], encode=_first),
     # What a user's own past adds, where users come back to items.
     Knob("history", Choices(_HISTORIES, fits=_has_moments), when=_repeats),
-    Knob("num_successors", Choices.of(32, 128), when=lambda counts, values: "successors" in values.get("history", ())),
+    Knob("num_successors", Choices.of(64, 512), when=lambda counts, values: "successors" in values.get("history", ())),
     # Loss: history and a sampled softmax exclude each other.
     Knob(
         "num_negatives",
