@@ -1,6 +1,6 @@
 # make demo    the main job end to end on real data, a few minutes
 # make test    the whole test suite, on all cores; at its end the ten slowest tests
-# make test-fast  logs, model, metrics and laws, without what is slow: about a minute on two cores
+# make test-fast  logs, model, metrics and laws, without what is slow: a minute and a half on two cores
 # make check   format, lint, types, tests
 # make docs    the pages in docs/ as a site, in site/
 # make tables  every table, card and picture anew from the kept records

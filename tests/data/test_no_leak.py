@@ -45,6 +45,7 @@ def training(data):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(rows=periods())
 def test_nothing_after_the_cut_changes_anything_in_training(rows, tmp_path_factory):

@@ -106,6 +106,7 @@ def train(data: PreparedData, output) -> tuple[list[float], dict]:
     return losses, trainer.evaluate()
 
 
+@pytest.mark.slow
 def test_training_on_a_stream_gives_the_loss_of_training_on_the_mapped_set(whole, streamed, tmp_path):
     losses, metrics = train(whole, tmp_path / "mapped")
     streamed_losses, streamed_metrics = train(streamed, tmp_path / "streamed")

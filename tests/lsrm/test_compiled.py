@@ -48,6 +48,7 @@ def test_a_compiled_model_learns_the_same(blocks, dynamic):
     assert len(torch._dynamo.utils.counters["graph_break"]) == 1
 
 
+@pytest.mark.slow
 def test_compiled_dropout_drops_anew_at_its_rate():
     torch.manual_seed(0)
     first, second = LSRMDropout(0.2), LSRMDropout(0.5)

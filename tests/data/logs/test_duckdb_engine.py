@@ -35,6 +35,7 @@ def test_no_room_for_a_file_is_not_the_files_fault(crowded, tmp_path):
         crowded.load(find_log(tmp_path / "log.csv"), {}, False)
 
 
+@pytest.mark.slow
 def test_work_that_does_not_fit_the_memory_goes_to_the_disk(tmp_path):
     # Enough for the blocks that every thread holds, on machines of many cores too; half of what the rows take.
     engine = DuckDBEngine(tmp_path, "128MB")
@@ -59,6 +60,7 @@ sys.exit(main(["prepare", sys.argv[2], "--output", sys.argv[3]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mebibytes", [60, 250])
 def test_too_little_address_space_is_said_before_anything_crashes(tmp_path, mebibytes):
     (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\nu,a,1\nu,b,2\nu,a,3\n")

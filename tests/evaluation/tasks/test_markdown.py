@@ -60,6 +60,7 @@ def test_tables_are_well_formed(report):
             assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
 
+@pytest.mark.slow
 def test_a_figure_for_every_task_with_groups(report, tmp_path):
     pytest.importorskip("matplotlib")
     paths = draw(report, tmp_path / "new" / "figures")

@@ -15,6 +15,7 @@ def measured(name, params, noise=0.001):
     return points_from({"N": SIZES, "loss": loss}, groups=[f"{n:.0f}" for n in SIZES])
 
 
+@pytest.mark.slow
 def test_the_form_that_made_the_points_is_ahead():
     with_floor = compare(measured("n", {"E": 5.0, "A": 30.0, "alpha": 0.4}), ["n", "power"])
     assert [one.law for one in with_floor] == ["n", "power"]
