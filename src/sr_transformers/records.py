@@ -60,8 +60,8 @@ def command_line() -> str:
         # By its place: a process that was spawned has the arguments of its parent, and another __main__.
         folder = Path(program).resolve().parent
         roots = [Path(one).resolve() for one in sys.path]
-        inside = [folder.relative_to(one).parts for one in roots if folder.is_relative_to(one)]
-        name = f"python -m {'.'.join(min(filter(None, inside), key=len, default=(folder.name,)))}"
+        inside = [".".join(folder.relative_to(one).parts) for one in roots if folder.is_relative_to(one)]
+        name = f"python -m {min(filter(None, inside), key=len, default=folder.name)}"
     return f"{name} {shown_command(rest)}".rstrip()
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from made_successors import made_successors
 
 from sr_transformers.data.past_inputs import Past, PastInputs
 from sr_transformers.evaluation.model_scorer import ModelScorer
@@ -27,19 +28,7 @@ def make(parts=HISTORY_PARTS, **more) -> LSRMForCausalLM:
             torch.nn.init.normal_(parameter, std=0.5)
     history = model.history
     if "successors" in parts:
-        sizes_of = torch.randint(0, K + 1, (LAGS, V))
-        sizes_of[:, :NUM_SPECIAL] = 0
-        tokens = [torch.randperm(V - 2)[: int(size)].sort().values + 2 for size in sizes_of.reshape(-1)]
-        counts = [torch.randint(1, 6, (len(one),)) for one in tokens]
-        ends = torch.cat([torch.zeros(1, dtype=torch.int64), sizes_of.reshape(-1).cumsum(0)])
-        history.set_successors(
-            {
-                "successor_starts": ends.unfold(0, V + 1, V).clone(),
-                "successor_tokens": torch.cat(tokens).int(),
-                "successor_counts": torch.cat(counts).int(),
-                "successor_totals": torch.stack([one.sum() + 3 for one in counts]).view(LAGS, V).int(),
-            }
-        )
+        history.set_successors(made_successors(V - NUM_SPECIAL, K))
     return model
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_successors import made_successors
 from transformers import AutoTokenizer
 
 import sr_transformers
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer, encode_items
-from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint
 from sr_transformers.lsrm.own_items_lsrm import pasts_of_rows
 from sr_transformers.serving.onnx import NextItems, export_onnx
@@ -235,18 +235,7 @@ def with_history(parts, folder):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
     if "successors" in parts:
-        rows = torch.randint(0, 4, (LAGS, len(ITEMS) + 2))
-        rows[:, :2] = 0
-        tokens = [torch.randperm(60)[: int(size)].sort().values + 2 for size in rows.reshape(-1)]
-        counts = [torch.randint(1, 6, (len(one),)) for one in tokens]
-        ends = torch.cat([torch.zeros(1, dtype=torch.int64), rows.reshape(-1).cumsum(0)])
-        tables = {
-            "starts": ends.unfold(0, rows.shape[1] + 1, rows.shape[1]),
-            "tokens": torch.cat(tokens).int(),
-            "counts": torch.cat(counts).int(),
-            "totals": torch.stack([one.sum() + 2 for one in counts]).view(rows.shape).int(),
-        }
-        model.history.set_successors({f"successor_{name}": table.clone() for name, table in tables.items()})
+        model.history.set_successors(made_successors(len(ITEMS), 3))
     model.save_pretrained(folder)
     build_tokenizer(ITEMS).save_pretrained(folder)
     return folder

@@ -243,30 +243,26 @@ class LSRMHistory(nn.Module):
         self.successor_totals: torch.Tensor
         if "successors" in self.parts:
             self.successor_table = ZeroLinear(config.hidden_size, LAGS * _SHARES * _SUPPORT)
-            shape = (LAGS, config.vocab_size)
             self.register_buffer("successor_starts", torch.zeros(LAGS, config.vocab_size + 1, dtype=torch.int64))
             self.register_buffer("successor_tokens", torch.zeros(config.successor_pairs, dtype=torch.int32))
             self.register_buffer("successor_counts", torch.zeros(config.successor_pairs, dtype=torch.int32))
-            self.register_buffer("successor_totals", torch.zeros(shape, dtype=torch.int32))
-            self._keys: dict[int, torch.Tensor] = {}
+            self.register_buffer("successor_totals", torch.zeros(LAGS, config.vocab_size, dtype=torch.int32))
 
     def set_successors(self, tables: Mapping[str, torch.Tensor]) -> None:
         """Takes what `data.transitions.successor_table` counted; the configuration says how many pairs there are."""
         for name, table in tables.items():
             setattr(self, name, table.to(getattr(self, name).device))
         self.config.successor_pairs = len(self.successor_tokens)
-        self._keys = {}
 
-    def successors_of(self, items: torch.Tensor, lag: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Where the successors of items stand: `(P,)` which of the items, `(P,)` which pair, `(M,)` where in both of
-        these an item begins."""
+    def successors_of(self, items: torch.Tensor, lag: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs of items, one item after the other: `(P,)` which of the items, and `(P,)` where the pair stands."""
         starts = self.successor_starts[lag]
         begin = starts.index_select(0, items)
         sizes = starts.index_select(0, items + 1) - begin
         first = sizes.cumsum(0) - sizes
         which = torch.repeat_interleave(torch.arange(len(items), device=items.device), sizes)
         pairs = torch.arange(len(which), device=items.device) + (begin - first).index_select(0, which)
-        return which, pairs, first
+        return which, pairs
 
     def forward(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> list[ItemScores]:
         """What is added to the scores of which items.
@@ -305,18 +301,18 @@ class LSRMHistory(nn.Module):
         items = columns["recent"][lag].reshape(-1)
         known = (items >= NUM_SPECIAL).nonzero()[:, 0]
         item = items.index_select(0, known)
-        which, pairs, first = self.successors_of(item, lag)
+        which, pairs = self.successors_of(item, lag)
         totals = self.successor_totals[lag].index_select(0, item)
         tokens, counts = (table.index_select(0, pairs) for table in (self.successor_tokens, self.successor_counts))
-        if f"later_rows_{lag}" in columns:  # in training: what the user did from the target on
+        if f"later_rows_{lag}" in columns and len(pairs):  # in training: what the user did from the target on
             entry = items.new_zeros(places).index_copy(0, known, torch.arange(len(known), device=known.device))
             later = entry.index_select(0, columns[f"later_rows_{lag}"])
             totals = totals.index_add(0, later, -torch.ones_like(later, dtype=totals.dtype))
-            of_item = item.index_select(0, later)
-            pair = self._find(of_item, columns[f"later_tokens_{lag}"].long(), lag)
-            kept = (pair >= 0).nonzero()[:, 0]
-            later, pair, of_item = (one.index_select(0, kept) for one in (later, pair, of_item))
-            taken = first.index_select(0, later) + pair - self.successor_starts[lag].index_select(0, of_item)
+            # Which pair that is, by search: pairs stand by place, and at a place by successor.
+            standing = which * self.config.vocab_size + tokens
+            gone = later * self.config.vocab_size + columns[f"later_tokens_{lag}"]
+            taken = torch.searchsorted(standing, gone).clamp(max=len(standing) - 1)
+            taken = taken.index_select(0, (standing.index_select(0, taken) == gone).nonzero()[:, 0])
             counts = counts.index_add(0, taken, -torch.ones_like(taken, dtype=counts.dtype))
         left = (counts > 0).nonzero()[:, 0]
         which, tokens, counts = (one.index_select(0, left) for one in (which, tokens, counts))
@@ -325,19 +321,6 @@ class LSRMHistory(nn.Module):
         worth = _wide(self.successor_table(hidden)).reshape(-1)
         values = worth.index_select(0, cell + rows * self.successor_table.out_features)
         return ItemScores(rows.int(), tokens, values * GAIN)
-
-    def _find(self, items: torch.Tensor, successors: torch.Tensor, lag: int) -> torch.Tensor:
-        """Which pair an item and a successor are, -1 if it is not kept."""
-        starts, vocabulary = self.successor_starts[lag], self.config.vocab_size
-        if lag not in self._keys or self._keys[lag].device != items.device:
-            of_item = torch.repeat_interleave(torch.arange(vocabulary, device=items.device), starts.diff())
-            tokens = self.successor_tokens[int(starts[0]) : int(starts[-1])]
-            self._keys[lag] = of_item * vocabulary + tokens
-        keys, wanted = self._keys[lag], items * vocabulary + successors
-        if not len(keys):
-            return torch.full_like(wanted, -1)
-        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return torch.where(keys.index_select(0, place) == wanted, place + starts[0], -1)
 
 
 __all__ = [

@@ -87,6 +87,8 @@ class DenseHistory(nn.Module):
         self.vocab_size = model.config.vocab_size
         self.scores_own = bool(self.history.own_parts) or "items" in self.history.parts
         self.successors = "successors" in self.history.parts
+        self.tokens: torch.Tensor
+        self.counts: torch.Tensor
         if self.successors:
             for name, table in zip(("tokens", "counts"), self._padded(), strict=True):
                 self.register_buffer(name, table, persistent=False)
@@ -97,8 +99,8 @@ class DenseHistory(nn.Module):
         most = max(int(self.history.successor_starts.diff().max()), 1)
         tokens, counts = torch.zeros(2, LAGS, self.vocab_size, most, dtype=torch.int32)
         for lag in range(LAGS):
-            items, pairs, first = self.history.successors_of(torch.arange(self.vocab_size), lag)
-            place = torch.arange(len(items)) - first[items]
+            items, pairs = self.history.successors_of(torch.arange(self.vocab_size), lag)
+            place = pairs - self.history.successor_starts[lag, items]
             tokens[lag, items, place] = self.history.successor_tokens[pairs]
             counts[lag, items, place] = self.history.successor_counts[pairs]
         return tokens, counts

@@ -24,7 +24,7 @@ class HeldOut:
         fitted, refits: fit and bootstrap of the runs that were known.
         rows: a dictionary per held-out run: N, D, measured, predicted, relative_error (predicted / measured - 1), low
             and high (interval of one new run; None if there is none), inside (None likewise).
-        reach: largest held-out N over the largest fitted, or D over D where the sizes are the same.
+        reach: how far the held-out runs lie beyond the others: largest N over largest N, or D over D if that is more.
     """
 
     fitted: Fit

@@ -95,6 +95,19 @@ class Analysis:
     notes: list[str]
 
 
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The content of a study's plan.json.
+
+    Raises:
+        FileNotFoundError: if it is no study folder.
+    """
+    if not (folder / PLAN_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
+        )
+    return read_json(folder / PLAN_FILE)
+
+
 def load_runs(folder: str | Path) -> list[StudyRun]:
     """Finished runs of a study folder.
 
@@ -102,12 +115,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
         FileNotFoundError: if it is no study folder, or has no finished run.
     """
     folder = Path(folder)
-    plan_file = folder / PLAN_FILE
-    if not plan_file.is_file():
-        raise FileNotFoundError(
-            f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
-        )
-    plans = read_json(plan_file)["runs"]
+    plans = read_plan(folder)["runs"]
     found = [
         StudyRun(name, plan, RunRecord.load(folder / "runs" / name))
         for name, plan in plans.items()
@@ -121,7 +129,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     """Fits, predicts and compares what the finished runs of a study allow."""
     runs = load_runs(folder)
-    plan = read_json(Path(folder) / PLAN_FILE)
+    plan = read_plan(Path(folder))
     plans = {run.name: run.plan for run in runs}
     chosen = {
         law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]

@@ -27,8 +27,7 @@ from sr_transformers.records import read_json, write_whole
 from sr_transformers.scaling.laws import figures
 from sr_transformers.scaling.laws.forms import UNIQUE, D, N
 from sr_transformers.scaling.laws.points import LOSS, METRIC
-from sr_transformers.scaling.laws.records_table import PLAN_FILE
-from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, StudyRun, analyse
+from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, StudyRun, analyse, read_plan
 from sr_transformers.scaling.studies.curve_figures import compute_figure, curve_of, learning_curves_figure
 from sr_transformers.scaling.studies.points_table import table_of, write_points
 from sr_transformers.scaling.studies.runner import STUDY_FILE
@@ -75,8 +74,7 @@ def keep_floor(study: Path, floor: Path) -> None:
     content = read_json(floor)
     if not isinstance(content, dict) or not {"last_loss", "last_loss_error"} <= set(content):
         raise ValueError(f"{floor} is not what `scaling sample` writes: it has no last_loss and last_loss_error.")
-    if not (study / PLAN_FILE).is_file():
-        raise FileNotFoundError(f"{study} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one.")
+    read_plan(study)  # or nothing is put there
     write_whole(study / FLOOR_FILE, json.dumps(content, indent=2) + "\n")
 
 
