@@ -107,6 +107,9 @@ def test_rankings_are_as_chosen_else_as_the_models_were_trained_else_as_the_log_
     assert seen_choice(True, [True, False], markov_prepared) is True
     with pytest.raises(ValueError, match="some with them kept; say which it is to be"):
         seen_choice(None, [True, False], markov_prepared)
+    for wrong in ("no", 0):
+        with pytest.raises(ValueError, match=f"filter_seen is {wrong!r}; it must be True, False or None"):
+            seen_choice(wrong, [], prepared)
 
 
 def test_a_scorer_is_ranked_as_it_was_before(log):

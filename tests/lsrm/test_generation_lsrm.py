@@ -1,5 +1,7 @@
 """`generate` goes on beyond the window, over the most recent items alone, and says nothing that is not so."""
 
+import copy
+
 import pytest
 import torch
 from transformers import TextStreamer, pipeline
@@ -92,3 +94,11 @@ def test_pipelines_and_streamers_print_items_apart(model, capsys):
     assert found["generated_text"].split() == ["i1", "i7", *new]
     model.generate(torch.tensor([history]), max_new_tokens=9, streamer=TextStreamer(tokenizer))
     assert capsys.readouterr().out.split() == ["i1", "i7", *new]
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True}, {"num_beams": 2}])
+def test_a_diverged_model_generates_nothing(model, options):
+    broken = copy.deepcopy(model)
+    torch.nn.init.constant_(broken.model.norm.weight, torch.nan)
+    with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
+        broken.generate(torch.tensor([[2, 3]]), max_new_tokens=2, **options)

@@ -112,13 +112,37 @@ def test_a_single_id_is_no_history(pipe, history):
 
 
 def test_a_dict_without_a_history_is_refused(pipe):
-    with pytest.raises(ValueError, match=r"a dict needs the key 'history' with the item ids; this one has \['x'\]"):
+    with pytest.raises(ValueError, match=r"a dict needs the key 'history' with the item ids.*; this one has \['x'\]"):
         pipe([{"x": ["i1"]}])
+
+
+def test_a_dict_with_keys_that_mean_nothing_is_refused(pipe):
+    with pytest.raises(ValueError, match=r"may have exclude and times; this one has \['history', 'exlude'\]"):
+        pipe({"history": ["tea"], "exlude": ["bread"]})
+
+
+@pytest.mark.parametrize("history", [{"tea", "bread"}, [["tea"], frozenset({"tea"})], {"history": {"tea": 1}}])
+def test_what_has_no_order_is_no_history(pipe, history):
+    with pytest.raises(TypeError, match=r"a history is a sequence of item ids, oldest first; a (set|frozenset|dict)"):
+        pipe(history)
+    assert items(pipe(["tea"], candidates={"bread"}, exclude={"42"})) == ["bread"]
+
+
+def test_scores_of_a_diverged_model_are_no_empty_list(pipe):
+    model = model_of(len(ITEMS))
+    torch.nn.init.constant_(model.model.norm.weight, torch.nan)
+    with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
+        pipeline("next-item", model=model, tokenizer=pipe.tokenizer)(["tea"])
 
 
 def test_bad_options_are_refused(pipe):
     with pytest.raises(ValueError, match="top_k is 0"):
         pipe(["tea"], top_k=0)
+    for wrong in (True, 2.0, "2"):
+        with pytest.raises(ValueError, match=f"top_k is {wrong!r}; it must be a whole number"):
+            pipe(["tea"], top_k=wrong)
+    with pytest.raises(ValueError, match="exclude_seen is 'no'; it must be True, False or None"):
+        pipe(["tea"], exclude_seen="no")
     with pytest.raises(ValueError, match="none of the candidates"):
         pipe(["tea"], candidates=["never heard of"])
     with pytest.raises(TypeError, match="colour"):

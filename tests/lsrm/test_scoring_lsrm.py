@@ -16,7 +16,14 @@ from sr_transformers.data.vocabulary import build_tokenizer
 from sr_transformers.evaluation.evaluator import rank_histories
 from sr_transformers.evaluation.ranking import log_partition
 from sr_transformers.lsrm.configuration_lsrm import NUM_SPECIAL
-from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, item_range, only_items, reads_weight, top_k_items
+from sr_transformers.lsrm.scoring_lsrm import (
+    check_tokenizer,
+    item_range,
+    only_items,
+    reads_weight,
+    refuse_diverged,
+    top_k_items,
+)
 from sr_transformers.serving.onnx import NextItems
 
 WINDOW, NUM = 8, 60
@@ -393,3 +400,10 @@ def test_only_items_keeps_what_it_is_given():
     assert found.softmax(-1).tolist() == [[0, 0, 0.5, 0.5, 0]] * 2
     assert not logits.any()
     check_tokenizer(4, LSRMConfig(vocab_size=5, num_items=2))
+
+
+def test_a_score_of_minus_infinity_is_no_sign_of_divergence():
+    refuse_diverged(torch.tensor([0.0, -torch.inf]))
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
+            refuse_diverged(torch.tensor([0.0, bad]))

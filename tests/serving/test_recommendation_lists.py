@@ -111,7 +111,7 @@ def test_a_model_of_other_items_is_read_by_raw_id(markov_prepared, recommender, 
         ("there.parquet", {}, FileExistsError, "exists; choose another"),
         ("x.parquet", {"users": ["nobody", 10**9]}, ValueError, "does not have 2 of the users: .'nobody'"),
         ("x.parquet", {"users": [0, 0]}, ValueError, "asked for twice"),
-        ("x.parquet", {"piece": 0}, ValueError, "both must be at least 1"),
+        ("x.parquet", {"piece": 0}, ValueError, "piece is 0; it must be at least 1"),
         ("x.parquet", {"before": "tomorrow"}, ValueError, "choose validation or test"),
     ],
 )

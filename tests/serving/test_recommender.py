@@ -1,6 +1,7 @@
 import copy
 import math
 import shutil
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,14 @@ def recommender():
     torch.manual_seed(0)
     config = LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=8, max_position_embeddings=4, initializer_range=0.5)
     return Recommender(LSRMForCausalLM(config), build_tokenizer(ITEMS, COUNTS))
+
+
+@pytest.fixture(scope="module")
+def timed(recommender):
+    torch.manual_seed(0)
+    config = LSRMConfig(vocab_size=len(ITEMS) + 2, hidden_size=8, num_hidden_layers=1, max_position_embeddings=4,
+                        history=["clock"], initializer_range=0.5)  # fmt: skip
+    return Recommender(LSRMForCausalLM(config), recommender.tokenizer)
 
 
 def names(found):
@@ -139,6 +148,10 @@ def test_a_history_without_known_items_is_an_error_or_popularity(recommender):
     ("arguments", "message"),
     [
         ({"k": 0}, "k is 0"),
+        ({"k": True}, "k is True; it must be a whole number"),
+        ({"k": 1.5}, "k is 1.5; it must be a whole number"),
+        ({"exclude_seen": "no"}, "exclude_seen is 'no'; it must be True, False or None"),
+        ({"exclude_seen": 0}, "exclude_seen is 0"),
         ({"fallback": "guess"}, "fallback 'guess'"),
         ({"candidates": ["nothing known"]}, "none of the candidates"),
     ],
@@ -146,6 +159,79 @@ def test_a_history_without_known_items_is_an_error_or_popularity(recommender):
 def test_wrong_requests_are_refused(recommender, arguments, message):
     with pytest.raises(ValueError, match=message):
         recommender.recommend(["tea"], **arguments)
+    if not {"fallback"} & set(arguments):
+        with pytest.raises(ValueError, match=message):
+            Session(recommender, ["tea"]).recommend(**arguments)
+
+
+@pytest.mark.parametrize("history", [{"tea", "bread"}, frozenset({"tea"}), {"tea": 1}, {"tea": 1}.keys()])
+def test_what_has_no_order_is_no_history(recommender, history):
+    for ask in (
+        recommender.recommend,
+        lambda ids: recommender.recommend_frame(["u"], [ids]),
+        lambda ids: recommender.user_embeddings([ids]),
+        lambda ids: Session(recommender, ids),
+    ):
+        with pytest.raises(TypeError, match="a history is a sequence of item ids, oldest first; a"):
+            ask(history)
+    assert names(recommender.recommend(["tea"], candidates={"bread", "42"}, exclude={"42"})) == ["bread"]
+    assert names(Session(recommender, ["tea"]).recommend(candidates={"bread", "42"}, exclude={"42"})) == ["bread"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_scores_of_a_diverged_model_are_no_empty_list(recommender, bad):
+    model = copy.deepcopy(recommender.model)
+    torch.nn.init.constant_(model.model.norm.weight, bad)
+    diverged = Recommender(model, recommender.tokenizer)
+    for ask in (
+        lambda: diverged.recommend_batch([["tea"], ["bread", "42"]]),
+        lambda: diverged.recommend_frame(["u"], [["tea"]]),
+        Session(diverged, ["tea"]).recommend,
+    ):
+        with pytest.raises(ValueError, match="a score is NaN or infinite: the model has diverged"):
+            ask()
+
+
+DAYS = np.array(["2026-01-01", "2026-01-02"], "datetime64[D]")
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (DAYS, "the moment at place 0 is .*2026-01-01.*datetime64"),
+        ([1, datetime(2026, 1, 2)], "the moment at place 1 is datetime"),
+        ([1.0, 2.5], r"the moment at place 0 is 1.0 \(float\); moments are integers"),
+        ([1, math.nan], r"the moment at place 1 is nan"),
+        ([1, None], r"the moment at place 1 is None"),
+        ([False, True], r"the moment at place 0 is False"),
+        (["1", "2"], r"the moment at place 0 is '1'"),
+        ([1, 1 << 63], r"the moment at place 1 is 9223372036854775808"),
+        (7, "are 7; give a list of integers"),
+        ("12", "are '12'; give a list of integers"),
+        ({1, 2}, r"are \{1, 2\}; give a list of integers"),
+        ([1], "must be one moment for each of its 2 items"),
+        ([2, 1], "none earlier than the one before"),
+    ],
+)
+def test_moments_are_integers_in_order(timed, times, message):
+    """So in `Recommender`, in a `Session` and in the pipeline."""
+    ids = ["tea", "bread"]
+    asked = pipeline("next-item", model=timed.model, tokenizer=timed.tokenizer, device="cpu")
+    for ask in (
+        lambda moments: timed.recommend(ids, times=moments),
+        lambda moments: Session(timed, ids, moments).recommend(),
+        lambda moments: asked({"history": ids, "times": moments}),
+    ):
+        for fine in ([1, 2], (1, 1), np.array([1, 2]), pd.Series([1, 2])):
+            assert len(ask(fine)) == 4
+        with pytest.raises(ValueError, match=message):
+            ask(times)
+
+
+def test_moments_are_asked_for_by_a_model_that_reads_them(timed):
+    for times in (None, 5, [[1], [2]]):
+        with pytest.raises(ValueError, match="this model reads when interactions happened: pass times"):
+            timed.recommend_batch([["tea"]], times=times)
 
 
 @pytest.mark.parametrize("wrong", [None, math.nan, np.nan, pd.NA, pd.NaT, True, np.True_, 1.0, b"tea", ""])

@@ -29,8 +29,8 @@ from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import check_scorer, facts_of, known_past, scores_of
 from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.evaluation.protocol import protocol_of, seen_choice
-from sr_transformers.evaluation.ranking import pairs_of, refuse_diverged, rows_of_scores
-from sr_transformers.lsrm.scoring_lsrm import top_k_items
+from sr_transformers.evaluation.ranking import pairs_of, rows_of_scores
+from sr_transformers.lsrm.scoring_lsrm import refuse_diverged, top_k_items
 
 PARTS = ("", "repeated_", "new_")
 METRICS = ("hr", "recall", "ndcg")

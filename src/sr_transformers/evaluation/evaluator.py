@@ -16,14 +16,9 @@ from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.divided import log_partition_of, rank_targets_of, scores_at
 from sr_transformers.evaluation.metrics import DEFAULT_KS, MISSED, RankingTotals
 from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
-from sr_transformers.evaluation.ranking import (
-    Ranking,
-    pairs_of,
-    rank_targets,
-    refuse_diverged,
-    rows_of_scores,
-)
+from sr_transformers.evaluation.ranking import Ranking, pairs_of, rank_targets, rows_of_scores
 from sr_transformers.fingerprints import refuse_mixed
+from sr_transformers.lsrm.scoring_lsrm import refuse_diverged
 
 _BLOCK = 1 << 16  # targets looked at a time
 

@@ -64,8 +64,11 @@ def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: Prep
             for those of which nobody knows. Without any the log decides (`PreparedData.filters_seen`).
 
     Raises:
-        ValueError: without a choice, if the models differ; for what contradicts the named protocol of the log.
+        ValueError: without a choice, if the models differ; for a choice that is neither True nor False, or contradicts
+            the named protocol of the log.
     """
+    if choice is not None and not isinstance(choice, bool):
+        raise ValueError(f"filter_seen is {choice!r}; it must be True, False or None.")
     said = {one for one in recorded if one is not None}
     if choice is None and len(said) > 1:
         raise ValueError(

@@ -47,21 +47,6 @@ class Ranking:
     top: np.ndarray
 
 
-def refuse_diverged(summaries: torch.Tensor) -> None:
-    """Refuses scores of a diverged model: NaN compares false with everything, so it would be ranked first, and beside
-    an infinite score no other counts.
-
-    Args:
-        summaries: `(B,)`, of every row of scores something that NaN and infinity pass through: the maximum or
-            `log_partition`.
-
-    Raises:
-        ValueError: if one is NaN or infinite.
-    """
-    if bool((torch.isnan(summaries) | torch.isposinf(summaries)).any()):
-        raise ValueError("a score is NaN or infinite: the model has diverged, there is no ranking.")
-
-
 def rank_targets(
     scores: torch.Tensor, targets: torch.Tensor, seen: tuple[torch.Tensor, torch.Tensor] | None, top_k: int
 ) -> Ranking:
@@ -72,7 +57,7 @@ def rank_targets(
     vocabulary (`UNK_ID`), or one that the scorer never names (minus infinity), has no rank: it is `MISSED`.
 
     Args:
-        scores: `(B, V)` floating point, those of a diverged model refused (`refuse_diverged`); overwritten.
+        scores: `(B, V)` floating point, of a model that has not diverged (`scoring_lsrm.refuse_diverged`); overwritten.
         targets: `(B,)` int64.
         seen: (row, token) int64 pairs to take out of the ranking, or None.
         top_k: how many tokens to list in `top`; clipped to the number of items.

@@ -8,14 +8,31 @@ and each further item costs one pass over a whole window. Up to there the cache 
 from typing import Any
 
 import torch
-from transformers.generation import GenerationMixin, MaxLengthCriteria, StoppingCriteriaList
+from transformers.generation import (
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    StoppingCriteriaList,
+)
+
+from .scoring_lsrm import refuse_diverged
+
+
+class RefuseDiverged(LogitsProcessor):
+    """Lets scores pass unless they are NaN or infinite: the largest would be whatever stands first."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        refuse_diverged(scores.amax(-1))
+        return scores
 
 
 class SlidingGenerationMixin(GenerationMixin):
     """What transformers' mixin does, of the most recent `max_position_embeddings` items.
 
     Raises:
-        ValueError: where several tokens at once are to be scored beyond the window (assisted generation).
+        ValueError: where several tokens at once are to be scored beyond the window (assisted generation), and for a
+            model that gives NaN.
     """
 
     def prepare_inputs_for_generation(
@@ -48,6 +65,9 @@ class SlidingGenerationMixin(GenerationMixin):
             **kwargs,
         )
 
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        return LogitsProcessorList([RefuseDiverged(), *super()._get_logits_processor(*args, **kwargs)])
+
     def _get_stopping_criteria(self, *args: Any, **kwargs: Any) -> StoppingCriteriaList:
         criteria = super()._get_stopping_criteria(*args, **kwargs)
         for one in criteria:
@@ -56,4 +76,4 @@ class SlidingGenerationMixin(GenerationMixin):
         return criteria
 
 
-__all__ = ["SlidingGenerationMixin"]
+__all__ = ["RefuseDiverged", "SlidingGenerationMixin"]

@@ -6,18 +6,26 @@ Where this package is installed the task is known; elsewhere this file travels t
 vocabulary knows no item: there is nothing to predict from.
 """
 
-import itertools
-import numbers
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from transformers import Pipeline
 
 from .identity_lsrm import check_same_items, tokenizer_fingerprint
 from .own_items_lsrm import pasts_of_rows
-from .scoring_lsrm import check_tokenizer, excludes_seen, input_device, item_range, only_items, top_k_items
+from .requests_lsrm import check_ids, check_order, check_request, check_times
+from .scoring_lsrm import (
+    check_tokenizer,
+    excludes_seen,
+    input_device,
+    item_range,
+    only_items,
+    refuse_diverged,
+    top_k_items,
+)
 
 NEXT_ITEM = "next-item"
+_KEYS = ("history", "exclude", "times")  # of a history that is a dict
 BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
 
 
@@ -37,7 +45,11 @@ def best_items(
 
     Returns:
         Per row (token, probability), best first.
+
+    Raises:
+        ValueError: if scores are NaN or infinite.
     """
+    refuse_diverged(scores.amax(1))
     probabilities = scores.softmax(1)
     for row, tokens in enumerate(excluded):
         scores[row, torch.tensor(tokens, dtype=torch.long, device=scores.device)] = -torch.inf
@@ -49,28 +61,6 @@ def best_items(
         [(token, p) for score, token, p in zip(*row, strict=True) if score > -torch.inf]
         for row in zip(best.tolist(), found.tolist(), chosen, strict=True)
     ]
-
-
-def check_ids(items: Iterable[object]) -> None:
-    """Refuses what can be no id of an item, as the preparation of a log does: ids are text or integers.
-
-    Taken as text, a missing value would be the item called "None" or "nan", and True the item 1.
-
-    Raises:
-        ValueError: naming the first such value.
-        TypeError: for a single id, which would be read letter by letter, and for what can be read only once.
-    """
-    if isinstance(items, str | bytes) or not isinstance(items, Collection):
-        raise TypeError(f"item ids are given as a sequence, got {items!r}; write [{items!r}].")
-    for place, item in enumerate(items):
-        if isinstance(item, str) and not item:
-            raise ValueError(f"the item at place {place} is '', an empty text; leave it out.")
-        if isinstance(item, bool) or not isinstance(item, str | numbers.Integral):
-            kind = type(item).__name__
-            raise ValueError(
-                f"the item at place {place} is {item!r} ({kind}); ids are text or integers, as in the log. Leave "
-                "missing ones out and write the others so."
-            )
 
 
 class NextItemPipeline(Pipeline):
@@ -93,9 +83,10 @@ class NextItemPipeline(Pipeline):
 
     Raises:
         ValueError: for a history or candidates of which the vocabulary knows none, an id that is neither text nor an
-            integer, a dict without history, `top_k` < 1, a tokenizer that pads on the right (the last position must be
+            integer, a dict without history or with other keys, `top_k` that is no number from 1 on, moments that are
+            no integers in order, a model that gives NaN, a tokenizer that pads on the right (the last position must be
             the last item), or one of other items than the model's, or of another number of them.
-        TypeError: for a history that is a single id instead of a list of ids.
+        TypeError: for a history that is a single id or a set instead of a list of ids.
     """
 
     _load_tokenizer = True
@@ -132,8 +123,7 @@ class NextItemPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, top_k=None, exclude_seen=None, exclude=None, candidates=None):
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k is {top_k}; it must be at least 1.")
+        check_request(1 if top_k is None else top_k, exclude_seen, "top_k")
         forward, post = {}, {}
         preprocess = {} if exclude_seen is None else {"exclude_seen": exclude_seen}
         if exclude is not None:
@@ -149,9 +139,14 @@ class NextItemPipeline(Pipeline):
     def preprocess(self, inputs, exclude_seen=None, exclude=()):
         if exclude_seen is None:
             exclude_seen = excludes_seen(self.model.config)
-        if isinstance(inputs, dict) and "history" not in inputs:
-            raise ValueError(f"a dict needs the key 'history' with the item ids; this one has {list(inputs)}.")
-        history, more = (inputs["history"], inputs.get("exclude", ())) if isinstance(inputs, dict) else (inputs, ())
+        given = inputs if isinstance(inputs, Mapping) else {"history": inputs}
+        if "history" not in given or set(given) - set(_KEYS):
+            raise ValueError(
+                f"a dict needs the key 'history' with the item ids and may have {' and '.join(_KEYS[1:])}; this one "
+                f"has {list(given)}."
+            )
+        history, more = given["history"], given.get("exclude", ())
+        check_order(history)
         if not _is_history(history):
             raise TypeError(f"a history is a list of item ids, got {history!r}; write [{history!r}].")
         known = self._known(history)
@@ -160,7 +155,7 @@ class NextItemPipeline(Pipeline):
         window = torch.tensor([known[-self.model.config.max_position_embeddings :]])
         past = {"past_ids": torch.tensor([known])} if getattr(self.model.config, "reads_past", False) else {}
         if getattr(self.model.config, "needs_times", False):
-            past["past_times"] = torch.tensor([self._times_of_known(history, inputs)])
+            past["past_times"] = torch.tensor([self._times_of_known(history, given.get("times"))])
         return {
             **past,
             "input_ids": window,
@@ -198,14 +193,14 @@ class NextItemPipeline(Pipeline):
             for item, (_, probability) in zip(ids, found, strict=True)
         ]
 
-    def _times_of_known(self, history, inputs):
-        times = inputs.get("times") if isinstance(inputs, dict) else None
-        if times is None or len(times) != len(history) or any(a > b for a, b in itertools.pairwise(times)):
+    def _times_of_known(self, history, times):
+        if times is None:
             raise ValueError(
                 "this model reads when interactions happened: write a history as {'history': ids, 'times': moments}, "
                 "one moment for each id, none earlier than the one before."
             )
-        return [time for item, time in zip(history, times, strict=True) if self._known([item])]
+        moments = check_times(times, history, "the times of a history")
+        return [moment for item, moment in zip(history, moments, strict=True) if self._known([item])]
 
     def _known(self, items):
         """Tokens of the raw ids that the vocabulary has."""
@@ -219,4 +214,4 @@ def _is_history(value):
     return hasattr(value, "__len__") and not isinstance(value, str | bytes)
 
 
-__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items", "check_ids"]
+__all__ = ["NEXT_ITEM", "NextItemPipeline", "best_items"]

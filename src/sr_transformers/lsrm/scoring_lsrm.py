@@ -135,6 +135,21 @@ def score_items(head: Any, hidden: torch.Tensor, items: tuple[int, int]) -> torc
     return only_items(logits, items)
 
 
+def refuse_diverged(summaries: torch.Tensor) -> None:
+    """Refuses scores of a diverged model: NaN compares false with everything, so it would be ranked first, and beside
+    an infinite score no other counts.
+
+    Args:
+        summaries: `(B,)`, of every row of scores something that NaN and infinity pass through: the maximum, or the
+            logarithm of the sum of exponentials.
+
+    Raises:
+        ValueError: if one is NaN or infinite.
+    """
+    if bool((torch.isnan(summaries) | torch.isposinf(summaries)).any()):
+        raise ValueError("a score is NaN or infinite: the model has diverged, there is no ranking.")
+
+
 def only_items(logits: torch.Tensor, items: tuple[int, int], nothing: float | None = None) -> torch.Tensor:
     """Logits `(..., V)` with `nothing` for all tokens that are no item; None: the lowest finite number, of which the
     difference to another model's is a number too."""
@@ -207,6 +222,7 @@ __all__ = [
     "item_range",
     "only_items",
     "reads_weight",
+    "refuse_diverged",
     "score_items",
     "shares_weight",
     "spread_weight",

@@ -25,6 +25,7 @@ from sr_transformers.columns import USER
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.locking import only_one
+from sr_transformers.lsrm.requests_lsrm import check_count, check_request
 from sr_transformers.messages import shown
 from sr_transformers.records import read_json, write_whole
 from sr_transformers.serving.recommendation import ItemId
@@ -76,8 +77,8 @@ def recommend_all(
         raise ValueError(f"{output} must end in .parquet, as it becomes a Parquet file.")
     if output.exists():
         raise FileExistsError(f"{output} exists; choose another output or remove it.")
-    if k < 1 or piece < 1:
-        raise ValueError(f"k is {k} and piece is {piece}; both must be at least 1.")
+    check_request(k, exclude_seen)
+    check_count("piece", piece)
     rows = _rows(data, users, before)
     parts = output.with_name(f"{output.name}.parts")
     request = {

@@ -1,6 +1,6 @@
 """Recommending to a user: a raw history in, the next items out. The user need never have been seen in training."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from sr_transformers.evaluation.ranking import pairs_of, rows_of_scores
 from sr_transformers.evaluation.request_state import ScoreMemory
 from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
-from sr_transformers.lsrm.pipeline_lsrm import check_ids
-from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen
+from sr_transformers.lsrm.requests_lsrm import check_ids, check_order, check_request, check_times
+from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen, refuse_diverged
 from sr_transformers.serving.recommendation import ExplainedRecommendation, ItemId, Recommendation
 
 FALLBACKS = ("error", "popularity")
@@ -153,15 +153,14 @@ class Recommender:
                 (`scorer.scores_own_past`). It takes twice the time.
 
         Raises:
-            ValueError: for a model that reads moments without them, or with more or fewer than items; for explain with
-                a model that has nothing to explain so; for such a
-                history with fallback "error", or with "popularity" if the vocabulary keeps no
-                training counts; for an id that is neither text nor an integer, k < 1, an unknown fallback,
-                candidates of which the vocabulary knows none, or lists of another number than histories.
-            TypeError: for a history that is a single id or a string instead of a sequence of ids.
+            ValueError: for a model that reads moments without them, or with others than `requests_lsrm.check_times`
+                takes; for explain with a model that has nothing to explain so; for such a history with fallback
+                "error", or with "popularity" if the vocabulary keeps no training counts; for an id that is neither
+                text nor an integer, k that is no number from 1 on, an unknown fallback, candidates of which the
+                vocabulary knows none, lists of another number than histories, or a model that gives NaN.
+            TypeError: for a history that is a single id or a set instead of a sequence of ids.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1.")
+        check_request(k, exclude_seen)
         if fallback not in FALLBACKS:
             raise ValueError(f"fallback {fallback!r} is not known; choose from {', '.join(FALLBACKS)}.")
         if explain and not self.scorer.scores_own_past:
@@ -170,7 +169,7 @@ class Recommender:
                 f"(history: {', '.join(getattr(self.model.config, 'history', ())) or 'none'}); leave explain out."
             )
         allowed = self.allowed(candidates, len(histories))
-        excluded = self._of_each(exclude, len(histories), "exclude")
+        excluded = self.excluded(exclude, len(histories))
         tokens = [self.encode(history) for history in histories]
         known_times = self.known_times(histories, times)
         for index, known in enumerate(tokens):
@@ -217,7 +216,9 @@ class Recommender:
             without: `(B, V)` scores without the users' own pasts, for `ExplainedRecommendation`s.
         """
         part = self.scorer.part  # a divided item table: the scores are those of its items
-        log_z = log_partition_of(scores, part)[:, None]
+        sums = log_partition_of(scores, part)
+        refuse_diverged(sums)
+        log_z = sums[:, None]
         for index, known in enumerate(tokens):
             if not len(known) and self.popular is not None:
                 here = np.arange(len(self.popular)) if part is None else np.flatnonzero(part.held(self.popular))
@@ -257,6 +258,11 @@ class Recommender:
 
     def encode(self, history: Sequence[ItemId]) -> np.ndarray:
         """Tokens of the known items of a history, int64, oldest first."""
+        if not isinstance(history, list | tuple):
+            check_order(history)
+        return self._tokens_of(history)
+
+    def _tokens_of(self, history: Collection[ItemId]) -> np.ndarray:
         if not isinstance(history, list | tuple) or not set(map(type, history)) <= {str, int}:  # True is found as 1
             check_ids(history)
         token_of = self._token_of.get
@@ -273,23 +279,18 @@ class Recommender:
         """The moments of the items that `encode` keeps of each history, int64; None for a model that reads none.
 
         Raises:
-            ValueError: for a model that reads moments: without them, with more or fewer than items, or out of order.
+            ValueError: for a model that reads moments: without them, or as `requests_lsrm.check_times`.
         """
         if not self.scorer.needs_times:
             return None
-        if times is None or len(times) != len(histories):
+        if not isinstance(times, Collection) or len(times) != len(histories):
             raise ValueError(
                 "this model reads when interactions happened: pass times, for every history as many moments as items, "
                 "in the unit of the log that it was trained on."
             )
         found = []
         for index, (history, moments) in enumerate(zip(histories, times, strict=True)):
-            of_items = np.asarray(moments, dtype=np.int64)
-            if of_items.shape != (len(history),) or bool((np.diff(of_items) < 0).any()):
-                raise ValueError(
-                    f"the times of history {index} must be one moment for each of its {len(history)} items, none "
-                    "earlier than the one before."
-                )
+            of_items = np.array(check_times(moments, history, f"the times of history {index}"), np.int64)
             known = [self._token_of.get(item, self._token_of.get(str(item))) is not None for item in history]
             found.append(of_items[np.array(known, bool)])
         return found
@@ -309,18 +310,22 @@ class Recommender:
                 )
         return tokens
 
+    def excluded(self, exclude: Any, count: int = 1) -> list[np.ndarray | None]:
+        """Tokens that are not to be named for each of `count` histories, None where all may be."""
+        return self._of_each(exclude, count, "exclude")
+
     def _of_each(self, given: Any, count: int, name: str) -> list[np.ndarray | None]:
         """Known tokens of one list of ids for all histories, or of one list for each."""
         if given is None:
             return [None] * count
         sized = not isinstance(given, str | bytes) and hasattr(given, "__iter__")
         if not sized or not any(hasattr(one, "__len__") and not isinstance(one, str | bytes) for one in given):
-            return [self.encode(given)] * count
+            return [self._tokens_of(given)] * count
         if len(given) != count:
             raise ValueError(
                 f"{name} has {len(given)} lists for {count} histories; give one for each, or one list of ids for all."
             )
-        return [None if one is None else self.encode(one) for one in given]
+        return [None if one is None else self._tokens_of(one) for one in given]
 
     def item_embeddings(self) -> tuple[list[ItemId], np.ndarray]:
         """Raw ids of all items, and their vectors `(items, d)` float32.

@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from sr_transformers.data.growing_past import GrowingPast
+from sr_transformers.lsrm.requests_lsrm import check_request
 from sr_transformers.lsrm.scoring_lsrm import input_device
 from sr_transformers.serving.recommendation import ItemId, Recommendation
 from sr_transformers.serving.recommender import Recommender
@@ -88,16 +89,15 @@ class Session:
         Raises:
             ValueError: if no item of the history is known yet, k < 1, or the vocabulary knows none of the candidates.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1.")
-        allowed, excluded = self.recommender.allowed(candidates), self.recommender.encode(exclude)
+        check_request(k, exclude_seen)
+        allowed, excluded = self.recommender.allowed(candidates), self.recommender.excluded(exclude)
         with self._lock:
             if not self._past.length:
                 raise ValueError(f"the history has no item that the model knows ({self.history[:5]!r}); add one first.")
             if self._scores is None:
                 self._scores = self._score()
             scores, seen = self._scores.clone(), self._past.items()
-        return self.recommender.best(scores, [seen], k, exclude_seen, allowed, [excluded])[0]
+        return self.recommender.best(scores, [seen], k, exclude_seen, allowed, excluded)[0]
 
     @torch.inference_mode(False)  # what is kept must be of use outside of the caller's inference mode
     @torch.no_grad()
