@@ -1,10 +1,12 @@
 import shutil
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from sr_transformers.data.manifest import write_manifest
+from sr_transformers.data.prepare import prepare
 from sr_transformers.data.prepared import FlatColumn, PreparedData
 
 
@@ -93,3 +95,14 @@ def test_a_file_that_is_no_arrow_stream_is_named(prepared, tmp_path):
         file.write_bytes(b"\x07" * file.stat().st_size)
         with pytest.raises(ValueError, match=rf"data/{name} is damaged: it cannot be read as an Arrow stream .*verify"):
             opening()
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_raw_items_are_those_of_the_log_also_outside_the_vocabulary(tmp_path, shards):
+    rows = [(user, f"i{(user * step) % 7 + 4 * (step > 5)}", step) for user in range(20) for step in range(10)]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    data = prepare(log, tmp_path / "data", split="temporal", validation_from="5", test_from="8", shards=shards)
+    assert data.manifest["counts"]["interactions_outside_vocabulary"] > 20
+    for row, user in enumerate(data.histories["user_id"]):
+        for stop in (0, 3, 7, 10):
+            assert data.raw_items(row, stop) == [item for who, item, _ in rows if who == user][:stop]

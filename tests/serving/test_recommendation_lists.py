@@ -104,6 +104,32 @@ def test_a_model_of_other_items_is_read_by_raw_id(markov_prepared, recommender, 
     assert found == [one.item for one in recommender.recommend([3, 5, 3], 3)]
 
 
+@pytest.mark.parametrize("late", ["LATE", 99])
+def test_items_that_the_logs_vocabulary_lacks_are_read_if_the_model_knows_them(tmp_path, late):
+    """A temporal split: what came late has no place in the vocabulary, but the users have had it."""
+    name = str if late == "LATE" else int
+    rows = [(user, name((user + step) % 9), step) for user in range(12) for step in range(9)]
+    rows += [(user, late, 20) for user in range(0, 12, 2)] + [(user, name(user % 9), 21) for user in range(12)]
+    columns = ["user_id", "item_id", "timestamp"]
+    log = pl.DataFrame(rows, schema=columns, orient="row")
+    data = prepare(log, tmp_path / "data", split="temporal", validation_from="7", test_from="8")
+    assert late not in data.item_ids.to_pylist()
+    later = pl.DataFrame([(user, late, 30) for user in range(5)], schema=columns, orient="row")
+    all_known = prepare(pl.concat([log, later]), tmp_path / "all")
+    alone = Recommender(model_of(all_known), all_known.tokenizer)
+    for before in (None, "test"):
+        output = tmp_path / f"{before}.parquet"
+        recommend_all(alone, data, output, k=9, before=before, exclude_seen=True)
+        found = {user: part["item_id"].to_list() for (user,), part in pl.read_parquet(output).group_by("user_id")}
+        read = dict(data.targets("test").tolist()) if before else dict(enumerate(data.lengths.tolist()))
+        assert found
+        for row, user in enumerate(data.histories["user_id"]):
+            if row in read:
+                history = [item for who, item, _ in rows if who == user][: read[row]]
+                assert found.get(user, []) == [one.item for one in alone.recommend(history, 9, exclude_seen=True)]
+                assert not set(found.get(user, [])) & set(history)
+
+
 @pytest.mark.parametrize(
     ("output", "options", "error", "says"),
     [

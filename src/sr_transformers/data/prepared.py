@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sr_transformers.columns import ITEM
 from sr_transformers.data.examples import EvalDataset, TrainDataset
 from sr_transformers.data.manifest import MANIFEST, Files, check_contents, check_sizes, read_manifest
 from sr_transformers.data.vocabulary import NUM_SPECIAL
@@ -188,6 +189,27 @@ class PreparedData:
                 f"{self.path} has no domains; prepare its log with a domain column (`--domain-column NAME`)."
             )
         return self._domains.slice(history, start, stop)  # type: ignore[union-attr]
+
+    def raw_items(self, history: int, stop: int) -> list[str] | list[int]:
+        """Raw ids of the first `stop` interactions of a history, also of items outside the vocabulary."""
+        tokens = self.items(history, stop)
+        found = self._ids[np.maximum(tokens - NUM_SPECIAL, 0)]
+        whose, position, ids = self._outside
+        first = np.searchsorted(whose, history)
+        outside = slice(first, first + np.count_nonzero(tokens < NUM_SPECIAL))
+        found[position[outside]] = ids[outside]
+        return found.tolist()
+
+    @cached_property
+    def _ids(self) -> np.ndarray:
+        return self.item_ids.to_numpy(zero_copy_only=False)
+
+    @cached_property
+    def _outside(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of every interaction outside the vocabulary, in their order: history, position and raw id."""
+        table = open_stream(self.path / "unknown.arrow").data.table
+        history, position, ids = (table[name].to_numpy() for name in ("history", "position", ITEM))
+        return history, position, ids
 
     @property
     def domain_names(self) -> list[str] | None:

@@ -59,7 +59,7 @@ def check_times(times: Any, history: Collection[Any], name: str) -> list[int]:
     if isinstance(times, str | bytes | Set | Mapping) or not isinstance(times, Collection):
         raise ValueError(f"{name} are {times!r}; give a list of integers, in the unit of the log.")
     for place, time in enumerate(times):
-        if isinstance(time, bool) or not isinstance(time, numbers.Integral) or not -_BOUND <= time < _BOUND:
+        if isinstance(time, bool) or not isinstance(time, numbers.Integral) or not -_BOUND <= int(time) < _BOUND:
             raise ValueError(
                 f"{name}: the moment at place {place} is {time!r} ({type(time).__name__}); moments are integers of 64 "
                 "bits, in the unit of the log that the model was trained on (its times may be seconds, days or others)."

@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from sr_transformers.columns import USER
 from sr_transformers.data.prepared import PreparedData
-from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.locking import only_one
 from sr_transformers.lsrm.requests_lsrm import check_count, check_request
 from sr_transformers.messages import shown
@@ -52,7 +51,8 @@ def recommend_all(
     """Recommends to the users of a prepared log and writes a Parquet file.
 
     Args:
-        recommender: its items are compared with those of the log by raw id, so it may know others.
+        recommender: its items are compared with those of the log by raw id, so it may know others, also such as the
+            log's vocabulary lacks.
         data: the log.
         output: the file, which must not exist; its columns are those of `Recommender.recommend_frame`.
         users: their ids, distinct, in the order wanted; None: all, as the log has them.
@@ -137,14 +137,11 @@ def _rows(data: PreparedData, users: Sequence[ItemId] | None, before: str | None
 
 
 def _lists(recommender: Recommender, data: PreparedData, rows: np.ndarray, k: int, options: dict[str, Any]) -> pa.Table:
-    ids = data.item_ids.to_numpy(zero_copy_only=False)
     who = data.histories.data.table[USER].take(pa.array(rows[:, 0])).to_pylist()
     histories, times = [], []
     for history, stop in rows.tolist():
-        items = data.items(history, stop)
-        known = items >= NUM_SPECIAL
-        histories.append(ids[items[known] - NUM_SPECIAL].tolist())
-        times.append(data.timestamps(history, stop)[known].tolist())
+        histories.append(data.raw_items(history, stop))
+        times.append(data.timestamps(history, stop).tolist())
     if options["fallback"] == "error":
         nothing = [user for user, items in zip(who, histories, strict=True) if not len(recommender.encode(items))]
         if nothing:
