@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 import torch
 
+from sr_transformers import LSRMConfig, LSRMForCausalLM, ModelScorer
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation import evaluator, ranking
@@ -97,6 +98,20 @@ def test_a_scorer_of_other_items_is_refused(markov_prepared, tmp_path):
     for kind in (Popularity, Markov, UserFrequency):
         with pytest.raises(ValueError, match=f"{kind.name} was made of other items than those of"):
             evaluate(kind(markov_prepared), other)
+
+
+@pytest.mark.parametrize("more", [-50, -1, 1, 300])
+def test_a_model_of_more_or_fewer_tokens_than_the_log_has_is_refused(markov_prepared, more):
+    """Built by hand, so that nothing says which items it has."""
+    tokens = markov_prepared.vocab_size + max(more, 3 - markov_prepared.vocab_size)
+    scorer = ModelScorer(LSRMForCausalLM(LSRMConfig(vocab_size=tokens, hidden_size=8, num_hidden_layers=1)))
+    with pytest.raises(
+        ValueError, match=f"model scores {tokens} tokens and .* has {markov_prepared.vocab_size}: "
+    ):
+        evaluate(scorer, markov_prepared)
+    if more > 0:
+        scorer.model.config.num_items = markov_prepared.vocab_size - 2
+        assert evaluate(ModelScorer(scorer.model), markov_prepared)["num_targets"]
 
 
 def test_rankings_are_as_chosen_else_as_the_models_were_trained_else_as_the_log_suggests(prepared, markov_prepared):

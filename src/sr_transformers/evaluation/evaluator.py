@@ -77,7 +77,8 @@ def check_scorer(scorer: Scorer, data: PreparedData) -> None:
     """Refuses a scorer whose tokens stand for other items than the log's.
 
     Raises:
-        ValueError: if it says so (`items_fingerprint`); one that says nothing passes.
+        ValueError: if it says so (`items_fingerprint`), or has scores of more or fewer tokens (`num_tokens`); one that
+            says nothing passes.
     """
     known = getattr(scorer, "items_fingerprint", None)
     if known is not None and known != data.items_fingerprint:
@@ -85,6 +86,13 @@ def check_scorer(scorer: Scorer, data: PreparedData) -> None:
             f"{scorer.name} was made of other items than those of {data.path}, or of the same in another order: its "
             "scores would be read as those of other items. Use the log it was made of; `evaluation.translation` opens "
             "a checkpoint so that it is read by raw id."
+        )
+    tokens = getattr(scorer, "num_tokens", data.vocab_size)
+    if tokens != data.vocab_size:
+        raise ValueError(
+            f"{scorer.name} scores {tokens:,} tokens and {data.path} has {data.vocab_size:,}: build the model with "
+            f"vocab_size {data.vocab_size} for this log; where its table has more rows only to fill it up, set "
+            f"num_items to {data.vocab_size - NUM_SPECIAL} in its configuration."
         )
 
 

@@ -114,6 +114,7 @@ class ModelScorer:
     ):
         self.model, self.name, self.reuse_memory, self.bf16, self.compile = model, name, reuse_memory, bf16, compile
         self.window = window or model.config.max_position_embeddings
+        self.num_tokens = item_range(model.config)[1]
         # Which items it was trained on and how it was ranked then; None for a model that was built by hand.
         self.items_fingerprint: str | None = getattr(model.config, "items_fingerprint", None)
         self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
