@@ -105,9 +105,7 @@ def test_a_model_of_more_or_fewer_tokens_than_the_log_has_is_refused(markov_prep
     """Built by hand, so that nothing says which items it has."""
     tokens = markov_prepared.vocab_size + max(more, 3 - markov_prepared.vocab_size)
     scorer = ModelScorer(LSRMForCausalLM(LSRMConfig(vocab_size=tokens, hidden_size=8, num_hidden_layers=1)))
-    with pytest.raises(
-        ValueError, match=f"model scores {tokens} tokens and .* has {markov_prepared.vocab_size}: "
-    ):
+    with pytest.raises(ValueError, match=f"model scores {tokens} tokens and .* has {markov_prepared.vocab_size}: "):
         evaluate(scorer, markov_prepared)
     if more > 0:
         scorer.model.config.num_items = markov_prepared.vocab_size - 2

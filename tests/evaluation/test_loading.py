@@ -8,8 +8,9 @@ import shutil
 
 import pytest
 import torch
+from made_successors import made_successors
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, pipeline
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
@@ -366,3 +367,34 @@ def test_adapters_that_were_never_merged_are_refused(saved, folder):
         save_file(state, folder / WEIGHTS, {"format": "pt"})
         with pytest.raises(ValueError, match="It holds adapters that were never merged: load the finished run"):
             recommend(folder)
+
+
+# What everybody else calls: transformers
+
+
+@pytest.mark.parametrize("part", ["layers.1.", "embed_positions", "norm.weight"])
+def test_transformers_loads_our_models_whole_or_not_at_all(saved, folder, part):
+    ways = (
+        LSRMForCausalLM.from_pretrained,
+        AutoModelForCausalLM.from_pretrained,
+        lambda where: pipeline("next-item", model=str(where), device="cpu"),
+        AutoModel.from_pretrained,
+    )
+    for load in ways:
+        load(saved)
+    weights = load_file(folder / WEIGHTS)
+    save_file({name: one for name, one in weights.items() if part not in name}, folder / WEIGHTS, {"format": "pt"})
+    for load in ways:
+        with pytest.raises(ValueError, match=rf"lacks weights of LSRM\w+: .*{part}"):
+            load(folder)
+    _, found = LSRMForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert all(part in name for name in found["missing_keys"])
+
+
+def test_tables_of_successors_that_no_counting_gives_are_refused(tmp_path):
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=12, hidden_size=8, num_hidden_layers=1, history=["successors"]))
+    model.history.set_successors(made_successors(10, 4))
+    model.history.successor_tokens[3] = -7
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path / WEIGHTS}: history.successor_tokens holds numbers that no"):
+        Checkpoint(tmp_path).model()

@@ -46,14 +46,33 @@ def tensor_names(file: Path) -> set[str]:
 
 
 def refuse_no_numbers(model: PreTrainedModel, where: str) -> None:
-    """Raises ValueError if a weight is NaN or infinite, wherever it lies: offloaded ones are fetched one by one."""
+    """Raises ValueError if a weight is NaN or infinite, wherever it lies (offloaded ones are fetched one by one), or if
+    a table of successors (`LSRMHistory`) cannot be one."""
     for name, parameter in model.named_parameters():
         _refuse_no_number(name, parameter, where)
     for prefix, module in model.named_modules():
+        if hasattr(module, "successor_starts"):
+            _refuse_impossible_successors(prefix, module, where)
         if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
             with align_module_device(module):
                 for name, parameter in module.named_parameters(prefix, recurse=False):
                     _refuse_no_number(name, parameter, where)
+
+
+def _refuse_impossible_successors(prefix: str, history: Any, where: str) -> None:
+    starts, tokens = history.successor_starts, history.successor_tokens
+    sound = {
+        "successor_starts": (starts >= 0).all() & (starts <= len(tokens)).all() & (starts.diff() >= 0).all(),
+        "successor_tokens": ((tokens >= 0) & (tokens < starts.shape[1] - 1)).all(),
+        "successor_counts": (history.successor_counts >= 0).all(),
+        "successor_totals": (history.successor_totals >= 0).all(),
+    }
+    for name, fine in sound.items():
+        if not fine:
+            raise ValueError(
+                f"{where}: {prefix}.{name} holds numbers that no counting gives (places and tokens lie between 0 and "
+                f"those that there are, places rise, and nothing was counted less than 0 times). {AGAIN}"
+            )
 
 
 def _refuse_no_number(name: str, parameter: torch.Tensor, where: str) -> None:

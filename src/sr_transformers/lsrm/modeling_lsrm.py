@@ -9,8 +9,6 @@ and given labels in training the head never makes the logits of all positions (`
 This file travels to the Hub beside the weights: it imports torch, transformers and its flat siblings only.
 """
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -26,10 +24,10 @@ from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 from .biases_lsrm import LSRMAttentionBias, LSRMBiasTable
-from .configuration_lsrm import AUTO_MAP, CUSTOM_PIPELINES, NUM_SPECIAL, LSRMConfig
-from .divided_files_lsrm import taken_apart, write_rows
+from .configuration_lsrm import NUM_SPECIAL, LSRMConfig
 from .divided_lsrm import look_up, refuse_resizing, refuse_undivided
 from .dropout_lsrm import LSRMDropout
+from .folders_lsrm import WholeFoldersMixin
 from .generation_lsrm import SlidingGenerationMixin
 from .head_lsrm import CosineHead, LSRMTemperature
 from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
@@ -43,7 +41,7 @@ from .targets_lsrm import targets_after
 from .varlen_lsrm import implementation_of, masking_config
 
 
-class LSRMPreTrainedModel(PreTrainedModel):
+class LSRMPreTrainedModel(WholeFoldersMixin, PreTrainedModel):
     """What all LSRM classes share: capabilities declared to transformers.
 
     Initial weights are transformers' default: normal with `initializer_range` for matrices and embeddings, zero for
@@ -61,25 +59,6 @@ class LSRMPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": LSRMDecoderLayer, "attentions": LSRMAttention}
-
-    def save_pretrained(self, save_directory, *args, **kwargs):
-        """Saves as transformers does, and makes the folder complete for a reader without this package.
-
-        The folder gets the code, and config.json names all classes, whichever is saved. Who may read config.json may
-        read the weights. All processes that have a divided item table together must call this: each writes its rows.
-        """
-        self.config.auto_map = dict(AUTO_MAP)
-        self.config.custom_pipelines = dict(CUSTOM_PIPELINES)
-        try:
-            divided, kwargs = taken_apart(self, kwargs)
-            super().save_pretrained(save_directory, *args, **kwargs)
-        finally:
-            del self.config.custom_pipelines
-        write_rows(Path(save_directory), divided)
-        for weights in Path(save_directory).glob("*.safetensors"):
-            mode = (weights.parent / "config.json").stat().st_mode & 0o777
-            if weights.stat().st_mode & 0o777 != mode:
-                weights.chmod(mode)
 
     def resize_token_embeddings(
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
