@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from made_successors import made_successors
+from transformers import DynamicCache, StaticCache
 
 from sr_transformers.data.past_inputs import Past, PastInputs
 from sr_transformers.evaluation.model_scorer import ModelScorer
@@ -232,6 +233,11 @@ def test_what_cannot_be_is_refused():
         model(torch.tensor([[4, 5]]))
     with pytest.raises(ValueError, match="give their times"):
         ModelScorer(model).score([np.array([4, 5])])
+    counting = make(("recency", "successors"))
+    for cache in (DynamicCache(config=counting.config), StaticCache(config=counting.config, max_cache_len=8)):
+        counting(torch.tensor([[4, 5]]), past_key_values=cache, use_cache=True)  # nothing was in it
+        with pytest.raises(ValueError, match="past_key_values do not hold that: pass history too"):
+            counting(torch.tensor([[4]]), past_key_values=cache, use_cache=True)
     with pytest.raises(ValueError, match="cannot be resized"):
         make(("items",)).resize_token_embeddings(40)
     sampled = {"negative_ids": torch.tensor([3]), "negative_log_q": torch.tensor([-1.0])}

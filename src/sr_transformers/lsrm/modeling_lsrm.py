@@ -286,7 +286,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             skip_logits: leave `logits` None; by default so in training when a loss is asked for, because the logits
                 of all positions over a large vocabulary are what does not fit into memory.
             history: what the users did before (`own_items_lsrm.Pasts.columns`), for a model with `history`; None: what
-                stands in `input_ids` is all that there is.
+                stands in `input_ids` is all that there is, so that nothing may lie in `past_key_values`.
 
         Returns:
             `loss` in nats per target, over all items and nothing else; `logits` `(B, T or logits_to_keep, V)`, float32
@@ -306,7 +306,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         hidden_states = outputs.last_hidden_state
         extra = []
         if self.history is not None:
-            extra = self._item_scores(hidden_states, history, input_ids, attention_mask, position_ids)
+            extra = self._item_scores(hidden_states, history, input_ids, attention_mask, position_ids, past_key_values)
         loss = None
         if labels is not None or shift_labels is not None:
             targets, count = targets_after(labels, shift_labels, attention_mask, num_items_in_batch)
@@ -362,12 +362,18 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         position_ids: torch.Tensor | None,
+        past_key_values: Cache | None,
     ) -> list[ItemScores]:
         assert self.history is not None
         refuse_undivided(self.history.parts, self.lm_head)
         if history is None:
             if input_ids is None or self.config.needs_times:
                 raise ValueError("this model reads what users did before, and when: pass history.")
+            if past_key_values is not None and past_key_values.get_seq_length() > hidden_states.shape[1]:
+                raise ValueError(
+                    "this model reads what users did before, and past_key_values do not hold that: pass history too "
+                    "(own_items_lsrm.pasts_of_rows, of all items so far), or all items at once."
+                )
             history = pasts_in(input_ids, attention_mask, position_ids).columns(*hidden_states.shape[:2])
         return self.history(hidden_states, history)
 

@@ -5,8 +5,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from made_successors import made_successors
 
-from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.scaling.studies.teacher import LOG_FILE, sample_log
 
@@ -72,6 +74,42 @@ def test_the_teachers_own_loss_is_the_floor_of_the_log(sampled, teacher, markov_
     assert found.last_loss == pytest.approx(np.mean(nats), abs=1e-5)
     assert found.last_loss_error == pytest.approx(np.std(nats, ddof=1) / np.sqrt(len(nats)), rel=1e-4)
     assert found.loss == pytest.approx(found.last_loss, abs=6 * found.last_loss_error)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"history": ["recency", "bigrams", "items", "successors"], "num_successors": 5},
+        {"history": ["clock"]},
+        {"history": list(HISTORY_PARTS), "num_successors": 5, "attention_time": True, "time_unit": 2.0},
+    ],
+    ids=["counts", "clock", "all"],
+)
+def test_a_teacher_with_history_reads_the_whole_of_it_at_every_step(blocks, markov_prepared, tmp_path):
+    """The loss that is stated is that of ranking: one user at a time, without a cache, by `ModelScorer`."""
+    torch.manual_seed(1)
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 12}
+    config = LSRMConfig(vocab_size=markov_prepared.vocab_size, initializer_range=0.8, **shape, **blocks)
+    teacher = LSRMForCausalLM(config).eval()
+    for parameter in teacher.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.5)
+    if "successors" in config.history:
+        teacher.history.set_successors(made_successors(markov_prepared.vocab_size - 2, 5))
+    found = sample_log(teacher, markov_prepared, 600, tmp_path / "log", seed=3, say=lambda line: None)
+    log = pl.read_parquet(tmp_path / "log" / LOG_FILE)
+    place = {item: token + 2 for token, item in enumerate(markov_prepared.item_ids.to_pylist())}
+    scorer, nats, lasts = ModelScorer(teacher), [], []
+    for _, one in log.sort("user_id", "timestamp").group_by("user_id"):
+        tokens = np.array([place[item] for item in one["item_id"]])
+        for step in range(1, len(tokens)):
+            times = [np.arange(step)] if config.needs_times else None
+            scores = scorer.score([tokens[:step]], times=times)[0].log_softmax(-1)
+            nats.append(-float(scores[tokens[step]]))
+        lasts.append(nats[-1])
+    assert found.loss == pytest.approx(np.mean(nats), abs=1e-4)
+    assert found.last_loss == pytest.approx(np.mean(lasts), abs=1e-4)
 
 
 def test_another_vocabulary_and_too_few_interactions_are_refused(teacher, markov_prepared, prepared, tmp_path):

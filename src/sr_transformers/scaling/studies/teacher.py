@@ -4,12 +4,14 @@ Nothing that learns from such a log can reach a lower loss than the teacher's ow
 of finitely many), so a fitted floor E has a number to be compared with, and data are as many as one likes. Lengths are
 drawn from the lengths of the log that the teacher learned, up to its window, so that its whole past is in view
 everywhere; first items from that log's first items; every other item from the teacher's distribution over all items.
+A teacher with `history` reads that of the user so far, and one that reads moments those that are written: 0, 1, 2, ...
 """
 
 import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.staging import staged
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.model_scorer import check_vocabulary
+from sr_transformers.lsrm.own_items_lsrm import pasts_of_rows
 from sr_transformers.records import write_whole
 
 LOG_FILE = "log.parquet"
@@ -130,7 +133,9 @@ def _histories(
     nats = torch.empty(len(lengths), tokens.shape[1] - 1)
     tokens[:, 0] = torch.from_numpy(firsts)
     for step in range(tokens.shape[1] - 1):
-        answer = model(tokens[:, step : step + 1].to(model.device), past_key_values=cache, use_cache=True)
+        last = tokens[:, step : step + 1].to(model.device)
+        past = _past(model, tokens[:, : step + 1].to(model.device))
+        answer = model(last, past_key_values=cache, use_cache=True, **past)
         scores = answer.logits[:, -1].float().cpu()
         scores[:, :NUM_SPECIAL] = -torch.inf
         shares = scores.softmax(-1)
@@ -141,6 +146,22 @@ def _histories(
         tokens[:, step + 1] = chosen[:, 0]
         nats[:, step] = -shares.gather(1, chosen)[:, 0].log()
     return tokens.numpy(), nats.numpy().astype(np.float64)
+
+
+def _past(model: PreTrainedModel, tokens: torch.Tensor) -> dict[str, Any]:
+    """What a teacher that `reads_past` reads beside the last of `(B, L)` tokens; the others lie in its cache."""
+    config = model.config
+    if not getattr(config, "reads_past", False):
+        return {}
+    real = torch.ones_like(tokens, dtype=torch.bool)
+    times = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) if config.needs_times else None
+    here = pasts_of_rows(tokens, real, 1, times=times)
+    found: dict[str, Any] = {"history": here.columns(len(tokens), 1)} if model.history is not None else {}
+    if "clock" in config.history:
+        found["clock"] = here.clock(len(tokens), 1)
+    if config.attention_time:
+        found["moments"] = times
+    return found
 
 
 def _table(users: np.ndarray, tokens: np.ndarray, inside: np.ndarray, data: PreparedData) -> pa.Table:
