@@ -2,7 +2,10 @@
 
 import json
 
+import polars as pl
 from bad_inputs.row import Damage, Row, both, cut, edit, set_keys, write
+
+from sr_transformers.data.prepare import prepare
 
 RUN = "scaling run s.yaml --output o --dry-run"
 _STUDY = """
@@ -27,6 +30,14 @@ def study(**changed: object) -> Damage:
         lines = [line for line in lines if not line.startswith(" ")]
     lines += [f"{key}: {value}" for key, value in changed.items() if value is not None]
     return write("s.yaml", "\n".join(lines) + "\n")
+
+
+def _late_log(split: str) -> Damage:
+    """Prepares q, a log of which all targets of a split are of an item that training never sees."""
+    ends = {"validation": ["new", "a"], "test": ["a", "new"]}[split]
+    rows = [(user, item, step) for user in range(9) for step, item in enumerate(["a", "b", "c", *ends])]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    return lambda here: prepare(log, here / "q")
 
 
 def _study(id: str, what: str, says: str, **changed: object) -> Row:
@@ -116,5 +127,13 @@ ROWS = [
     Row("A292", "advise: no budget", "scaling advise --data DATA --budget 0", "--budget.*'0' is no time"),
     Row("A293", "advise: no data", "scaling advise --data nowhere --budget 1 --output o", "nowhere is not a prepared folder"),
     Row("A294", "advise: epochs nan", "scaling advise --data DATA --budget 1 --output o --epochs nan", "epochs"),
+    Row("N510", "a log whose test targets are all unknown", "scaling run s.yaml --data q --output o",
+        "q: all 9 test targets lie outside the item vocabulary", both(study(), _late_log("test"))),
+    Row("N511", "the same in validation", "scaling run s.yaml --data q --output o --dry-run",
+        "q: all 9 validation targets lie outside the item vocabulary", both(study(), _late_log("validation"))),
+    Row("N512", "advise: test targets that are all unknown", "scaling advise --data q --budget 1 --output o",
+        "q: all 9 test targets lie outside the item vocabulary", _late_log("test")),
+    Row("N513", "train: test targets that are all unknown", "train RECIPE --data q --output o",
+        "q: all 9 test targets lie outside the item vocabulary", _late_log("test")),
     Row("A295", "advise: utilisation 0", "scaling advise --data DATA --budget 1 --output o --utilisation 0", "utilisation"),
 ]  # fmt: skip

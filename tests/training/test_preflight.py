@@ -70,8 +70,16 @@ def test_some_known_targets_are_enough(prepared):
 def test_no_targets_at_all_are_refused():
     with pytest.raises(ValueError, match="quiet: no validation targets, so nothing would say which weights are best"):
         check_validation(NoTargets())
-    with pytest.raises(ValueError, match="quiet has no test targets, so the trained model could not be evaluated"):
+    with pytest.raises(ValueError, match="quiet: no test targets, so the trained model could not be evaluated"):
         check_test(NoTargets())
+
+
+def test_a_log_whose_test_targets_are_all_unknown_is_refused_before_anything_is_written(tmp_path):
+    """A run would end without a test loss, and whatever reads its record would miss it."""
+    data = prepare(log("new"), tmp_path / "data")
+    with pytest.raises(ValueError, match="all 8 test targets lie outside the item vocabulary, so the trained model"):
+        train(recipe(**WITHOUT), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_beyond_the_machines_memory_is_refused_before_it_is_built(prepared, tmp_path):

@@ -44,29 +44,37 @@ def check_validation(data: PreparedData, split: str = "validation") -> None:
     Raises:
         ValueError: if the log has no such targets, or if all of them lie outside the vocabulary.
     """
-    total = data.num_targets(split)
-    for start in range(0, total, _BLOCK):
-        if (target_tokens(data, data.targets(split, start, start + _BLOCK)) != UNK_ID).any():
-            return
-    what = f"all {total:,} {split} targets lie outside the item vocabulary" if total else f"no {split} targets"
-    raise ValueError(
-        f"{data.path}: {what}, so nothing would say which weights are best. Prepare the log with another split (for a "
-        "temporal one: another moment), or train without validation: --eval_strategy no --save_strategy no "
-        "--load_best_model_at_end false."
-    )
+    if not _known(data, split):
+        raise ValueError(
+            f"{data.path}: {_nothing(data, split)}, so nothing would say which weights are best. Prepare the log with "
+            "another split (for a temporal one: another moment), or train without validation: --eval_strategy no "
+            "--save_strategy no --load_best_model_at_end false."
+        )
 
 
 def check_test(data: PreparedData) -> None:
     """Refuses to begin a run that could not be evaluated once it has trained.
 
     Raises:
-        ValueError: if the log has no test targets.
+        ValueError: if the log has no test targets, or if all of them lie outside the vocabulary: every rank would be
+            missed, and there would be no loss.
     """
-    if not data.num_targets("test"):
+    if not _known(data, "test"):
         raise ValueError(
-            f"{data.path} has no test targets, so the trained model could not be evaluated; prepare the log with "
+            f"{data.path}: {_nothing(data, 'test')}, so the trained model could not be evaluated; prepare the log with "
             "another split (for a temporal one: an earlier moment)."
         )
+
+
+def _known(data: PreparedData, split: str) -> bool:
+    """Whether a target of the split lies in the vocabulary."""
+    blocks = (data.targets(split, start, start + _BLOCK) for start in range(0, data.num_targets(split), _BLOCK))
+    return any(bool((target_tokens(data, block) != UNK_ID).any()) for block in blocks)
+
+
+def _nothing(data: PreparedData, split: str) -> str:
+    total = data.num_targets(split)
+    return f"all {total:,} {split} targets lie outside the item vocabulary" if total else f"no {split} targets"
 
 
 def check_memory(config: LSRMConfig, tp_size: int = 1) -> None:

@@ -85,3 +85,14 @@ def test_folders_that_are_no_study_are_refused(tmp_path):
     add_run(tmp_path, "3k", in_law=False)
     with pytest.raises(ValueError, match="none of the finished runs is a point of the law"):
         analyse(tmp_path)
+
+
+def test_runs_of_two_logs_are_refused_whatever_they_were_planned_for(study_folder, tmp_path):
+    """Also a run that is no point of the law: it would stand in the tables beside them."""
+    folder = shutil.copytree(study_folder, tmp_path / "shop")
+    path = next((folder / "runs").glob("98k-deep*")) / "run.json"
+    record = json.loads(path.read_text())
+    record["reports"][0]["protocol"]["data"] = "another.csv"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="have different protocols, and their numbers must not stand in one table"):
+        analyse(folder, draws=2)

@@ -1,14 +1,20 @@
 import json
+from pathlib import Path
 
+import polars as pl
 import pytest
 
+from sr_transformers.data.prepare import prepare
+from sr_transformers.fingerprints import differing
 from sr_transformers.locking import only_one
 from sr_transformers.records import RunRecord
 from sr_transformers.scaling.studies import runner, workers
+from sr_transformers.scaling.studies.advise import advise
 from sr_transformers.scaling.studies.cost import Cost
 from sr_transformers.scaling.studies.runner import estimate_table, load_records, run_study
 from sr_transformers.scaling.studies.study import Study
 
+RESULTS = Path(__file__).parents[3] / "recipes" / "results" / "scaling"
 TEXT = """
 name: tiny
 data: nowhere
@@ -170,10 +176,63 @@ def test_no_record_is_an_error(tmp_path):
         load_records(tmp_path)
 
 
-def test_a_study_stays_with_the_items_it_was_begun_on(study, prepared, markov_prepared, tmp_path):
-    """Its records would stand in one table."""
+def test_a_study_stays_with_the_log_it_was_begun_on(study, prepared, markov_prepared, tmp_path):
+    """Their records would stand in one table: also another log of the same items, or the same in another split."""
     output = tmp_path / "out"
     run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
     run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
-    with pytest.raises(ValueError, match="out was begun on a log of other items than those of"):
+    with pytest.raises(ValueError, match=r"out was begun on another log than .*items is '.*' and '.*'"):
         run_study(study, output, prepared, dry_run=True, say=lambda _: None)
+    histories = ["abcdefgh", "hgfedcba"] * 15
+    rows = [(user, item, step) for user, history in enumerate(histories) for step, item in enumerate(history)]
+    columns = ["user_id", "item_id", "timestamp"]
+    one, other = (
+        prepare(pl.DataFrame(some, schema=columns, orient="row"), tmp_path / name)
+        for name, some in (("one", rows), ("other", [*rows[:-1], (29, "b", 7)]))
+    )
+    assert one.items_fingerprint == other.items_fingerprint
+    run_study(study, tmp_path / "of-one", one, dry_run=True, say=lambda _: None)
+    with pytest.raises(ValueError, match=r"of-one was begun on another log than .*interactions is '.*' and '.*'"):
+        run_study(study, tmp_path / "of-one", other, dry_run=True, say=lambda _: None)
+
+
+def test_a_study_stays_with_the_recipe_it_was_begun_with(study, markov_prepared, tmp_path):
+    """study.yaml names its file alone, and that may have been changed since."""
+    output = tmp_path / "out"
+    run_study(study, output, markov_prepared, dry_run=True, say=lambda _: None)
+    changed = RECIPE.replace("train_batch_size: 8", "train_batch_size: 4")
+    (tmp_path / "base.yaml").write_text(changed.replace("{max", "{initializer_range: 0.5, max"))
+    (tmp_path / "study.yaml").write_text(TEXT)
+    other = Study.load(tmp_path / "study.yaml")
+    assert other.source == study.source
+    plan = (output / "plan.json").read_text()
+    with pytest.raises(
+        ValueError,
+        match=r"out was begun with another recipe \(per_device_train_batch_size is 8 and 4; "
+        r"initializer_range is not recorded and 0.5\)",
+    ):
+        run_study(other, output, markov_prepared, dry_run=True, say=lambda _: None)
+    assert (output / "plan.json").read_text() == plan
+
+
+@pytest.mark.parametrize(("last", "before"), [("new", "a"), ("a", "new")])
+def test_a_log_without_known_targets_is_refused_before_anything_is_written(study, tmp_path, last, before):
+    rows = [(user, item, step) for user in range(9) for step, item in enumerate(["a", "b", "c", before, last])]
+    data = prepare(pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row"), tmp_path / "data")
+    what = "test" if last == "new" else "validation"
+    for begin in (
+        lambda: run_study(study, tmp_path / "out", data, dry_run=True),
+        lambda: advise(data, tmp_path / "out", 1.0),
+    ):
+        with pytest.raises(ValueError, match=f"data: all 9 {what} targets lie outside the item vocabulary"):
+            begin()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_kept_study_goes_on_with_its_recipe():
+    folder = RESULTS / "ml-1m"
+    study, plan = Study.load("ml-1m"), json.loads((folder / "plan.json").read_text())
+    assert runner.dump(study.source) == (folder / runner.STUDY_FILE).read_text()
+    assert plan["recipe"] == json.loads(json.dumps({"model": study.recipe.model, "training": study.recipe.training}))
+    tried = [RunRecord.load(path) for path in (folder / "tuning").iterdir()]
+    assert all(not differing(plan["protocol"], record.reports[0]["protocol"]) for record in tried)

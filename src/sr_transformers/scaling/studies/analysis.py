@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from sr_transformers.data.fractions import USERS
+from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.laws.bootstrap import Bootstrap, bootstrap, interval
 from sr_transformers.scaling.laws.fit_file import describe_fit, plain
@@ -127,8 +128,14 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 
 
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
-    """Fits, predicts and compares what the finished runs of a study allow."""
+    """Fits, predicts and compares what the finished runs of a study allow.
+
+    Raises:
+        ValueError: for runs of different logs or protocols, or none that is a point of the law.
+        FileNotFoundError: as `load_runs`.
+    """
     runs = load_runs(folder)
+    refuse_mixed((run.name, report["protocol"]) for run in runs for report in run.record.reports[:1])
     plan = read_plan(Path(folder))
     plans = {run.name: run.plan for run in runs}
     chosen = {

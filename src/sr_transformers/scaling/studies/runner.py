@@ -1,7 +1,8 @@
 """Does the runs of a study, one after the other or side by side, into a folder; goes on where it was stopped.
 
     STUDY/study.yaml        the study as it was started
-    STUDY/plan.json         the runs, costs, speeds, the tuned rates, what the budget left out
+    STUDY/plan.json         the protocol and the recipe it began with, the runs, costs, speeds, the tuned rates, what
+                            the budget left out
     STUDY/runs/NAME/run.json    one record per run, nothing else unless weights are kept
     STUDY/tuning/NAME/run.json  the runs that tried learning rates and dropout rates
 
@@ -22,6 +23,8 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.evaluation.protocol import protocol_of
+from sr_transformers.fingerprints import differing
 from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
 from sr_transformers.scaling.laws.records_table import PLAN_FILE
@@ -31,6 +34,7 @@ from sr_transformers.scaling.studies.learning_rates import Tuned
 from sr_transformers.scaling.studies.rate_search import least_runs, tune
 from sr_transformers.scaling.studies.study import PlannedRun, Size, Study, dump
 from sr_transformers.scaling.studies.workers import Workers, finished, threads_of
+from sr_transformers.training.preflight import check_test, check_validation
 
 STUDY_FILE = "study.yaml"
 
@@ -63,8 +67,8 @@ def run_study(
     Raises:
         FileExistsError: if `output` holds another study or something else.
         BlockingIOError: if another process works in `output`.
-        ValueError: if the budget is too small for the runs that must be done, for jobs under `accelerate launch`, or if
-            the study was begun on a log of other items.
+        ValueError: if the budget is too small for the runs that must be done, for jobs under `accelerate launch`, for a
+            log without known targets (`preflight`), or if the study was begun with another recipe or on another log.
     """
     start = time.perf_counter()
     output = Path(output)
@@ -76,6 +80,9 @@ def run_study(
             f"jobs is {jobs} in {state.num_processes} process(es); give 1 or more, and 1 under `accelerate launch`, "
             "where every run is shared by all processes."
         )
+    if study.tuning or study.recipe.training.get("eval_strategy") != "no":
+        check_validation(data)
+    check_test(data)
     with only_one(output) if state.is_main_process else contextlib.nullcontext():
         if state.is_main_process:
             _open(study, output)
@@ -95,11 +102,7 @@ def _work(
     """`run_study` once the folder is ours."""
     study, data, jobs = workers.study, workers.data, workers.jobs
     plan = _load_plan(output)
-    if plan.setdefault("items_fingerprint", data.items_fingerprint) != data.items_fingerprint:
-        raise ValueError(
-            f"{output} was begun on a log of other items than those of {data.path}: their losses must not stand in one "
-            "study. Go on with the log it was begun on, or choose another output folder."
-        )
+    _same_beginning(plan, study, data, output)
     if "constants" not in plan:
         if jobs > 1:
             torch.set_num_threads(threads_of(jobs))  # as its runs will have
@@ -228,6 +231,27 @@ def _open(study: Study, output: Path) -> None:
     if any(not path.name.startswith(".") for path in output.iterdir()):
         raise FileExistsError(f"{output} is not empty and holds no study; choose another output folder.")
     write_whole(stored, text)
+
+
+def _same_beginning(plan: dict[str, Any], study: Study, data: PreparedData, output: Path) -> None:
+    """Adds log and recipe to a new plan, and compares them with those of an old one.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    protocol = protocol_of(data, "test", data.filters_seen())
+    if other := differing(plan.setdefault("protocol", protocol), protocol):
+        raise ValueError(
+            f"{output} was begun on another log than {data.path} ({'; '.join(other)}): their losses must not stand in "
+            "one study. Go on with the log it was begun on, or choose another output folder."
+        )
+    recipe = json.loads(json.dumps({"model": study.recipe.model, "training": study.recipe.training}))
+    begun = plan.setdefault("recipe", recipe)
+    if other := differing(*({**one["model"], **one["training"]} for one in (begun, recipe))):
+        raise ValueError(
+            f"{output} was begun with another recipe ({'; '.join(other)}): runs with both must not stand in one study. "
+            f"Go on with the recipe it was begun with ({PLAN_FILE} there has it), or choose another output folder."
+        )
 
 
 def _load_plan(output: Path) -> dict[str, Any]:
