@@ -214,11 +214,13 @@ class Recommender:
             allowed, excluded: for each history the tokens that alone may be named, and those that may not; None: no
                 limit.
             without: `(B, V)` scores without the users' own pasts, for `ExplainedRecommendation`s.
+
+        Raises:
+            ValueError: if scores are NaN or infinite.
         """
         part = self.scorer.part  # a divided item table: the scores are those of its items
-        sums = log_partition_of(scores, part)
-        refuse_diverged(sums)
-        log_z = sums[:, None]
+        log_z = log_partition_of(scores, part)[:, None]
+        refuse_diverged(log_z)
         for index, known in enumerate(tokens):
             if not len(known) and self.popular is not None:
                 here = np.arange(len(self.popular)) if part is None else np.flatnonzero(part.held(self.popular))
