@@ -8,7 +8,7 @@ import torch
 
 from sr_transformers.data.transitions import later_transitions
 from sr_transformers.lsrm.configuration_lsrm import LAGS
-from sr_transformers.lsrm.own_items_lsrm import Pasts
+from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 
 
 class Past(NamedTuple):
@@ -46,6 +46,25 @@ def pasts_of(
         return torch.from_numpy(np.asarray(values, np.int64)).to(device)
 
     return Pasts(there(tokens), there(lengths), there(shown), there(lines), there(places), times)
+
+
+def placed(pasts: Sequence[Past], window: int, width: int, device: Any = None) -> Pasts:
+    """Pasts, each in a row of its own, of which up to `window` interactions have places, at the right of `width`."""
+    shown = np.minimum([len(past.items) for past in pasts], window)
+    return pasts_of(pasts, shown, np.arange(len(pasts)), width - shown, device)
+
+
+def last_columns(
+    pasts: Sequence[Past], width: int, device: Any = None, own_past: bool = True, half_lives: Sequence[float] = ()
+) -> dict[str, torch.Tensor]:
+    """What a model reads to score what follows the last interaction of each past: `own_items_lsrm.Pasts.columns`.
+
+    Args:
+        own_past: False: without the items of the users' own pasts.
+        half_lives: see there.
+    """
+    columns = placed(pasts, 1, width, device).columns(len(pasts), width, half_lives)
+    return columns if own_past else without_own(columns)
 
 
 class PastInputs:

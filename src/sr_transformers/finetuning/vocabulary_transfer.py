@@ -42,7 +42,13 @@ NUM_NEIGHBOURS = 10
 MAX_DISTANCE = 5
 MEAN_NOISE = 0.01
 _USERS_AT_A_TIME = 1 << 15
-COUNTED = tuple(f"history.successor_{name}" for name in ("starts", "tokens", "counts", "totals"))
+COUNTED = (
+    *(f"history.successor_{name}" for name in ("starts", "tokens", "counts", "totals")),
+    *(
+        f"history.mix.{name}"
+        for name in ("popularity", "recent_ends", "recent_starts", "recent_tokens", "recent_counts")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def with_vocabulary(
 
     config = copy.deepcopy(model.config)
     own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer),
-           "successor_pairs": 1}  # fmt: skip
+           "successor_pairs": 1, "mix_weights": None, "mix_window": 1, "mix_stretches": 1, "mix_pairs": 1}  # fmt: skip
     for name, value in {**(config_changes or {}), **own}.items():
         setattr(config, name, value)
     state = dict(model.state_dict())
@@ -176,8 +182,9 @@ def with_vocabulary(
 def _new_history(
     state: dict[str, torch.Tensor], source: torch.Tensor, fresh: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What the history's part of a model holds by item: rows of known items stay, new ones begin at 0. Successors are
-    counted anew by whoever trains the model on the new log (`training.binding`), and are none until then."""
+    """What the history's part of a model holds by item: rows of known items stay, new ones begin at 0. Successors and
+    what is mixed in are counted anew by whoever trains the model on the new log (`training.binding`), and are none
+    until then."""
     found = {name: torch.zeros_like(table) for name, table in fresh.items() if name in COUNTED}
     by_item = "history.item_table.weight"
     if by_item in fresh:
