@@ -106,7 +106,8 @@ class GrowingPast:
             found["baskets"] = baskets.clone()
             found["time"], found["first"] = ((moment - self._now).float() for moment in (time, first))
             found["now"] = torch.zeros(1, width, device=entries.device)
-            found["moment"] = entries.new_full((1, width), self._now)
+            if mixes:
+                found["moment"] = entries.new_full((1, width), self._now)
         if mixes:
             found["decayed"] = torch.from_numpy(self._decayed[: len(self._entry_of)]).float().to(device)
         return found

@@ -133,9 +133,12 @@ class DenseHistory(nn.Module):
         if self.mix is None:
             return found
         last = [ids[:, ids.shape[1] - 1 - lag] for lag in range(LAGS)]
-        known = [(item >= NUM_SPECIAL)[:, None] for item in last]
         chains = [
-            torch.zeros_like(found).scatter_add(1, self.tokens[lag][item].long(), self.counts[lag][item] * known[lag])
+            torch.zeros_like(found).scatter_add(
+                1,
+                self.tokens[lag][item].long(),
+                self.counts[lag][item] * (item >= NUM_SPECIAL)[:, None].to(found.dtype),
+            )
             for lag, item in enumerate(last)
         ]
         return self.mix(found, chains, columns, ids, times)
