@@ -8,6 +8,7 @@ import torch
 
 from sr_transformers.data.transitions import later_transitions
 from sr_transformers.lsrm.configuration_lsrm import LAGS
+from sr_transformers.lsrm.mix_lsrm import HALF_LIVES
 from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 
 
@@ -75,10 +76,10 @@ class PastInputs:
     """
 
     def __init__(self, config: Any):
-        self.needs_times = config.needs_times
+        self.config, self.needs_times = config, config.needs_times
         self.successors = "successors" in config.history
         self.clock = "clock" in config.history
-        self.history, self.moments = bool(config.history), config.attention_time
+        self.moments = config.attention_time
 
     def __call__(
         self, windows: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
@@ -96,7 +97,8 @@ class PastInputs:
             for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
         ]
         found = pasts_of(read, sizes, lines, places)
-        history = found.columns(*shape) if self.history else {}
+        half_lives = HALF_LIVES if self.config.mix_weights else ()  # a model that is only trained does without
+        history = found.columns(*shape, half_lives) if self.config.history else {}
         if self.successors:
             rows = lines * shape[1] + places
             for lag in range(LAGS):
@@ -104,7 +106,7 @@ class PastInputs:
                 for name, part in zip((f"later_rows_{lag}", f"later_tokens_{lag}"), later, strict=True):
                     history[name] = torch.from_numpy(part)
         return {
-            **({"history": history} if self.history else {}),
+            **({"history": history} if history else {}),
             **({"clock": found.clock(*shape)} if self.clock else {}),
             **({"moments": found.moments(*shape)} if self.moments else {}),
         }
