@@ -126,20 +126,20 @@ class LSRMMix(nn.Module):
         self, columns: Mapping[str, torch.Tensor], places: torch.Tensor, tokens: int
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Experts that know every item, in their order: `(R, tokens)` or `(tokens,)` masses, and what they sum to."""
-        popularity = self.popularity[:tokens].double()
-        found = [(popularity, popularity.sum())]
+        popularity = self.popularity[:tokens].float()
+        found = [(popularity, popularity.sum(dtype=torch.float64))]
         if self.config.needs_times:
             ended = torch.searchsorted(self.recent_ends, columns["moment"][:, places].reshape(-1), right=True)
             distinct, which = ended.unique(return_inverse=True)
             recent = torch.stack([self.recent(int(last), tokens) for last in distinct.tolist()])[which]
-            found.insert(0, (recent, recent.sum(1)))
+            found.insert(0, (recent, recent.sum(1, dtype=torch.float64)))
         return found
 
     def recent(self, last: int, tokens: int) -> torch.Tensor:
         """`(tokens,)` counts within the window of stretches that ends with the `last` one that is over."""
         first = max(last - self.config.mix_window, 0)
         begin, end = int(self.recent_starts[first]), int(self.recent_starts[last])
-        counts = self.recent_counts[begin:end].double()
+        counts = self.recent_counts[begin:end].float()
         full = counts.new_zeros(self.config.vocab_size)
         return full.index_add(0, self.recent_tokens[begin:end].long(), counts)[:tokens]
 
@@ -160,7 +160,7 @@ class LSRMMix(nn.Module):
             totals.append(nothing.index_add(0, rows, values.double()))
         for table, total in self.dense(columns, places, self.config.vocab_size):
             of_target = table[targets] if table.ndim == 1 else table.gather(1, targets[:, None])[:, 0]
-            masses.append(of_target[:, None])
+            masses.append(of_target[:, None].double())
             totals.append(total.expand(len(targets))[:, None])
         mass, total = torch.cat(masses, 1), torch.cat(totals, 1)
         return mass / total.masked_fill(total == 0, 1.0), total > 0

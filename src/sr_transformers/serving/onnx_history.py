@@ -164,7 +164,7 @@ class DenseMix(nn.Module):
         if self.timed:
             recent = [mix.recent(ended, model.config.vocab_size) for ended in range(len(mix.recent_ends) + 1)]
             self.register_buffer("ends", mix.recent_ends, persistent=False)
-            self.register_buffer("recent", torch.stack(recent).float(), persistent=False)
+            self.register_buffer("recent", torch.stack(recent), persistent=False)
 
     def forward(
         self,
