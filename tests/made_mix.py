@@ -32,4 +32,4 @@ def fill_mix(model, ends):
             "recent_counts": torch.from_numpy(table[stretch, token]).int(),
         }
     model.history.mix.set_counts(tables, WINDOW)
-    model.config.mix_weights = made_weights(timed)
+    model.config.mix_share, model.config.mix_weights = 0.3, made_weights(timed)

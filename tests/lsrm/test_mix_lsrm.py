@@ -30,7 +30,7 @@ def make(parts=TIMED, weights=True, **more) -> LSRMForCausalLM:
     model.history.set_successors(made_successors(V - NUM_SPECIAL, 5))
     fill_mix(model, ENDS)
     if not weights:
-        model.config.mix_weights = None
+        model.config.mix_share = 0.0
     return model
 
 
@@ -71,14 +71,16 @@ def counted(model: LSRMForCausalLM, past: Past) -> list[np.ndarray]:
 
 def expected(model: LSRMForCausalLM, past: Past) -> np.ndarray:
     """`(V,)` probabilities, in float64."""
-    timed, weights = model.config.needs_times, model.config.mix_weights
-    model.config.mix_weights = None
+    timed, share = model.config.needs_times, model.config.mix_share
+    model.config.mix_share = 0.0
     scores = ModelScorer(model).score([past.items], times=[past.times] if timed else None)[0].double()
-    model.config.mix_weights = weights
-    masses = [scores.softmax(0).numpy(), *counted(model, past)]
+    model.config.mix_share = share
+    masses = counted(model, past)
     spoken = [weight * (mass.sum() > 0) for weight, mass in zip(made_weights(timed).values(), masses, strict=True)]
     shares = [mass / max(mass.sum(), 1e-300) for mass in masses]
-    return sum(weight / sum(spoken) * share for weight, share in zip(spoken, shares, strict=True))
+    mixed = sum(weight / sum(spoken) * of_expert for weight, of_expert in zip(spoken, shares, strict=True))
+    together = scores[NUM_SPECIAL:].softmax(0).numpy() ** (1 - share) * mixed[NUM_SPECIAL:] ** share
+    return np.concatenate([np.zeros(NUM_SPECIAL), together / together.sum()])
 
 
 def score(model: LSRMForCausalLM, some: list[Past], scorer=None, **more) -> torch.Tensor:
@@ -145,10 +147,16 @@ def test_saved_and_loaded_it_answers_the_same(tmp_path):
     assert torch.equal(score(again, pasts()), score(model, pasts()))
 
 
-@pytest.mark.parametrize("change", [{"model": -0.1}, {"model": math.nan}, {"somebody": 0.2}])
+@pytest.mark.parametrize("change", [{"popularity": -0.1}, {"popularity": math.nan}, {"somebody": 0.2}])
 def test_weights_that_are_none_are_refused(change):
     with pytest.raises(ValueError, match="mix_weights needs a number"):
         make(mix_weights={**made_weights(True), **change})
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, math.nan])
+def test_a_share_is_between_nothing_and_all(share):
+    with pytest.raises(ValueError, match=r"it lies in \[0, 1\]"):
+        make(mix_share=share)
 
 
 def test_requests_of_many_users_are_those_of_one():

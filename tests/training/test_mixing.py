@@ -11,7 +11,7 @@ from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.mix import Mix
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training import mixing
-from sr_transformers.training.mixing import fit_mix
+from sr_transformers.training.mixing import SHARES, fit_mix
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 6}
 TRAINING = {"num_train_epochs": 4, "learning_rate": 1e-2, "switch_optimizer": False, "per_device_train_batch_size": 8}
@@ -40,17 +40,29 @@ def made(request, tmp_path_factory):
     return train(recipe, data, folder / "run"), folder / "run", data
 
 
-def test_it_explains_validation_better_than_the_model_and_than_counting(made):
+def test_it_is_fitted_to_validation(made):
     record, folder, data = made
     fitted = record.reports[0]["fitted"]
     assert fitted["validation_targets"] == data.num_targets("validation")
-    alone = Checkpoint(folder).model().eval()
-    alone.config.mix_weights = None
-    of_model = evaluate(ModelScorer(alone), data, "validation")["metrics"]["loss"]
-    assert fitted["validation_loss"] < of_model
-    assert fitted["validation_loss"] < Mix(data).fitted["validation_loss"] + 0.01  # which has one expert more
     assert sum(fitted["weights"].values()) == pytest.approx(1)
-    assert 0 < fitted["weights"]["model"] < 1
+    model = Checkpoint(folder).model().eval()
+    losses = {}
+    for share in SHARES:
+        model.config.mix_share = share
+        losses[share] = evaluate(ModelScorer(model), data, "validation")["metrics"]["loss"]
+    assert fitted["share"] == min(losses, key=losses.get) > 0
+    assert min(losses.values()) < Mix(data).fitted["validation_loss"]
+
+
+@pytest.mark.parametrize("metric", ["hr@1", "loss"])
+def test_the_share_is_the_best_by_the_metric_that_chose_the_weights(made, metric):
+    _, folder, data = made
+    model, values = Checkpoint(folder).model().eval(), []
+    share = fit_mix(model, data, metric)["share"]
+    for one in SHARES:
+        model.config.mix_share = one
+        values.append(evaluate(ModelScorer(model), data, "validation", ks=(1,))["metrics"][metric])
+    assert SHARES.index(share) == (np.argmin if metric == "loss" else np.argmax)(values)
 
 
 def test_the_record_is_that_of_the_model_in_the_folder(made):
@@ -60,7 +72,6 @@ def test_the_record_is_that_of_the_model_in_the_folder(made):
         again = evaluate(model, data, split)["metrics"]
         assert again["loss"] == pytest.approx(metrics["loss"], rel=1e-6)
         assert again["hr@10"] == metrics["hr@10"]
-    assert record.validation["loss"] == pytest.approx(record.reports[0]["fitted"]["validation_loss"], rel=1e-4)
 
 
 def test_without_the_model_it_is_the_baseline(made):
@@ -68,10 +79,8 @@ def test_without_the_model_it_is_the_baseline(made):
     model, mix = Checkpoint(folder).model().eval(), Mix(data, filter_seen=False)
     mix.weights[mix.experts.index("own successors")] = 0.0
     weights = dict(zip(mix.experts, mix.weights.tolist(), strict=True))
-    model.config.mix_weights = {
-        "model": 0.0,
-        **{name: weights[name] for name in model.config.mix_weights if name != "model"},
-    }
+    model.config.mix_share = 1.0
+    model.config.mix_weights = {name: weights[name] for name in model.config.mix_weights}
     scorer = ModelScorer(model)
     for history, position in data.targets("test")[:20].tolist():
         past = known_past(scorer, data, history, position)
@@ -84,7 +93,7 @@ def test_without_validation_targets_the_model_speaks_alone(made, monkeypatch):
     model = Checkpoint(folder).model().eval()
     monkeypatch.setattr(mixing, "validation_targets", lambda data: [])
     assert fit_mix(model, data) is None
-    assert model.config.mix_weights is None
+    assert model.config.mix_share == 0
 
 
 def test_another_log_is_refused(made, tmp_path):

@@ -97,7 +97,7 @@ class PastInputs:
             for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
         ]
         found = pasts_of(read, sizes, lines, places)
-        half_lives = HALF_LIVES if self.config.mix_weights else ()  # a model that is only trained does without
+        half_lives = HALF_LIVES if self.config.mix_share else ()  # a model that is only trained does without
         history = found.columns(*shape, half_lives) if self.config.history else {}
         if self.successors:
             rows = lines * shape[1] + places

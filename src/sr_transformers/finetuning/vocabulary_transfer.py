@@ -34,6 +34,7 @@ from sr_transformers.data.vocabulary import (
     item_list,
     set_item_counts,
 )
+from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer
 
@@ -150,8 +151,9 @@ def with_vocabulary(
         )
 
     config = copy.deepcopy(model.config)
-    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer),
-           "successor_pairs": 1, "mix_weights": None, "mix_window": 1, "mix_stretches": 1, "mix_pairs": 1}  # fmt: skip
+    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer)}
+    of_counts = ("successor_pairs", "mix_share", "mix_weights", "mix_window", "mix_stretches", "mix_pairs")
+    own |= {name: getattr(LSRMConfig, name) for name in of_counts}  # counted and fitted anew
     for name, value in {**(config_changes or {}), **own}.items():
         setattr(config, name, value)
     state = dict(model.state_dict())

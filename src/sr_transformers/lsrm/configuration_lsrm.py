@@ -136,8 +136,8 @@ class LSRMConfig(PreTrainedConfig):
         num_successors: successors kept of every item at most, the most frequent ones, if "successors" or "mix" are
             among them.
         successor_pairs: pairs of an item and a successor that are kept; set by training.
-        mix_weights: of "mix", what each expert's probabilities are multiplied by; fitted when training is over. None:
-            the model alone.
+        mix_share: of "mix", how much counting has to say, from 0 (the model alone) to 1; fitted when training is over.
+        mix_weights: what the probabilities of each expert that counts are multiplied by; fitted likewise.
         mix_window, mix_stretches, mix_pairs: what "mix" knows of popularity of late (`mix_lsrm`); set by training.
         time_unit: usual time between two baskets of a user, in the log's unit of time; set by training.
         items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
@@ -185,6 +185,7 @@ class LSRMConfig(PreTrainedConfig):
     history: list[str] | tuple[str, ...] = ()
     num_successors: int = 512
     successor_pairs: int = 1
+    mix_share: float | int = 0.0
     mix_weights: dict[str, float | int] | None = None
     mix_window: int = 1
     mix_stretches: int = 1

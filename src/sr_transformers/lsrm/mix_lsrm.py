@@ -1,13 +1,14 @@
 # Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
-"""A model mixed with what counting says, each with a weight of its own.
+"""A model mixed with what counting says.
 
-    p(v) = sum over experts e of w_e p_e(v) / sum over the experts that have something to say of w_e
+    p(v) is proportional to p_model(v) ** (1 - s) * m(v) ** s
+    m(v) = sum over experts e of w_e p_e(v) / sum over the experts that have something to say of w_e
 
-One expert is the model, the others count: how often the user had an item, an interaction counting by half for every
-half-life of later ones, each with and without the items of the current basket; what followed the last three items in
-the training data; popularity of late, and popularity. The weights are those of the greatest likelihood of validation
-targets, the same for all users. They are fitted when training is over; until then, and while a model is being trained,
-the model alone speaks.
+The experts count: how often the user had an item, an interaction counting by half for every half-life of later ones,
+with and without the items of the current basket; what followed the last three items in the training data; popularity of
+late, and popularity. The weights w are those of the greatest likelihood of validation targets, and the share s is the
+one with which these are ranked best; both are the same for all users. They are fitted when training is over; until
+then, and while a model is being trained, it speaks alone.
 """
 
 import math
@@ -29,7 +30,7 @@ def expert_names(timed: bool) -> list[str]:
     own = [f"own, half-life {life:g}" for life in (*HALF_LIVES, math.inf)]
     outside = [name.replace("own", "own outside the basket") for name in own] if timed else []
     chains = [f"markov, lag {lag}" for lag in range(1, LAGS + 1)]
-    return ["model", *own, *outside, *chains, *(["recent popularity"] if timed else []), "popularity"]
+    return [*own, *outside, *chains, *(["recent popularity"] if timed else []), "popularity"]
 
 
 class Counted(NamedTuple):
@@ -49,13 +50,14 @@ class LSRMMix(nn.Module):
     """What counting says of the next item.
 
     Args:
-        config: `mix_weights` names the experts' weights, `mix_window` the window of recent popularity in stretches of
-            time; `mix_stretches` and `mix_pairs` say how many stretches, and pairs of a stretch and an item, there are.
+        config: `mix_share` is s, `mix_weights` has the experts' weights by name, `mix_window` is the window of recent
+            popularity in stretches of time; `mix_stretches` and `mix_pairs` say how many stretches, and pairs of a
+            stretch and an item, there are.
 
     The counts of a stretch lie one item after the other, from `recent_starts[stretch]` to before the next one's.
 
     Raises:
-        ValueError: for weights that are not one number, 0 or more, for each expert.
+        ValueError: for weights that are not one number, 0 or more, for each expert, or a share out of [0, 1].
     """
 
     def __init__(self, config: LSRMConfig):
@@ -64,6 +66,8 @@ class LSRMMix(nn.Module):
         weights, names = config.mix_weights or {}, expert_names(config.needs_times)
         if weights and (set(weights) != set(names) or not all(0 <= weight < math.inf for weight in weights.values())):
             raise ValueError(f"mix_weights needs a number, 0 or more, for each of {', '.join(names)}.")
+        if not 0 <= config.mix_share <= 1:
+            raise ValueError(f"mix_share is {config.mix_share}; it lies in [0, 1].")
         stretches, pairs = config.mix_stretches, config.mix_pairs
         self.popularity: torch.Tensor
         self.recent_ends: torch.Tensor
@@ -79,14 +83,14 @@ class LSRMMix(nn.Module):
 
     @property
     def speaks(self) -> bool:
-        """Whether there are weights, so that more than the model alone is heard."""
-        return bool(self.config.mix_weights)
+        """Whether more than the model alone is heard."""
+        return bool(self.config.mix_weights) and self.config.mix_share > 0
 
     def set_counts(self, tables: Mapping[str, torch.Tensor], window: int) -> None:
-        """Takes what was counted in the training data (`training.mixing`), and forgets the weights."""
+        """Takes what was counted in the training data (`training.mixing`), and forgets what was fitted."""
         for name, table in tables.items():
             setattr(self, name, table.to(getattr(self, name).device))
-        self.config.mix_window, self.config.mix_weights = window, None
+        self.config.mix_window, self.config.mix_weights, self.config.mix_share = window, None, 0.0
         if "recent_ends" in tables:
             self.config.mix_stretches, self.config.mix_pairs = len(self.recent_ends), len(self.recent_tokens)
 
@@ -150,8 +154,8 @@ class LSRMMix(nn.Module):
         followers: Sequence[Counted],
         targets: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(R, E - 1)` float64 probabilities that the experts beside the model give to the targets `(R,)`, and whether
-        they have anything to say."""
+        """`(R, E)` float64 probabilities that the experts give to the targets `(R,)`, and whether they have anything to
+        say."""
         masses, totals = [], []
         for rows, tokens, values in self.sparse(columns, places, followers):
             hit = (tokens == targets[rows]).nonzero()[:, 0]
@@ -179,28 +183,46 @@ class LSRMMix(nn.Module):
             scores: `(R, V)` of the model, which may end with the last item; columns, places, followers: see `sparse`.
             items: `scoring_lsrm.item_range`.
         """
+        return mixed_scores(scores, self.counted(scores, columns, places, followers), self.config.mix_share, items)
+
+    def counted(
+        self,
+        scores: torch.Tensor,
+        columns: Mapping[str, torch.Tensor],
+        places: torch.Tensor,
+        followers: Sequence[Counted],
+    ) -> torch.Tensor:
+        """`(R, V)` logarithms of what the experts say, in the form of `scores`; anything for what is no item."""
         size, tokens = scores.shape
         sparse, dense = self.sparse(columns, places, followers), self.dense(columns, places, tokens)
-        totals = [scores.new_ones(size, 1, dtype=torch.float64)]
-        for rows, _, values in sparse:
-            totals.append(totals[0].new_zeros(size, values.shape[1]).index_add(0, rows, values.double()))
-        totals += [total.expand(size)[:, None] for _, total in dense]
-        total = torch.cat(totals, 1)
+        nothing = scores.new_zeros(size, 1, dtype=torch.float64)
+        totals = [nothing.expand(-1, values.shape[1]).index_add(0, rows, values.double()) for rows, _, values in sparse]
+        total = torch.cat([*totals, *[of_all.expand(size)[:, None] for _, of_all in dense]], 1)
         of_experts: Any = self.config.mix_weights  # by name: a configuration that was saved has another order
         weights = total.new_tensor([of_experts[name] for name in expert_names(self.config.needs_times)]) * (total > 0)
         weights = weights / weights.sum(1, keepdim=True)
         factors = (weights / total.masked_fill(total == 0, 1.0)).to(scores.dtype)
-        mixed = scores.softmax(1).mul_(factors[:, :1])
-        flat, column = mixed.view(-1), 1
+        found, column = torch.zeros_like(scores), 0
         for rows, of_items, values in sparse:
             width = values.shape[1]
-            share = (values.to(mixed.dtype) * factors[rows, column : column + width]).sum(1)
-            flat.index_add_(0, rows * tokens + of_items, share)
+            share = (values.to(found.dtype) * factors[rows, column : column + width]).sum(1)
+            found.view(-1).index_add_(0, rows * tokens + of_items, share)
             column += width
         for table, _ in dense:
-            mixed.addcmul_(table.to(mixed.dtype).expand_as(mixed), factors[:, column : column + 1])
+            found.addcmul_(table.to(found.dtype).expand_as(found), factors[:, column : column + 1])
             column += 1
-        return only_items(mixed.clamp_(min=torch.finfo(mixed.dtype).tiny).log_(), items)
+        return found.clamp_(min=torch.finfo(found.dtype).tiny).log_()
+
+
+def mixed_scores(scores: torch.Tensor, counted: torch.Tensor, share: float, items: tuple[int, int]) -> torch.Tensor:
+    """`(R, V)` logarithms of a model's and the counted probabilities together, lowest for what is no item.
+
+    Args:
+        scores: `(R, V)` of the model; counted: `(R, V)` logarithms; share: of what was counted, in [0, 1].
+        items: `scoring_lsrm.item_range`.
+    """
+    together = only_items(scores.log_softmax(1) * (1 - share) + counted * share, items)
+    return only_items(together - together.logsumexp(1, keepdim=True), items)
 
 
 def decayed_counts(position: torch.Tensor, group: torch.Tensor, half_lives: Sequence[float]) -> torch.Tensor:
@@ -223,4 +245,4 @@ def decayed_counts(position: torch.Tensor, group: torch.Tensor, half_lives: Sequ
     return found
 
 
-__all__ = ["HALF_LIVES", "Counted", "LSRMMix", "decayed_counts", "expert_names"]
+__all__ = ["HALF_LIVES", "Counted", "LSRMMix", "decayed_counts", "expert_names", "mixed_scores"]

@@ -14,7 +14,8 @@ from torch import nn
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.history_lsrm import GAIN, successor_cell
-from sr_transformers.lsrm.mix_lsrm import HALF_LIVES, expert_names
+from sr_transformers.lsrm.mix_lsrm import HALF_LIVES, expert_names, mixed_scores
+from sr_transformers.lsrm.scoring_lsrm import item_range
 
 _BEYOND = 1 << 30  # more than there are places
 
@@ -154,6 +155,7 @@ class DenseMix(nn.Module):
     def __init__(self, model: Any):
         super().__init__()
         mix, self.timed = model.history.mix, model.config.needs_times
+        self.share, self.items = float(model.config.mix_share), item_range(model.config)
         self.weights: torch.Tensor
         self.popularity: torch.Tensor
         self.ends: torch.Tensor
@@ -190,10 +192,11 @@ class DenseMix(nn.Module):
             later = (columns["time"] < 0).view(scores.shape).to(scores.dtype)
             ended = (self.ends[None] <= times[:, -1:]).long().sum(1)
             masses = [*own, *[mass * later for mass in own], *chains, self.recent[ended], masses[-1]]
-        totals = torch.stack([torch.ones_like(scores[:, 0]), *[mass.sum(1) for mass in masses]], 1)
+        totals = torch.stack([mass.sum(1) for mass in masses], 1)
         weights = self.weights * (totals > 0)
         factors = weights / weights.sum(1, keepdim=True) / totals.masked_fill(totals == 0, 1.0)
-        mixed = scores.softmax(1) * factors[:, :1]
-        for number, mass in enumerate(masses, 1):
-            mixed = mixed + mass * factors[:, number : number + 1]
-        return mixed.clamp(min=torch.finfo(torch.float32).tiny).log()
+        counted = torch.zeros_like(scores)
+        for number, mass in enumerate(masses):
+            counted = counted + mass * factors[:, number : number + 1]
+        counted = counted.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return mixed_scores(scores, counted, self.share, self.items)

@@ -61,7 +61,8 @@ def finish(
     arguments, data, model = trainer.args, trainer.prepared, trainer.model
     num_items = data.vocab_size - NUM_SPECIAL
     mixes = getattr(getattr(model, "history", None), "mix", None) is not None
-    fitted = fit_mix(model, data) if mixes else None
+    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
+    fitted = fit_mix(model, data, metric) if mixes else None
     validation = None if fitted is None else trainer.rank(data.eval_dataset("validation"))[0].metrics(num_items)
     start = time.perf_counter()
     totals, ranks = trainer.rank(data.eval_dataset("test"), DEFAULT_KS)
