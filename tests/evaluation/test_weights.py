@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from made_mix import fill_mix
 from made_successors import made_successors
 from safetensors.torch import save_file
 
@@ -74,6 +75,19 @@ def test_tables_of_successors_that_no_counting_gives_are_found(name, value):
     table = getattr(model.history, f"successor_{name}")
     table.view(-1)[table.shape[-1] - 1 if value == 3 else 5] = value
     with pytest.raises(ValueError, match=f"here: history.successor_{name} holds numbers that no counting gives"):
+        refuse_no_numbers(model, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("recent_starts", -1), ("recent_tokens", 12), ("recent_counts", -1), ("popularity", -5)]
+)
+def test_tables_of_a_mix_that_no_counting_gives_are_found(name, value):
+    sizes = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 1}
+    model = LSRMForCausalLM(LSRMConfig(**sizes, history=["baskets", "mix"]))
+    fill_mix(model, [3, 9])
+    refuse_no_numbers(model, "here")
+    getattr(model.history.mix, name)[1] = value
+    with pytest.raises(ValueError, match=f"here: history.mix.{name} holds numbers that no counting gives"):
         refuse_no_numbers(model, "here")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_mix import fill_mix
 from made_successors import made_successors
 from transformers import AutoTokenizer
 
@@ -223,6 +224,7 @@ def test_wrong_requests_are_refused(checkpoint, tmp_path, monkeypatch):
 
 
 TIMED = ("recency", "bigrams", "items", "successors", "baskets", "intervals", "clock")
+ENDS = [2, 9, 1_700_000_010, 1_700_000_060]  # of stretches of time
 
 
 def with_history(parts, folder):
@@ -234,14 +236,17 @@ def with_history(parts, folder):
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
-    if "successors" in parts:
+    if config.counts_successors:
         model.history.set_successors(made_successors(len(ITEMS), 3))
+    if "mix" in parts:
+        fill_mix(model, ENDS)
     model.save_pretrained(folder)
     build_tokenizer(ITEMS).save_pretrained(folder)
     return folder
 
 
-SELECTIONS = [TIMED, *(pytest.param(parts, marks=pytest.mark.slow) for parts in (TIMED[:4], ("clock",)))]
+SELECTIONS = [TIMED, (*TIMED, "mix"), ("mix",)]
+SELECTIONS += [pytest.param(parts, marks=pytest.mark.slow) for parts in (TIMED[:4], ("clock",))]
 
 
 @pytest.mark.parametrize("parts", SELECTIONS, ids="-".join)

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from sr_transformers.lsrm.configuration_lsrm import LAGS
+from sr_transformers.lsrm.mix_lsrm import HALF_LIVES
 
 # Of an item: its token; position of its last interaction; interactions with it; the token before the last of them; and
 # with times: baskets with it, moments of its last and of its first interaction.
 _TOKEN, _POSITION, _COUNT, _BEFORE, _BASKETS, _TIME, _FIRST = range(7)
+_LIVES = np.array(HALF_LIVES)
 
 
 class GrowingPast:
@@ -34,6 +36,7 @@ class GrowingPast:
         self._moments: deque[int] = deque(maxlen=max(window, 1))
         self._entry_of: dict[int, int] = {}
         self._entries = np.zeros((16, 7), np.int64)
+        self._decayed = np.zeros((16, len(HALF_LIVES)))  # of an item: its interactions, older ones worth less
         self._now = self._in_basket = self._gap = 0
 
     def add(self, token: int, time: int | None = None) -> None:
@@ -46,11 +49,15 @@ class GrowingPast:
             self._tick(time)
         number = self._entry_of.setdefault(token, len(self._entry_of))
         if number == len(self._entries):
-            self._entries = np.concatenate([self._entries, np.zeros_like(self._entries)])  # so seldom that it is cheap
+            # So seldom that it is cheap.
+            self._entries = np.concatenate([self._entries, np.zeros_like(self._entries)])
+            self._decayed = np.concatenate([self._decayed, np.zeros_like(self._decayed)])
         entry = self._entries[number]
         again = entry[_COUNT] > 0
         entry[_BASKETS] += not again or self._now != entry[_TIME]
         entry[_FIRST] = entry[_FIRST] if again else self._now
+        self._decayed[number] *= np.exp2((entry[_POSITION] - self.length) / _LIVES)
+        self._decayed[number] += 1
         entry[[_TOKEN, _POSITION, _TIME]] = token, self.length, self._now
         entry[_COUNT] += 1
         entry[_BEFORE] = self.recent[-1] if self.length else 0
@@ -75,9 +82,10 @@ class GrowingPast:
         """Tokens of all items so far, each once, int64."""
         return self._entries[: len(self._entry_of), _TOKEN].copy()
 
-    def columns(self, width: int, timed: bool, device: Any = None) -> dict[str, torch.Tensor]:
+    def columns(self, width: int, timed: bool, mixes: bool, device: Any = None) -> dict[str, torch.Tensor]:
         """As `own_items_lsrm.Pasts.columns` of a batch of one row of `width` places, the last one of which is that of
-        the last interaction; for that place alone. timed: with what needs moments."""
+        the last interaction; for that place alone. timed: with what needs moments; mixes: with what `mix_lsrm` reads.
+        """
         entries = torch.from_numpy(self._entries[: len(self._entry_of)]).to(device)
         token, position, count, before, baskets, time, first = entries.unbind(1)
         line = torch.zeros_like(token)
@@ -98,6 +106,10 @@ class GrowingPast:
             found["baskets"] = baskets.clone()
             found["time"], found["first"] = ((moment - self._now).float() for moment in (time, first))
             found["now"] = torch.zeros(1, width, device=entries.device)
+            if mixes:
+                found["moment"] = entries.new_full((1, width), self._now)
+        if mixes:
+            found["decayed"] = torch.from_numpy(self._decayed[: len(self._entry_of)]).float().to(device)
         return found
 
     def clock(self, width: int, device: Any = None) -> torch.Tensor:

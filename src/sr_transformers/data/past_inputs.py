@@ -8,7 +8,8 @@ import torch
 
 from sr_transformers.data.transitions import later_transitions
 from sr_transformers.lsrm.configuration_lsrm import LAGS
-from sr_transformers.lsrm.own_items_lsrm import Pasts
+from sr_transformers.lsrm.mix_lsrm import HALF_LIVES
+from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 
 
 class Past(NamedTuple):
@@ -48,6 +49,25 @@ def pasts_of(
     return Pasts(there(tokens), there(lengths), there(shown), there(lines), there(places), times)
 
 
+def placed(pasts: Sequence[Past], window: int, width: int, device: Any = None) -> Pasts:
+    """Pasts, each in a row of its own, of which up to `window` interactions have places, at the right of `width`."""
+    shown = np.minimum([len(past.items) for past in pasts], window)
+    return pasts_of(pasts, shown, np.arange(len(pasts)), width - shown, device)
+
+
+def last_columns(
+    pasts: Sequence[Past], width: int, device: Any = None, own_past: bool = True, half_lives: Sequence[float] = ()
+) -> dict[str, torch.Tensor]:
+    """What a model reads to score what follows the last interaction of each past: `own_items_lsrm.Pasts.columns`.
+
+    Args:
+        own_past: False: without the items of the users' own pasts.
+        half_lives: see there.
+    """
+    columns = placed(pasts, 1, width, device).columns(len(pasts), width, half_lives)
+    return columns if own_past else without_own(columns)
+
+
 class PastInputs:
     """Makes `history`, `clock` and `moments` of training batches.
 
@@ -56,10 +76,10 @@ class PastInputs:
     """
 
     def __init__(self, config: Any):
-        self.needs_times = config.needs_times
+        self.config, self.needs_times = config, config.needs_times
         self.successors = "successors" in config.history
         self.clock = "clock" in config.history
-        self.history, self.moments = bool(config.history), config.attention_time
+        self.moments = config.attention_time
 
     def __call__(
         self, windows: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
@@ -77,7 +97,8 @@ class PastInputs:
             for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
         ]
         found = pasts_of(read, sizes, lines, places)
-        history = found.columns(*shape) if self.history else {}
+        half_lives = HALF_LIVES if self.config.mix_share else ()  # a model that is only trained does without
+        history = found.columns(*shape, half_lives) if self.config.history else {}
         if self.successors:
             rows = lines * shape[1] + places
             for lag in range(LAGS):
@@ -85,7 +106,7 @@ class PastInputs:
                 for name, part in zip((f"later_rows_{lag}", f"later_tokens_{lag}"), later, strict=True):
                     history[name] = torch.from_numpy(part)
         return {
-            **({"history": history} if self.history else {}),
+            **({"history": history} if history else {}),
             **({"clock": found.clock(*shape)} if self.clock else {}),
             **({"moments": found.moments(*shape)} if self.moments else {}),
         }

@@ -85,6 +85,16 @@ class RecentCounts:
         self._before = np.cumsum(table, axis=0, dtype=np.int32)  # up to the end of every stretch
         self._totals = self._before.sum(1, dtype=np.int64)
 
+    def ends(self) -> np.ndarray:
+        """`(stretches,)` int64: after which moments a stretch is known to have ended (`ended`)."""
+        return np.full_like(self._ends, np.iinfo(np.int64).min) if self._all_known else self._ends
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The counts of the stretches: where each begins in the others, `(stretches + 1,)`; tokens, and how often."""
+        of_stretches = np.diff(self._before, axis=0)
+        stretch, token = np.nonzero(of_stretches)
+        return np.searchsorted(stretch, np.arange(self.stretches + 1)), token, of_stretches[stretch, token]
+
     def ended(self, moments: np.ndarray) -> np.ndarray:
         """`(B,)` int64: how many stretches had ended when the users with these last moments are ranked."""
         if self._all_known:

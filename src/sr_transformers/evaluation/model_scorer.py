@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
-from sr_transformers.data.past_inputs import Past, pasts_of
+from sr_transformers.data.past_inputs import Past, last_columns, placed
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.evaluation.request_state import ScoreMemory, evaluation_mode, room_for
@@ -24,7 +24,6 @@ from sr_transformers.lsrm.divided_lsrm import Division, head_division, refuse_un
 from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
-from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 from sr_transformers.lsrm.scoring_lsrm import input_device, is_plain, item_range, only_items, reads_weight
 from sr_transformers.lsrm.varlen_lsrm import implementation_of
 
@@ -71,18 +70,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _placed(pasts: Sequence[Past], window: int, width: int, device: torch.device) -> Pasts:
-    """Pasts, each in a row of its own, of which up to `window` interactions have places, at the right of `width`."""
-    shown = np.minimum([len(past.items) for past in pasts], window)
-    return pasts_of(pasts, shown, np.arange(len(pasts)), width - shown, device)
-
-
-def _columns(pasts: Sequence[Past], width: int, device: torch.device, own_past: bool) -> dict[str, torch.Tensor]:
-    """What the model reads to score what follows the last interaction of each past."""
-    columns = _placed(pasts, 1, width, device).columns(len(pasts), width)
-    return columns if own_past else without_own(columns)
 
 
 class ModelScorer:
@@ -210,11 +197,19 @@ class ModelScorer:
                 return self.item_scores(states)
             scores = self._score_states(states, memory)
             if pasts and self.model.history is not None:
-                self._add_history(scores, states[:, None], _columns(pasts, 1, device, own_past))
+                return self._with_history(scores, states[:, None], self._columns(pasts, 1, device, own_past))
             return scores
 
-    def _add_history(self, scores: torch.Tensor, states: torch.Tensor, columns: dict[str, torch.Tensor]) -> None:
-        """Adds to `(B, V)` scores what the model's history gives at the last of `(B, T, d)` states."""
+    def _columns(
+        self, pasts: Sequence[Past], width: int, device: torch.device, own_past: bool
+    ) -> dict[str, torch.Tensor]:
+        half_lives = getattr(self.model.history, "half_lives", ())
+        return last_columns(pasts, width, device, own_past, half_lives)
+
+    def _with_history(
+        self, scores: torch.Tensor, states: torch.Tensor, columns: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """What the model's history makes of `(B, V)` scores at the last of `(B, T, d)` states; overwrites them."""
         history: Any = self.model.history
         refuse_undivided(history.parts, self.model.lm_head)
         part, width = self.part, states.shape[1]
@@ -223,6 +218,10 @@ class ModelScorer:
                 one = one.at(torch.tensor([width - 1], device=states.device), width)
             rows, tokens, values = one if part is None else part.only(one)
             scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
+        if history.mixes:
+            places = torch.tensor([width - 1], device=states.device)
+            return history.mixed(scores, columns, places, item_range(self.model.config))
+        return scores
 
     def _last_of(
         self,
@@ -327,12 +326,12 @@ class ModelScorer:
         if not pasts:
             return {}
         (batch, width), device = input_ids.shape, input_ids.device
-        found: dict[str, Any] = {"history": _columns(pasts, width, device, own_past)} if scores else {}
+        found: dict[str, Any] = {"history": self._columns(pasts, width, device, own_past)} if scores else {}
         if "clock" in self.model.config.history:
-            found["clock"] = _placed(pasts, width, width, device).clock(batch, width)
+            found["clock"] = placed(pasts, width, width, device).clock(batch, width)
         if self.model.config.attention_time:  # of what a cache holds, too
             keys = max(width, max(min(len(past.items), self.window) for past in pasts))
-            found["moments"] = _placed(pasts, keys, keys, device).moments(batch, keys)
+            found["moments"] = placed(pasts, keys, keys, device).moments(batch, keys)
         return found
 
     def _inputs(
@@ -387,9 +386,7 @@ class ModelScorer:
             columns = inputs.pop("history", None)
             states = self.model.model(input_ids, **inputs).last_hidden_state
             scores = self._score_states(states[:, -1], None)
-            if columns is not None:
-                self._add_history(scores, states, columns)
-            return scores
+            return scores if columns is None else self._with_history(scores, states, columns)
 
     def _memory_of_thread(self) -> ScoreMemory:
         if not hasattr(self._of_thread, "memory"):

@@ -47,25 +47,28 @@ def tensor_names(file: Path) -> set[str]:
 
 def refuse_no_numbers(model: PreTrainedModel, where: str) -> None:
     """Raises ValueError if a weight is NaN or infinite, wherever it lies (offloaded ones are fetched one by one), or if
-    a table of successors (`LSRMHistory`) cannot be one."""
+    a table of counts (`LSRMHistory`, `LSRMMix`) cannot be one."""
     for name, parameter in model.named_parameters():
         _refuse_no_number(name, parameter, where)
     for prefix, module in model.named_modules():
-        if hasattr(module, "successor_starts"):
-            _refuse_impossible_successors(prefix, module, where)
+        for counts, by_item in (("successor", "successor_totals"), ("recent", "popularity")):
+            if hasattr(module, f"{counts}_starts"):
+                _refuse_impossible_counts(prefix, module, counts, by_item, where)
         if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
             with align_module_device(module):
                 for name, parameter in module.named_parameters(prefix, recurse=False):
                     _refuse_no_number(name, parameter, where)
 
 
-def _refuse_impossible_successors(prefix: str, history: Any, where: str) -> None:
-    starts, tokens = history.successor_starts, history.successor_tokens
+def _refuse_impossible_counts(prefix: str, module: Any, counts: str, by_item: str, where: str) -> None:
+    """Of tables `counts`_starts, _tokens and _counts, and of one with a number for each item."""
+    starts, tokens, numbers = (getattr(module, f"{counts}_{table}") for table in ("starts", "tokens", "counts"))
+    of_items = getattr(module, by_item)
     sound = {
-        "successor_starts": (starts >= 0).all() & (starts <= len(tokens)).all() & (starts.diff() >= 0).all(),
-        "successor_tokens": ((tokens >= 0) & (tokens < starts.shape[1] - 1)).all(),
-        "successor_counts": (history.successor_counts >= 0).all(),
-        "successor_totals": (history.successor_totals >= 0).all(),
+        f"{counts}_starts": (starts >= 0).all() & (starts <= len(tokens)).all() & (starts.diff() >= 0).all(),
+        f"{counts}_tokens": ((tokens >= 0) & (tokens < of_items.shape[-1])).all(),
+        f"{counts}_counts": (numbers >= 0).all(),
+        by_item: (of_items >= 0).all(),
     }
     for name, fine in sound.items():
         if not fine:

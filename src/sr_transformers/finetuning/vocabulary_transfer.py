@@ -34,6 +34,7 @@ from sr_transformers.data.vocabulary import (
     item_list,
     set_item_counts,
 )
+from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer
 
@@ -42,7 +43,13 @@ NUM_NEIGHBOURS = 10
 MAX_DISTANCE = 5
 MEAN_NOISE = 0.01
 _USERS_AT_A_TIME = 1 << 15
-COUNTED = tuple(f"history.successor_{name}" for name in ("starts", "tokens", "counts", "totals"))
+COUNTED = (
+    *(f"history.successor_{name}" for name in ("starts", "tokens", "counts", "totals")),
+    *(
+        f"history.mix.{name}"
+        for name in ("popularity", "recent_ends", "recent_starts", "recent_tokens", "recent_counts")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -144,8 +151,9 @@ def with_vocabulary(
         )
 
     config = copy.deepcopy(model.config)
-    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer),
-           "successor_pairs": 1}  # fmt: skip
+    own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer)}
+    of_counts = ("successor_pairs", "mix_share", "mix_weights", "mix_window", "mix_stretches", "mix_pairs")
+    own |= {name: getattr(LSRMConfig, name) for name in of_counts}  # counted and fitted anew
     for name, value in {**(config_changes or {}), **own}.items():
         setattr(config, name, value)
     state = dict(model.state_dict())
@@ -176,8 +184,9 @@ def with_vocabulary(
 def _new_history(
     state: dict[str, torch.Tensor], source: torch.Tensor, fresh: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What the history's part of a model holds by item: rows of known items stay, new ones begin at 0. Successors are
-    counted anew by whoever trains the model on the new log (`training.binding`), and are none until then."""
+    """What the history's part of a model holds by item: rows of known items stay, new ones begin at 0. Successors and
+    what is mixed in are counted anew by whoever trains the model on the new log (`training.binding`), and are none
+    until then."""
     found = {name: torch.zeros_like(table) for name, table in fresh.items() if name in COUNTED}
     by_item = "history.item_table.weight"
     if by_item in fresh:

@@ -61,10 +61,11 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
     return [round(bottom + (top - bottom) * layer / steps, 12) for layer in range(num_layers)]
 
 
-# What scores may have beside `h . w_v`, see `history_lsrm`; the last three need the moments of the interactions.
+# What scores may have beside `h . w_v`, see `history_lsrm` and, for "mix", `mix_lsrm`; three need moments.
 NEEDS_TIMES = ("baskets", "intervals", "clock")
-HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES)
-OWN_PARTS = ("recency", "bigrams", "items", "baskets", "intervals")  # of the scores of a user's own items
+HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES, "mix")
+OWN_PARTS = ("recency", "bigrams", "items", "baskets", "intervals", "mix")  # of the scores of a user's own items
+COUNTS_SUCCESSORS = ("successors", "mix")
 LAGS = 3  # successors of the last item, of the one before, and of the one before that
 
 # The blocks: what each key may be, the paper's model first (sources: docs/blocks.md).
@@ -87,6 +88,9 @@ _LARGEST = {
     "max_position_embeddings": 1 << 20,
     "num_successors": 1 << 24,
     "successor_pairs": 2**31 - 1,
+    "mix_window": 1 << 24,
+    "mix_stretches": 1 << 24,
+    "mix_pairs": 2**31 - 1,
 }
 
 
@@ -129,8 +133,12 @@ class LSRMConfig(PreTrainedConfig):
         use_cache: whether `generate` keeps keys and values.
         history: parts of the scores that come from the user's own past and from what followed an item elsewhere
             (`history_lsrm`), a selection of `HISTORY_PARTS`; none: the paper's model.
-        num_successors: successors kept of every item at most, the most frequent ones, if "successors" are among them.
+        num_successors: successors kept of every item at most, the most frequent ones, if "successors" or "mix" are
+            among them.
         successor_pairs: pairs of an item and a successor that are kept; set by training.
+        mix_share: of "mix", how much counting has to say, from 0 (the model alone) to 1; fitted when training is over.
+        mix_weights: what the probabilities of each expert that counts are multiplied by; fitted likewise.
+        mix_window, mix_stretches, mix_pairs: what "mix" knows of popularity of late (`mix_lsrm`); set by training.
         time_unit: usual time between two baskets of a user, in the log's unit of time; set by training.
         items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
             None: a model built by hand, of which nobody knows.
@@ -177,6 +185,11 @@ class LSRMConfig(PreTrainedConfig):
     history: list[str] | tuple[str, ...] = ()
     num_successors: int = 512
     successor_pairs: int = 1
+    mix_share: float | int = 0.0
+    mix_weights: dict[str, float | int] | None = None
+    mix_window: int = 1
+    mix_stretches: int = 1
+    mix_pairs: int = 1
     time_unit: float | int = 1.0
     items_fingerprint: str | None = None
     filter_seen: bool | None = None
@@ -267,6 +280,11 @@ class LSRMConfig(PreTrainedConfig):
     def reads_past(self) -> bool:
         """Whether the model reads more than the items of its window: `own_items_lsrm`."""
         return self.attention_time or bool(self.history)
+
+    @property
+    def counts_successors(self) -> bool:
+        """Whether the model keeps what followed what in the training data."""
+        return any(part in COUNTS_SUCCESSORS for part in self.history)
 
     @property
     def biases_attention(self) -> bool:

@@ -22,6 +22,8 @@ from torch import nn
 from .configuration_lsrm import LAGS, NUM_SPECIAL, LSRMConfig
 from .divided_lsrm import look_up
 from .item_scores_lsrm import ItemScores
+from .mix_lsrm import HALF_LIVES, Counted, LSRMMix
+from .own_items_lsrm import pasts_in
 from .scoring_lsrm import wide
 
 # Classes of counts (1, 2, 3, 4-5, 6-8, 9-15, 16 and more), of steps (powers of 2) and of times (powers of 2 of the
@@ -241,8 +243,10 @@ class LSRMHistory(nn.Module):
         self.successor_tokens: torch.Tensor
         self.successor_counts: torch.Tensor
         self.successor_totals: torch.Tensor
+        self.mix = LSRMMix(config) if "mix" in self.parts else None
         if "successors" in self.parts:
             self.successor_table = ZeroLinear(config.hidden_size, LAGS * _SHARES * _SUPPORT)
+        if config.counts_successors:
             self.register_buffer("successor_starts", torch.zeros(LAGS, config.vocab_size + 1, dtype=torch.int64))
             self.register_buffer("successor_tokens", torch.zeros(config.successor_pairs, dtype=torch.int32))
             self.register_buffer("successor_counts", torch.zeros(config.successor_pairs, dtype=torch.int32))
@@ -264,6 +268,54 @@ class LSRMHistory(nn.Module):
         pairs = torch.arange(len(which), device=items.device) + (begin - first).index_select(0, which)
         return which, pairs
 
+    @property
+    def mixes(self) -> bool:
+        """Whether probabilities are mixed with what counting says: once weights are fitted, and not while training."""
+        return self.mix is not None and self.mix.speaks and not self.training
+
+    @property
+    def half_lives(self) -> tuple[float, ...]:
+        """For `Pasts.columns`: which decayed counts are read."""
+        return HALF_LIVES if self.mixes else ()
+
+    @torch.compiler.disable  # its sizes depend on the values
+    def columns_in(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        shape: Sequence[int],
+    ) -> dict[str, torch.Tensor]:
+        """What stands in a batch of `(B, T, d)` states, if that is all that there is (`own_items_lsrm.pasts_in`).
+
+        Raises:
+            ValueError: for a model that reads moments, or without ids.
+        """
+        if input_ids is None or self.config.needs_times:
+            raise ValueError("this model reads what users did before, and when: pass history.")
+        return pasts_in(input_ids, attention_mask, position_ids).columns(shape[0], shape[1], self.half_lives)
+
+    @torch.compiler.disable  # likewise
+    def mixed(
+        self, scores: torch.Tensor, columns: Mapping[str, torch.Tensor], places: torch.Tensor, items: tuple[int, int]
+    ) -> torch.Tensor:
+        """`(R, V)` logarithms of mixed probabilities from the model's scores at `places` `(K,)` of every line; lowest
+        for what is no item (`items`: `scoring_lsrm.item_range`)."""
+        assert self.mix is not None
+        return self.mix(scores, columns, places, self.followers(columns, places), items)
+
+    def followers(self, columns: Mapping[str, torch.Tensor], places: torch.Tensor) -> list[Counted]:
+        """What followed the last items at `places` `(K,)` of every line in the training data, by lag."""
+        found = []
+        for lag in range(LAGS):
+            items = columns["recent"][lag][:, places].reshape(-1)
+            known = (items >= NUM_SPECIAL).nonzero()[:, 0]
+            which, pairs = self.successors_of(items[known], lag)
+            counts = self.successor_counts[pairs, None].float()
+            found.append(Counted(known[which], self.successor_tokens[pairs].long(), counts))
+        return found
+
+    @torch.compiler.disable  # likewise
     def forward(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> list[ItemScores]:
         """What is added to the scores of which items.
 

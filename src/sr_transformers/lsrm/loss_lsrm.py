@@ -326,14 +326,7 @@ def next_item_loss(
         hidden, targets, extra = hidden[wanted], targets[wanted], [one.of(wanted) for one in extra]
     if items is None:
         items = (0, head.weight.shape[0])
-    if targets.numel():
-        lowest, highest = torch.stack(targets.aminmax()).tolist()
-        if lowest < items[0] or highest >= items[1]:
-            wrong = lowest if lowest < items[0] else highest
-            raise ValueError(
-                f"a label is {wrong}, which is no item: items are the tokens from {items[0]} to {items[1] - 1}. "
-                "Positions without a target, padding and unknown items have the label -100."
-            )
+    _check_items(targets, items)
     device = hidden.device.type
     # Under autocast the last norm leaves float32 behind; the head is where most of the work is. Otherwise, and where
     # nothing is learnt from it, the loss is that of the logits to the last digit.
@@ -358,9 +351,39 @@ def next_item_loss(
         total = total if nothing is None else total + nothing
     else:
         total = _called_loss(hidden, head, targets, items, negative_ids, negative_log_q, extra)
-    count = targets.numel() if num_items_in_batch is None else num_items_in_batch
-    # A step can be without targets (fewer rows than processes): its loss is 0, not 0 / 0.
+    return _mean(total, targets, num_items_in_batch)
+
+
+def loss_of_logits(
+    logits: torch.Tensor,
+    shift_labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None,
+    items: tuple[int, int],
+) -> torch.Tensor:
+    """`next_item_loss` of `(B, T, V)` logits that are more than a product with the head (`mix_lsrm`)."""
+    wanted = shift_labels != -100
+    targets = shift_labels[wanted]
+    _check_items(targets, items)
+    return _mean(nn.functional.cross_entropy(logits[wanted], targets, reduction="sum"), targets, num_items_in_batch)
+
+
+def _check_items(targets: torch.Tensor, items: tuple[int, int]) -> None:
+    if not targets.numel():
+        return
+    lowest, highest = torch.stack(targets.aminmax()).tolist()
+    if lowest < items[0] or highest >= items[1]:
+        wrong = lowest if lowest < items[0] else highest
+        raise ValueError(
+            f"a label is {wrong}, which is no item: items are the tokens from {items[0]} to {items[1] - 1}. "
+            "Positions without a target, padding and unknown items have the label -100."
+        )
+
+
+def _mean(total: torch.Tensor, targets: torch.Tensor, count: torch.Tensor | int | None) -> torch.Tensor:
+    """A sum over targets as a mean; a step can be without any (fewer rows than processes): its loss is 0, not 0 / 0."""
+    if count is None:
+        count = targets.numel()
     return total / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))
 
 
-__all__ = ["full_softmax_loss", "next_item_loss", "sampled_softmax_loss"]
+__all__ = ["full_softmax_loss", "loss_of_logits", "next_item_loss", "sampled_softmax_loss"]

@@ -33,8 +33,8 @@ from .head_lsrm import CosineHead, LSRMTemperature
 from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer, make_norm
-from .loss_lsrm import next_item_loss
-from .own_items_lsrm import pasts_in, pasts_of_rows
+from .loss_lsrm import loss_of_logits, next_item_loss
+from .own_items_lsrm import pasts_of_rows
 from .rotary_lsrm import rotation_at
 from .scoring_lsrm import item_range, score_items
 from .targets_lsrm import targets_after
@@ -71,9 +71,9 @@ class LSRMPreTrainedModel(WholeFoldersMixin, PreTrainedModel):
             pad_to_multiple_of: rows are added up to a multiple of this, which are no items; mean_resizing: as there.
         """
         refuse_resizing(self.get_input_embeddings())
-        if any(part in ("items", "successors") for part in self.config.history):
+        if any(part in ("items", "successors", "mix") for part in self.config.history):
             raise ValueError(
-                "a model whose history counts by item (items, successors) cannot be resized; `finetune`, or "
+                "a model whose history counts by item (items, successors, mix) cannot be resized; `finetune`, or "
                 "`finetuning.vocabulary`, gives it another vocabulary."
             )
         if self.config.head == "normalised" and not self.config.tie_word_embeddings:
@@ -306,31 +306,27 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         hidden_states = outputs.last_hidden_state
         extra = []
         if self.history is not None:
-            extra = self._item_scores(hidden_states, history, input_ids, attention_mask, position_ids, past_key_values)
-        loss = None
+            refuse_undivided(self.history.parts, self.lm_head)
+            if history is None:
+                cached = past_key_values.get_seq_length() if past_key_values is not None else 0
+                if cached > hidden_states.shape[1]:
+                    raise ValueError(
+                        "this model reads what users did before, and past_key_values do not hold that: pass history "
+                        "too (own_items_lsrm.pasts_of_rows, of all items so far), or all items at once."
+                    )
+                history = self.history.columns_in(input_ids, attention_mask, position_ids, hidden_states.shape)
+            extra = self.history(hidden_states, history)
+        loss, items = None, item_range(self.config)
         if labels is not None or shift_labels is not None:
             targets, count = targets_after(labels, shift_labels, attention_mask, num_items_in_batch)
-            loss = next_item_loss(
-                hidden_states,
-                self.lm_head,
-                targets,
-                count,
-                negative_ids,
-                negative_log_q,
-                item_range(self.config),
-                extra,
-            )
+            if self.history is not None and self.history.mixes:
+                loss = loss_of_logits(self._logits(hidden_states, 0, extra, history), targets, count, items)
+            else:
+                negatives = negative_ids, negative_log_q
+                loss = next_item_loss(hidden_states, self.lm_head, targets, count, *negatives, items, extra)
         if skip_logits is None:
             skip_logits = self.training and loss is not None
-        logits = None
-        if not skip_logits:
-            logits = self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep))
-            if extra:
-                width = hidden_states.shape[1]
-                places = torch.arange(width, device=hidden_states.device)[None, :, None]
-                places = slice_logits_to_keep(places, logits_to_keep)[0, :, 0]
-                added = add_scores(logits.flatten(0, 1), [one.at(places, width) for one in extra])
-                logits = added.view(logits.shape)
+        logits = None if skip_logits else self._logits(hidden_states, logits_to_keep, extra, history)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -351,31 +347,27 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(input_ids) if mask is None else mask
             width = inputs["input_ids"].shape[1]
-            inputs["history"] = pasts_of_rows(input_ids, mask != 0, width).columns(len(input_ids), width)
+            pasts, lives = pasts_of_rows(input_ids, mask != 0, width), self.history.half_lives
+            inputs["history"] = pasts.columns(len(input_ids), width, lives)
         return inputs
 
-    @torch.compiler.disable  # its sizes depend on the values
-    def _item_scores(
+    def _logits(
         self,
         hidden_states: torch.Tensor,
+        logits_to_keep: int | torch.Tensor,
+        extra: list[ItemScores],
         history: dict[str, torch.Tensor] | None,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        past_key_values: Cache | None,
-    ) -> list[ItemScores]:
-        assert self.history is not None
-        refuse_undivided(self.history.parts, self.lm_head)
-        if history is None:
-            if input_ids is None or self.config.needs_times:
-                raise ValueError("this model reads what users did before, and when: pass history.")
-            if past_key_values is not None and past_key_values.get_seq_length() > hidden_states.shape[1]:
-                raise ValueError(
-                    "this model reads what users did before, and past_key_values do not hold that: pass history too "
-                    "(own_items_lsrm.pasts_of_rows, of all items so far), or all items at once."
-                )
-            history = pasts_in(input_ids, attention_mask, position_ids).columns(*hidden_states.shape[:2])
-        return self.history(hidden_states, history)
+    ) -> torch.Tensor:
+        """Logits of the positions that are wanted, with all that the history does to them."""
+        logits, width = self.score_items(slice_logits_to_keep(hidden_states, logits_to_keep)), hidden_states.shape[1]
+        if self.history is None or history is None:
+            return logits
+        places = torch.arange(width, device=hidden_states.device)[None, :, None]
+        places = slice_logits_to_keep(places, logits_to_keep)[0, :, 0]
+        rows = add_scores(logits.flatten(0, 1), [one.at(places, width) for one in extra])
+        if self.history.mixes:
+            rows = self.history.mixed(rows, history, places, item_range(self.config))
+        return rows.view(logits.shape)
 
     def score_items(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Logits `(..., V)` of states `(..., d)`, see `scoring_lsrm.score_items`."""

@@ -7,9 +7,12 @@ the same item. What an entry holds is known when it is made; so a past that grow
 and adds one.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from .configuration_lsrm import LAGS, NUM_SPECIAL
+from .mix_lsrm import decayed_counts
 
 _KEY = 1 << 32  # more than there are tokens
 
@@ -44,7 +47,7 @@ class Pasts:
         # Place of an interaction in its row; negative for those before the first one shown.
         self.place = self.position + (places + shown - lengths).index_select(0, self.past)
 
-    def columns(self, batch: int, width: int) -> dict[str, torch.Tensor]:
+    def columns(self, batch: int, width: int, half_lives: Sequence[float] = ()) -> dict[str, torch.Tensor]:
         """What `LSRMHistory` reads of a batch of `batch` rows of `width` places.
 
         Returns:
@@ -54,6 +57,8 @@ class Pasts:
             interaction with the item, relative to the last moment of the past). `recent`, `(LAGS, B, W)`: the last
             token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` float32: the moment of the
             interaction at each place, as `time`.
+            With half-lives (`mix_lsrm.HALF_LIVES`) also `decayed`, `(C, K)`: `count` with older interactions worth
+            less, and with times `moment`, `(B, W)` int64: the moment itself at each place.
         """
         order = torch.sort(self.past * _KEY + self.tokens, stable=True).indices
         past, token = (of.index_select(0, order) for of in (self.past, self.tokens))
@@ -95,6 +100,12 @@ class Pasts:
             found["first"] = relative.index_select(0, order.index_select(0, kept_group))
             found["now"] = relative.new_zeros(batch, width)
             found["now"][at] = relative[seen]
+            if half_lives:
+                found["moment"] = self.times.new_full((batch, width), torch.iinfo(torch.int64).max)  # without a past
+                found["moment"][at] = self.times[seen]
+        if half_lives:
+            decayed = decayed_counts(self.position.index_select(0, order), group, half_lives)
+            found["decayed"] = decayed.index_select(0, kept)
         return found
 
     def clock(self, batch: int, width: int) -> torch.Tensor:
@@ -168,7 +179,7 @@ def pasts_of_rows(
 
 def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What `Pasts.columns` gives of users without any item of their own; what they had last stays, for successors."""
-    of_places = ("recent", "now")
+    of_places = ("recent", "now", "moment")
     return {name: values if name in of_places else values[:0] for name, values in columns.items()}
 
 

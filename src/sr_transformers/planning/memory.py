@@ -148,7 +148,7 @@ def history_numbers(config: LSRMConfig) -> int:
 def successor_bytes(config: LSRMConfig) -> int:
     """Bytes of the successors of every item, which every process keeps beside its weights (`data.transitions`). Before
     training has counted them (`successor_pairs`), the most that there can be."""
-    if "successors" not in config.history:
+    if not config.counts_successors:
         return 0
     counted = config.successor_pairs > 1
     pairs = config.successor_pairs if counted else LAGS * config.vocab_size * config.num_successors

@@ -75,7 +75,7 @@ def make_plan(
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number of bytes per second above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
-    if "successors" in config.history and targets is not None:  # each of them makes at most one pair of a lag
+    if config.counts_successors and targets is not None:  # each of them makes at most one pair of a lag
         config = copy.deepcopy(config)
         config.successor_pairs = LAGS * min(config.vocab_size * config.num_successors, targets)
     counts, flops = parameter_counts(config), flops_per_target(config, work)
@@ -94,7 +94,7 @@ def make_plan(
         "memory": by_checkpointing,
         "flops_per_target": {**asdict(flops), "useful": flops.useful, "done": flops.done},
     }
-    if "successors" in config.history:
+    if config.counts_successors:
         plan["successors"] = {"bytes_per_process": successor_bytes(config), "num_successors": config.num_successors}
         if targets is not None:
             plan["successors"]["bytes_while_counted"] = _COUNTED_PAIR * targets

@@ -63,7 +63,7 @@ def strategies(devices: int, config: LSRMConfig, work: Work) -> tuple[str, ...]:
     sharded: tuple[str, ...] = (FSDP2,) if muon else (ZERO_1, ZERO_2, FSDP2, ZERO_3, ZERO_2_HOST, FSDP2_HOST)
     sharded = () if work.by_rows else sharded
     parts = [part for part in (*(2**power for power in range(1, 20)), devices) if devices % part == 0]
-    divided = () if "successors" in config.history else tuple(f"{TABLE}/{part}" for part in sorted(set(parts)))
+    divided = () if config.counts_successors else tuple(f"{TABLE}/{part}" for part in sorted(set(parts)))
     return (DDP, *sharded, *divided)
 
 

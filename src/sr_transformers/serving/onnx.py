@@ -105,7 +105,7 @@ class NextItems(nn.Module):
             hidden = model.model(**asked).last_hidden_state[:, -1:]
             logits = model.score_items(hidden)[:, 0]
             if self.history is not None:
-                logits = logits + self.history(hidden, whole, times)
+                logits = self.history(logits, hidden, whole, times)
         else:
             logits = self.model(**asked, logits_to_keep=1).logits[:, -1]
         scores = only_items(logits.float(), self.items, -torch.inf)

@@ -5,6 +5,7 @@ an entry for every item, most of which are of items that the user never had and 
 depend on nothing but batch, length and vocabulary. What is added to an entry is computed by the model's own code.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.history_lsrm import GAIN, successor_cell
+from sr_transformers.lsrm.mix_lsrm import HALF_LIVES, expert_names, mixed_scores
+from sr_transformers.lsrm.scoring_lsrm import item_range
 
 _BEYOND = 1 << 30  # more than there are places
 
@@ -75,7 +78,7 @@ def dense_clock(ids: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
 
 
 class DenseHistory(nn.Module):
-    """The scores of `LSRMHistory` after the last interaction.
+    """What `LSRMHistory` makes of the scores after the last interaction.
 
     Args:
         model: an `LSRMForCausalLM` with `history`.
@@ -87,9 +90,10 @@ class DenseHistory(nn.Module):
         self.vocab_size = model.config.vocab_size
         self.scores_own = bool(self.history.own_parts) or "items" in self.history.parts
         self.successors = "successors" in self.history.parts
+        self.mix = DenseMix(model) if self.history.mixes else None
         self.tokens: torch.Tensor
         self.counts: torch.Tensor
-        if self.successors:
+        if model.config.counts_successors:
             for name, table in zip(("tokens", "counts"), self._padded(), strict=True):
                 self.register_buffer(name, table, persistent=False)
 
@@ -105,16 +109,18 @@ class DenseHistory(nn.Module):
             counts[lag, items, place] = self.history.successor_counts[pairs]
         return tokens, counts
 
-    def forward(self, hidden: torch.Tensor, ids: torch.Tensor, times: torch.Tensor | None) -> torch.Tensor:
-        """`(B, V)` to be added to the scores.
+    def forward(
+        self, scores: torch.Tensor, hidden: torch.Tensor, ids: torch.Tensor, times: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`(B, V)` scores, with all that the history does to them.
 
         Args:
+            scores: `(B, V)` of the model without it, lowest for what is no item.
             hidden: `(B, 1, d)` states after the last interaction.
             ids, times: see `dense_columns`.
         """
-        found = hidden.new_zeros(ids.shape[0], self.vocab_size)
+        found, columns = scores, dense_columns(ids, times, self.vocab_size)
         if self.scores_own:
-            columns = dense_columns(ids, times, self.vocab_size)
             own = self.history.own(hidden, columns).values
             found = found + own.masked_fill(columns["count"] == 0, 0.0).view(found.shape)
         if self.successors:
@@ -125,4 +131,72 @@ class DenseHistory(nn.Module):
                 cell = successor_cell(self.history.successor_totals[lag][item][:, None], counts, lag)
                 values = worth.gather(1, cell.long()).masked_fill((counts == 0) | (item < NUM_SPECIAL)[:, None], 0.0)
                 found = found.scatter_add(1, self.tokens[lag][item].long(), values)
-        return found
+        if self.mix is None:
+            return found
+        last = [ids[:, ids.shape[1] - 1 - lag] for lag in range(LAGS)]
+        chains = [
+            torch.zeros_like(found).scatter_add(
+                1,
+                self.tokens[lag][item].long(),
+                self.counts[lag][item] * (item >= NUM_SPECIAL)[:, None].to(found.dtype),
+            )
+            for lag, item in enumerate(last)
+        ]
+        return self.mix(found, chains, columns, ids, times)
+
+
+class DenseMix(nn.Module):
+    """What `LSRMMix` makes of the scores after the last interaction.
+
+    Args:
+        model: an `LSRMForCausalLM` whose mix has weights.
+    """
+
+    def __init__(self, model: Any):
+        super().__init__()
+        mix, self.timed = model.history.mix, model.config.needs_times
+        self.share, self.items = float(model.config.mix_share), item_range(model.config)
+        self.weights: torch.Tensor
+        self.popularity: torch.Tensor
+        self.ends: torch.Tensor
+        self.recent: torch.Tensor
+        weights = [model.config.mix_weights[name] for name in expert_names(self.timed)]
+        self.register_buffer("weights", torch.tensor(weights), persistent=False)
+        self.register_buffer("popularity", mix.popularity.float(), persistent=False)
+        if self.timed:
+            recent = [mix.recent(ended, model.config.vocab_size) for ended in range(len(mix.recent_ends) + 1)]
+            self.register_buffer("ends", mix.recent_ends, persistent=False)
+            self.register_buffer("recent", torch.stack(recent), persistent=False)
+
+    def forward(
+        self,
+        scores: torch.Tensor,
+        chains: list[torch.Tensor],
+        columns: dict[str, torch.Tensor],
+        ids: torch.Tensor,
+        times: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """`(B, V)` logarithms of the mixed probabilities of scores that are lowest for what is no item.
+
+        Args:
+            chains: `(B, V)` each, what followed the last items.
+            columns, ids, times: see `dense_columns`.
+        """
+        age = torch.arange(ids.shape[1] - 1, -1, -1, device=ids.device).float().expand(ids.shape[0], -1)
+        is_item = (torch.arange(scores.shape[1], device=ids.device) >= NUM_SPECIAL).to(scores.dtype)
+        nothing = torch.zeros_like(scores)
+        own = [nothing.scatter_add(1, ids, torch.exp(age * (-math.log(2.0) / life))) * is_item for life in HALF_LIVES]
+        own.append(columns["count"].view(scores.shape) * is_item)
+        masses = [*own, *chains, self.popularity.expand(scores.shape)]
+        if times is not None:
+            later = (columns["time"] < 0).view(scores.shape).to(scores.dtype)
+            ended = (self.ends[None] <= times[:, -1:]).long().sum(1)
+            masses = [*own, *[mass * later for mass in own], *chains, self.recent[ended], masses[-1]]
+        totals = torch.stack([mass.sum(1) for mass in masses], 1)
+        weights = self.weights * (totals > 0)
+        factors = weights / weights.sum(1, keepdim=True) / totals.masked_fill(totals == 0, 1.0)
+        counted = torch.zeros_like(scores)
+        for number, mass in enumerate(masses):
+            counted = counted + mass * factors[:, number : number + 1]
+        counted = counted.clamp(min=torch.finfo(torch.float32).tiny).log()
+        return mixed_scores(scores, counted, self.share, self.items)

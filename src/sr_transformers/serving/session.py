@@ -103,7 +103,8 @@ class Session:
     @torch.no_grad()
     def _score(self) -> torch.Tensor:
         """`(1, V)` scores of the next item, see `ModelScorer.score_here`."""
-        scorer, model, length = self.recommender.scorer, self.recommender.model, self._past.length
+        model: Any = self.recommender.model
+        scorer, length = self.recommender.scorer, self._past.length
         window = list(self._past.recent)[-scorer.window :]
         if length <= scorer.window:
             if self._cache is None:
@@ -117,7 +118,7 @@ class Session:
         width = new.shape[1]
         past: dict[str, Any] = {}
         if scorer.reads_past and model.history is not None:
-            past["history"] = self._past.columns(width, scorer.needs_times, device)
+            past["history"] = self._past.columns(width, scorer.needs_times, model.history.mixes, device)
         if scorer.reads_past and "clock" in model.config.history:
             past["clock"] = self._past.clock(width, device)
         if getattr(model.config, "attention_time", False):

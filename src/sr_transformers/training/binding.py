@@ -8,6 +8,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.transitions import successor_table
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.scoring_lsrm import item_range
+from sr_transformers.training.mixing import mix_counts
 
 
 def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -> None:
@@ -36,9 +37,15 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
     history = getattr(model, "history", None)
     if getattr(model.config, "needs_times", False):
         model.config.time_unit = time_unit(data)
-    if history is not None and "successors" in history.parts:
-        tables = successor_table(data, model.config.num_successors)
-        history.set_successors({name: torch.from_numpy(table) for name, table in tables.items()})
+    if history is not None and model.config.counts_successors:
+        history.set_successors(_tensors(successor_table(data, model.config.num_successors)))
+    if history is not None and history.mix is not None:
+        tables, window = mix_counts(data, model.config.needs_times)
+        history.mix.set_counts(_tensors(tables), window)
+
+
+def _tensors(tables: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(table) for name, table in tables.items()}
 
 
 def time_unit(data: PreparedData, users: int = 10_000) -> float:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from sr_transformers import __version__
 from sr_transformers.data.prepared import PreparedData
-from sr_transformers.data.vocabulary import PAD_ID
+from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.comparison import evaluate_floors, paired_difference
 from sr_transformers.evaluation.evaluator import report
@@ -25,6 +25,7 @@ from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.public import last_part
 from sr_transformers.records import RunRecord, command_line, source_commit
 from sr_transformers.training.arguments import LSRMTrainingArguments
+from sr_transformers.training.mixing import fit_mix
 from sr_transformers.training.run_report import write_report
 
 
@@ -58,10 +59,17 @@ def finish(
         with_baselines: evaluate the baselines too.
     """
     arguments, data, model = trainer.args, trainer.prepared, trainer.model
+    num_items = data.vocab_size - NUM_SPECIAL
+    mixes = getattr(getattr(model, "history", None), "mix", None) is not None
+    metric = str(arguments.metric_for_best_model).removeprefix("eval_")
+    fitted = fit_mix(model, data, metric) if mixes else None
+    validation = None if fitted is None else trainer.rank(data.eval_dataset("validation"))[0].metrics(num_items)
     start = time.perf_counter()
     totals, ranks = trainer.rank(data.eval_dataset("test"), DEFAULT_KS)
     filter_seen = data.filters_seen(arguments.filter_seen)
     reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
+    if fitted is not None:
+        reports[0]["fitted"] = fitted
     model.generation_config = generation_config(model.config)
     model.config.use_cache = True  # the Trainer turned it off for training
     data.tokenizer.model_max_length = model.config.max_position_embeddings
@@ -73,6 +81,8 @@ def finish(
             reports[0]["against_mix"] = paired_difference(ranks, mix)
         reports += below
     record = _record(name, trainer, settings, started, seconds, reports)
+    if validation is not None:  # of the model as it is saved, not of that which the steps ended with
+        record = dataclasses.replace(record, validation=validation)
     if trainer.is_world_process_zero():
         record.save(arguments.output_dir)
         if with_baselines:

@@ -22,7 +22,7 @@ _HISTORIES = {
     "none": [],
     "all": list(HISTORY_PARTS),
     "without successors": [part for part in HISTORY_PARTS if part != "successors"],
-    "without moments": ["recency", "bigrams", "items", "successors"],
+    "without moments": ["recency", "bigrams", "items", "successors", "mix"],
 }
 
 

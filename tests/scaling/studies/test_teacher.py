@@ -5,6 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from made_mix import fill_mix
 from made_successors import made_successors
 
 from sr_transformers.evaluation.model_scorer import ModelScorer
@@ -97,6 +98,8 @@ def test_a_teacher_with_history_reads_the_whole_of_it_at_every_step(blocks, mark
             torch.nn.init.normal_(parameter, std=0.5)
     if "successors" in config.history:
         teacher.history.set_successors(made_successors(markov_prepared.vocab_size - 2, 5))
+    if "mix" in config.history:
+        fill_mix(teacher, [2, 5])
     found = sample_log(teacher, markov_prepared, 600, tmp_path / "log", seed=3, say=lambda line: None)
     log = pl.read_parquet(tmp_path / "log" / LOG_FILE)
     place = {item: token + 2 for token, item in enumerate(markov_prepared.item_ids.to_pylist())}

@@ -148,7 +148,7 @@ def _histories(
     return tokens.numpy(), nats.numpy().astype(np.float64)
 
 
-def _past(model: PreTrainedModel, tokens: torch.Tensor) -> dict[str, Any]:
+def _past(model: Any, tokens: torch.Tensor) -> dict[str, Any]:
     """What a teacher that `reads_past` reads beside the last of `(B, L)` tokens; the others lie in its cache."""
     config = model.config
     if not getattr(config, "reads_past", False):
@@ -156,7 +156,9 @@ def _past(model: PreTrainedModel, tokens: torch.Tensor) -> dict[str, Any]:
     real = torch.ones_like(tokens, dtype=torch.bool)
     times = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) if config.needs_times else None
     here = pasts_of_rows(tokens, real, 1, times=times)
-    found: dict[str, Any] = {"history": here.columns(len(tokens), 1)} if model.history is not None else {}
+    found: dict[str, Any] = {}
+    if model.history is not None:
+        found["history"] = here.columns(len(tokens), 1, model.history.half_lives)
     if "clock" in config.history:
         found["clock"] = here.clock(len(tokens), 1)
     if config.attention_time:
