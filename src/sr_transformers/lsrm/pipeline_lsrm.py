@@ -170,7 +170,7 @@ class NextItemPipeline(Pipeline):
         if "past_ids" in inputs:  # of the whole history, not only of what the window reads
             past, times, width = inputs.pop("past_ids"), inputs.pop("past_times", None), mask.shape[1]
             real = past != self.tokenizer.pad_token_id
-            lives = self.model.history.half_lives
+            lives = getattr(self.model.history, "half_lives", ())
             inputs["history"] = pasts_of_rows(past, real, width, times=times).columns(len(mask), width, lives)
             if "clock" in self.model.config.history:
                 inputs["clock"] = pasts_of_rows(past, real, width, width, times).clock(*mask.shape)
