@@ -230,7 +230,7 @@ class LSRMTrainer(RankingTrainer):
         """
         if isinstance(self.eval_dataset, EvalDataset) and self.args.eval_strategy != "no":
             check_validation(self.eval_dataset.data, self.eval_dataset.split)
-        if self.sampler is not None:
+        if self.prepared is not None and self.sampler is not None:
             check_length(self.args, self.sampler.num_steps)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
