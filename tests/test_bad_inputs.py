@@ -24,7 +24,8 @@ RECIPE = """
 model: {hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 8}
 training:
   {per_device_train_batch_size: 8, max_steps: 60, eval_strategy: steps, eval_steps: 20, save_strategy: steps,
-   save_steps: 20, save_total_limit: 5, switch_optimizer: false, patience: 9, disable_tqdm: true, seed: 1}
+   save_steps: 20, save_total_limit: 5, switch_optimizer: false, patience: 9, warmup_steps: 5,
+   disable_tqdm: true, seed: 1}
 """
 
 
@@ -75,7 +76,7 @@ def run_row(row: Row, base: Path, here: Path, warm: Warm):
         return warm.run(argv, here, row.seconds, row.room)
 
     for copy, source in (("d", "data"), ("m", "run"), ("s", "stopped")):
-        if copy in words:
+        if any(word == copy or word.startswith(f"{copy}/") for word in words):
             shutil.copytree(base / source, here / copy)
     if row.damage is not None:
         row.damage(here)

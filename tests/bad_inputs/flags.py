@@ -1,6 +1,6 @@
 """Options and values of the command line."""
 
-from bad_inputs.row import FLAG, Row
+from bad_inputs.row import FLAG, Row, write
 
 
 def _flag(id: str, words: str, says: str | None = None) -> Row:
@@ -95,6 +95,20 @@ ROWS = [
     Row("B074", "--eval_strategy no, as --help says",
         f"{FLAG} --eval_strategy no --save_strategy no --load_best_model_at_end false --max_steps 2", "", code=0,
         makes=("o",)),
+    _flag("A314", "--eval_delay 1000", "eval_delay is 1000, but the run has 60 steps"),
+    _flag("A315", "--lr_scheduler_type cosine --lr_scheduler_kwargs {num_cycle:3}", "makes no schedule cosine.*num_cycles"),
+    _flag("A316", "--lr_scheduler_type warmup_stable_decay", "makes no schedule warmup_stable_decay.*num_decay_steps"),
+    _flag("A318", "--time_unit 7", "time_unit is no key of a recipe: training takes it from the log"),
+    _flag("A319", "--successor_pairs 9", "successor_pairs is no key of a recipe: training counts them"),
+    _flag("A320", "--num_successors 3", "--num_successors: nothing reads it.* successors among the parts of history"),
+    _flag("A321", "--negative_power 0.5", "--negative_power: nothing reads it.* num_negatives"),
+    _flag("A322", "--sgd_learning_rate 0.5", "--sgd_learning_rate: nothing reads it.* switch_optimizer true"),
+    _flag("A323", "--warmup_steps 5 --lr_scheduler_type constant", "--warmup_steps: nothing reads it.*than constant"),
+    _flag("A324", "--adam_beta2 0.9 --optim sgd", "--adam_beta2: nothing reads it.* another optim than sgd"),
+    Row("A325", "finetune --negative_power", "finetune RECIPE --model RUN --data DATA --output o --negative_power 0.5",
+        "--negative_power: nothing reads it"),
+    Row("A326", "two outputs", "train RECIPE --data DATA --output o --output p", "--output is given twice; keep one"),
+    Row("A327", "the beginning of an option", "train RECIPE --data DATA --out o", "required: --output"),
     Row("N030", "no such recipe", "train nowhere.yaml --data DATA --output o", "nowhere.yaml: no such recipe"),
     Row("N031", "no such data", "train RECIPE --data nowhere --output o", "nowhere is not a prepared folder"),
     Row("N032", "the output is a file", "train RECIPE --data DATA --output RECIPE", "recipe.yaml"),
@@ -119,6 +133,15 @@ ROWS = [
     Row("A117", "evaluate --model of nothing", "evaluate --data DATA --model nowhere", "nowhere: there is no such folder"),
     Row("A118", "evaluate --model a folder without a model", "evaluate --data DATA --model DATA", "holds no model"),
     Row("A119", "evaluate --data a run", "evaluate --data RUN", "not a prepared folder"),
+    Row("A328", "evaluate: two logs", "evaluate --data nowhere --data DATA", "--data is given twice; keep one"),
+    Row("A329", "evaluate: the beginning of an option", "evaluate --dat DATA", "required: --data"),
+    Row("A330", "evaluate --bf16 without a model", "evaluate --data DATA --bf16", "--bf16 and --compile .*add --model"),
+    Row("A331", "evaluate --compile without a model", "evaluate --data DATA --compile", "--bf16 and --compile .*add --model"),
+    Row("A332", "evaluate --json: the run's own record", "evaluate --data DATA --model m --json m/run.json",
+        r"--json m/run\.json is a file that this command reads"),
+    Row("A333", "evaluate --json: the manifest", "evaluate --data d --json d/manifest.json", "is a file that this command reads"),
+    Row("A334", "evaluate --json over earlier reports in the run", "evaluate --data DATA --model m --json m/evaluation.json",
+        "mrr", write("m/evaluation.json", '[{"protocol": {}, "metrics": {}}]'), code=0, makes=("m/evaluation.json",)),
     Row("N160", "evaluate --target week", "evaluate --data DATA --target week", "--target: invalid choice"),
     Row("N161", "evaluate --target basket without baskets", "evaluate --data DATA --target basket", "has no baskets: no test"),
     Row("N162", "evaluate --target period, leave-one-out", "evaluate --data DATA --target period", "no period in common"),
@@ -146,6 +169,9 @@ ROWS = [
         r"--users u\.csv: there is no such file"),
     Row("N170", "recommend: times beside --data", "recommend --model RUN --data DATA --output o.parquet --times 1",
         "--times are those of --history"),
+    Row("A335", "recommend --times, a model without moments", "recommend --model RUN --history i1 --times 5",
+        "--times: this model does not read when"),
+    Row("A336", "recommend: two histories", "recommend --model RUN --history i1 --history i2", "--history is given twice"),
     # Recipes
     Row("N171", "recipes show: no such recipe", "recipes show dense2", "dense2: no such recipe.*Did you mean regimes/dense"),
     Row("N172", "recipes show: nothing like it", "recipes show zzz", "zzz: no such recipe"),
@@ -165,6 +191,17 @@ ROWS = [
     Row("A260", "tasks --model a=nowhere", "tasks --data DATA --model a=nowhere", "nowhere: there is no such folder"),
     Row("A261", "tasks --json into no folder", "tasks --data DATA --json nowhere/x.json", "--json nowhere/x.json"),
     Row("A262", "two models of one name", "tasks --data DATA --task overall --model a=RUN --model a=RUN", "there is no such|a name"),
+    Row("A337", "tasks --draws 10^9", "tasks --data DATA --draws 1000000000", "--draws: .*too many; give at most 100,000"),
+    Row("A338", "tasks --window without a model", "tasks --data DATA --window 5", "--window .*add --model"),
+    Row("A339", "tasks --figures is a file", "tasks --data DATA --figures f", "--figures f: .*f is a file",
+        write("f", "mine")),
+    Row("A340", "tasks --json: a file of the log", "tasks --data d --json d/items.parquet", "is a file that this command reads"),
+    # Comparing
+    Row("A341", "compare --figures below a file", "compare RUN m --data DATA --figures f/g", "--figures f/g: .*f is a file",
+        write("f", "mine")),
+    Row("A342", "compare --json: a run's own record", "compare RUN m --data DATA --json m/config.json",
+        "is a file that this command reads"),
+    Row("A343", "compare --revision of folders", "compare RUN m --data DATA --revision v1", "--revision has 1 of 0 runs"),
     # Planning
     _plan("A190", "--items 0", "--items"),
     _plan("A191", "--items -3", "--items"),
@@ -193,6 +230,8 @@ ROWS = [
     _plan("A308", "--bandwidth -1", "bandwidth is -1"),
     _plan("A309", "--history yesterday", "choose from"),
     _plan("A310", "--num-successors 0", "--num-successors"),
+    _plan("A344", "--items 100000000000000000000", "--items, .*make no model: .*at most 2147483647"),
+    _plan("A345", "--num-successors 5", "--num-successors .*add it to --history"),
     # The command line itself
     Row("N050", "no such command", "recomend", "invalid choice: 'recomend'"),
     Row("N051", "an option before the command", "--data d evaluate", ""),

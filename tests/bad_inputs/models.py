@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 import safetensors.numpy
-from bad_inputs.row import Damage, Row, both, cut, edit, flip, remove, set_keys, write
+from bad_inputs.row import Damage, Row, both, cut, edit, edit_json, flip, remove, set_keys, write
 
 RECOMMEND = "recommend --model m --history i1 i2"
 EVALUATE = "evaluate --data DATA --model m"
@@ -130,6 +130,8 @@ ROWS = [
         lambda here: _drop_from_record(here, "seed")),
     Row("D060", "run.json: a report without protocol", "publish m a/b --dry-run --output o", r"run\.json",
         lambda here: _drop_from_record(here, "reports", 0, "protocol")),
+    Row("D099", "run.json: validation is NaN", "publish m a/b --dry-run --output o", r"run\.json: mrr of validation is nan",
+        edit_json("m/run.json", lambda one: one["validation"].update(mrr=float("nan")))),
     Row("D061", "published without weights", "publish m a/b --dry-run --output o", "weights|safetensors",
         remove("m/model.safetensors")),
     Row("D062", "published under no name", "publish m nonsense --dry-run --output o", "nonsense"),

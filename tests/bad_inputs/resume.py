@@ -4,8 +4,10 @@ A checkpoint that was changed after it was written is refused: to go on from it 
 that was never stopped. One that was never finished is passed over.
 """
 
+import os
+
 from bad_inputs.models import EVIL, evil_archive
-from bad_inputs.row import RESUME, Damage, Row, both, cut, flip, remove, set_keys, write
+from bad_inputs.row import RESUME, Damage, Row, both, cut, edit, flip, remove, set_keys, write
 
 LAST = "s/checkpoint-40"
 
@@ -50,6 +52,15 @@ ROWS = [
     _checkpoint("D090", "trainer_state.json says step 10^9", "trainer_state.json",
                 set_keys(f"{LAST}/trainer_state.json", global_step=10**9)),
     _checkpoint("D092", "COMPLETE is cut", "COMPLETE", cut(f"{LAST}/COMPLETE")),
+    Row("D100", "weights of a checkpoint flipped, recommended", f"recommend --model {LAST} --history i1",
+        r"checkpoint-40/model\.safetensors was changed", flip(f"{LAST}/model.safetensors", 0.6, 6)),
+    Row("D101", "the same, evaluated", f"evaluate --model {LAST} --data DATA",
+        r"checkpoint-40/model\.safetensors was changed", flip(f"{LAST}/model.safetensors", 0.6, 6)),
+    Row("D102", "the vocabulary of a checkpoint changed", f"recommend --model {LAST} --history i1",
+        r"checkpoint-40/tokenizer\.json was changed",
+        edit(f"{LAST}/tokenizer.json", lambda content: content.replace(b'"i7"', b'"i_"', 1))),
+    Row("D103", "settings.json is a pipe", RESUME, "s is not empty and holds no run of ours",
+        both(remove("s/settings.json"), lambda here: os.mkfifo(here / "s/settings.json"))),
     Row("D079", "the last checkpoint was not finished: it goes on from the one before", RESUME, "lsrm recipe",
         remove(f"{LAST}/COMPLETE"), code=0, makes=("s",)),
     Row("D081", "a FILE checkpoint-99", RESUME, "lsrm recipe", write("s/checkpoint-99", "mine"), code=0,

@@ -29,6 +29,9 @@ ROWS = [
     _tune("N410", "--fix hidden_size=wide", "hidden_size is 'wide'"),
     _tune("N411", "--fix hidden_size=8 hidden_size=16", "hidden_size is given twice"),
     _tune("N412", "--fix seed=3", "it is the option --seed"),
+    _tune(
+        "N419", "--fix hub_token=hf_abcdefghijklmnopqrst", "--fix: hub_token does not belong into a search.*HF_TOKEN"
+    ),
     _tune("N413", "--fix patience=[", "--fix patience"),
     _tune("N414", "--split temporal", "was prepared with the split leave_one_out, not temporal"),
     Row(

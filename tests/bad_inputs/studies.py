@@ -3,7 +3,7 @@
 import json
 
 import polars as pl
-from bad_inputs.row import Damage, Row, both, cut, edit, set_keys, write
+from bad_inputs.row import Damage, Row, both, cut, edit, flip, set_keys, write
 
 from sr_transformers.data.prepare import prepare
 
@@ -107,11 +107,14 @@ ROWS = [
     _fit("A273", "a column that is not there", "--n-column size", "size"),
     _fit("A274", "--seed -1", "--seed -1", "seed"),
     _fit("A275", "--drop-largest-losses 99", "--drop-largest-losses 99", "drop|points|99"),
+    _fit("A296", "--starts 10^9", "--starts 1000000000", "--starts: .*too many; give at most 100,000"),
+    _fit("A297", "--bootstrap 10^9", "--bootstrap 1000000000", "--bootstrap: .*too many; give at most 100,000"),
+    _fit("A298", "--json: the table", "--json t.csv", r"--json t\.csv is a file that this command reads"),
+    _fit("A299", "two laws", "--law n --law d", "--law is given twice"),
     _fit("A276", "--json into no folder", "--json nowhere/x.json", "--json nowhere/x.json"),
     Row("A277", "a binary table", "scaling fit t.csv", r"t\.csv", write("t.csv", b"\x00\xff" * 500)),
     Row("A278", "a folder without records", "scaling fit e", "e", write("e/mine.txt", "mine")),
-    Row("A279", "a cut record", "scaling fit m/run.json --law n", r"run\.json", both(
-        lambda here: (here / "m").mkdir(), write("m/run.json", '{"name": "x", '))),
+    Row("A279", "a cut record", "scaling fit m/run.json --law n", r"run\.json", write("m/run.json", '{"name": "x", ')),
     Row("A280", "predict --fit t.csv", "scaling predict --fit t.csv --n 1e9", r"t\.csv", write("t.csv", _TABLE)),
     _predict("A281", "a fit that is cut", "--n 1e9", r"f\.json", cut("f.json")),
     _predict("A282", "predict --n nan", "--n nan --d 10", "--n|n is nan"),
@@ -121,6 +124,13 @@ ROWS = [
     _predict("A286", "a fit of an unknown law", "--n 1e9", "luck", set_keys("f.json", law="luck")),
     _predict("A287", "nothing asked", "", "--n"),
     _predict("A288", "--flops nan", "--flops nan", "flops"),
+    _predict("A346", "--json: the fit", "--n 1e9 --json f.json", r"--json f\.json is a file that this command reads"),
+    Row("A347", "sample: a log that was changed",
+        "scaling sample --model RUN --data d --interactions 10 --output o", r"histories\.arrow", flip("d/histories.arrow")),
+    Row("A348", "sample: the revision of a folder",
+        "scaling sample --model RUN --revision v1 --data DATA --interactions 10 --output o", "no revision v1"),
+    Row("A349", "advise --json: the manifest", "scaling advise --data d --budget 1 --output o --json d/manifest.json",
+        "is a file that this command reads"),
     Row("A289", "predict: hold out all", "scaling predict t.csv --hold-out 99", "hold", write("t.csv", _TABLE)),
     Row("A290", "report of nothing", "scaling report nowhere --output o", "nowhere"),
     Row("A291", "report of a folder that is no study", "scaling report e --output o", "e", write("e/x", "x")),

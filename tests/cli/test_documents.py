@@ -74,3 +74,31 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path, monkeypatch):
 def test_no_name_is_no_document():
     documents.check_place(None)
     documents.write_document(None, {})
+
+
+def test_what_is_read_is_not_written_over_but_an_earlier_document_is(tmp_path):
+    (tmp_path / "run").mkdir()
+    table, ours, other = tmp_path / "t.csv", tmp_path / "run" / "ours.json", tmp_path / "run" / "run.json"
+    table.write_text("N,D\n")
+    ours.write_text('[{"protocol": {}, "more": 1}]')
+    other.write_text('{"name": "x"}')
+    reads = (str(table), str(tmp_path / "run"), "org/name")
+    for name in (table, other):
+        with pytest.raises(FileExistsError, match=f"--json {name} is a file that this command reads; choose another"):
+            documents.check_place(str(name), reads, ["protocol"])
+    with pytest.raises(FileExistsError, match="is a file that this command reads"):
+        documents.check_place(str(ours), [str(ours)], ["protocol"])
+    for name in (ours, tmp_path / "run" / "new.json", tmp_path / "new.json"):
+        documents.check_place(str(name), reads, ["protocol"])
+    other.write_text("[")
+    with pytest.raises(FileExistsError, match="is a file that this command reads"):
+        documents.check_place(str(other), reads, ["protocol"])
+
+
+def test_a_folder_of_figures_is_no_file_and_lies_below_none(tmp_path):
+    (tmp_path / "f").write_text("mine")
+    for name in (tmp_path / "f", tmp_path / "f" / "deep" / "er"):
+        with pytest.raises(NotADirectoryError, match=f"--figures {name}: {tmp_path / 'f'} is a file"):
+            documents.check_figures(str(name))
+    for one in (None, str(tmp_path), str(tmp_path / "new" / "er")):
+        documents.check_figures(one)

@@ -69,6 +69,21 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(recipe, markov_prepared, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_warm_up_longer_than_the_run_is_told_in_one_line(recipe, markov_prepared, tmp_path, capsys):
+    assert main(command(recipe, markov_prepared, tmp_path / "run", "--warmup_steps", "40")) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warmup" in line]
+    assert line.startswith("sr-transformers train: warmup_steps is 40, but the run has 4 steps: it never reaches")
+
+
+def test_what_stands_in_the_file_may_be_read_by_nothing(recipe, markov_prepared, tmp_path):
+    left = recipe.read_text().replace(
+        "{max_steps", "{sgd_momentum: 0.5, adam_beta2: 0.9, negative_power: 1.0, max_steps"
+    )
+    (tmp_path / "left.yaml").write_text(left)
+    words = ["--switch_optimizer", "false", "--optim", "sgd", "--lr_scheduler_type", "constant"]
+    assert main(command(tmp_path / "left.yaml", markov_prepared, tmp_path / "run", *words)) == 0
+
+
 def test_a_run_without_validation_is_a_run(recipe, markov_prepared, tmp_path):
     off = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": "false", "max_steps": "2"}
     words = [word for key, value in off.items() for word in (f"--{key}", value)]

@@ -114,6 +114,17 @@ def test_append_by_command(log, tmp_path, capsys):
     assert "11 interactions of 4 users" in capsys.readouterr().out
 
 
+def test_a_file_is_told_without_where_it_lies(tmp_path, monkeypatch):
+    home = tmp_path / "home" / "zaphod"
+    home.mkdir(parents=True)
+    (home / "log.csv").write_text("user_id,item_id,timestamp\nu,i,1\nu,j,2\n")
+    monkeypatch.setenv("HOME", str(home))
+    assert main(["data", "describe", str(home / "log.csv"), "--json", str(tmp_path / "x.json")]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["name"] == "log.csv"
+    monkeypatch.chdir(home)
+    assert describe("log.csv")["name"] == "log.csv"
+
+
 def test_gaps_beyond_int64_count_as_the_largest_and_names_are_no_formulas(tmp_path):
     (tmp_path / "a$_$b.csv").write_text(f"user_id,item_id,timestamp\nu,a,{-(2**63)}\nu,b,0\nu,a,{2**63 - 1}\n")
     report = describe(tmp_path / "a$_$b.csv")

@@ -240,3 +240,11 @@ def test_reports_of_different_protocols_make_no_table(log):
         table(reports)
     with pytest.raises(ValueError, match="different protocols"):
         table([evaluate(Popularity(log), log, filter_seen=seen) for seen in (True, False)])
+
+
+def test_a_part_without_targets_is_named(tmp_path):
+    rows = [(user, f"i{(user + n) % 9}", n if n < 10 else 100 + n) for user in range(20) for n in range(12)]
+    frame = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    data = prepare(frame, tmp_path / "log", split="temporal", validation_from="50", test_from="100")
+    with pytest.raises(ValueError, match="log has no validation targets; evaluate on another part, or prepare"):
+        evaluate(Popularity(data), data, "validation")

@@ -13,12 +13,21 @@ import sr_transformers
 pytest.importorskip("gradio", reason="needs the extra demo")
 pytest.importorskip("onnxscript", reason="needs the extra onnx")
 pytest.importorskip("matplotlib", reason="needs the extra figures")
+pytest.importorskip("optuna", reason="needs the extra tune")
 
 USER = "zaphod-beeblebrox"
 TOKEN = "hf_dummySECRETtoken01234"
 RECIPE = """
 model: {hidden_size: 16, num_hidden_layers: 1, max_position_embeddings: 8}
 training: {max_steps: 28, per_device_train_batch_size: 2, learning_rate: 1e-2, precision: fp32, disable_tqdm: true}
+"""
+STUDY = """
+name: tiny
+data: HOME/work/data
+recipe: HOME/plain.yaml
+sizes: {a: [1, 8, 1], b: [1, 16, 1], c: [1, 24, 1], d: [1, 32, 1]}
+blocks:
+  main: {sizes: [a, b, c, d], epochs: [1], seeds: [1]}
 """
 COMMANDS = """
 import os, sys
@@ -41,6 +50,15 @@ do("tasks", "--model", run, "--model", f"two={run},{run}", "--data", data, "--ta
 do("publish", run, "org/run", "--dry-run", "--output", f"{work}/dry")
 do("publish", run, "org/run")
 do("export", "--model", run, "--output", f"{work}/onnx", "-k", "5")
+do("data", "describe", f"{home}/logs/log.csv", "--json", f"{work}/described.json")
+do("compare", f"x={run}", tuned, "--data", data, "--json", f"{work}/compared.json", "--figures", f"{work}/compared")
+do("recommend", "--model", run, "--data", data, "--output", f"{work}/lists.parquet")
+do("scaling", "run", f"{home}/study.yaml", "--output", f"{work}/study")
+do("scaling", "report", f"{work}/study", "--output", f"{work}/report", "--bootstrap", "2")
+do("scaling", "fit", f"{work}/study", "--law", "n", "--bootstrap", "2", "--json", f"{work}/fit.json")
+do("scaling", "sample", "--model", run, "--data", data, "--interactions", "200", "--output", f"{work}/sampled")
+do("tune", f"{home}/logs/log.csv", "--output", f"{work}/search", "--budget", "40s", "--fix", "num_hidden_layers=1",
+   "hidden_size=16", "history=[]", "num_train_epochs=1")
 do("demo", run, "--compare", tuned, "--study", f"{run}/figures", "--space", f"{work}/space")
 os.chdir("/")  # from here the home folder lies below
 do("publish", tuned, "org/tuned")
@@ -63,10 +81,12 @@ def test_no_token_no_home_and_no_name_in_anything_written_or_sent(hub, tmp_path)
     home = tmp_path / "home" / USER
     for name in ("logs", "work", "tmp"):
         (home / name).mkdir(parents=True)
-    rows = [f"u{user},i{(user * 7 + n * n) % 30},{n}" for user in range(60) for n in range(10)]
+    rows = [f"u{user},i{(user * 7 + n * n) % 30},{n}" for user in range(150) for n in range(10)]
     (home / "logs" / "log.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
     (home / "tiny.yaml").write_text(RECIPE)
     (home / "token.yaml").write_text(RECIPE.replace("{max_steps", f"{{hub_token: {TOKEN}, max_steps"))
+    (home / "plain.yaml").write_text(RECIPE.replace("max_steps: 28, ", ""))
+    (home / "study.yaml").write_text(STUDY.replace("HOME", str(home)))
     given = set(home.rglob("*"))
     source = str(Path(sr_transformers.__file__).parents[1])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTEST_"))}
@@ -84,6 +104,9 @@ def test_no_token_no_home_and_no_name_in_anything_written_or_sent(hub, tmp_path)
     names = {path.relative_to(home / "work").as_posix() for path in written if path.is_relative_to(home / "work")}
     assert {"run/run.json", "run/training_args.bin", "tuned/run.json", "run/tasks.json", "run/evaluation.json"} <= names
     assert {"onnx/model.onnx", "space/app.py", "dry/README.md", "profile/trace.json", "run/settings.json"} <= names
+    assert {"described.json", "compared.json", "lists.parquet", "fit.json", "sampled/log.parquet"} <= names
+    assert {"study/plan.json", "study/study.yaml", "report/report.html", "search/settings.json"} <= names
+    assert {"search/tune.json", "search/trials.journal", "search/report.md", "compared/comparison.svg"} <= names
     assert any(name.endswith("trainer_state.json") for name in names)
     leaks = [leak for path in sorted(written) for leak in found(str(path), path.read_bytes(), needles)]
     for (kind, name), repo in hub.repos.items():

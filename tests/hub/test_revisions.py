@@ -226,6 +226,26 @@ def test_evaluate_takes_a_revision_for_each_model(published, markov_prepared, ca
     assert "sr-transformers evaluate: org/run knows none of the 30 items" in capsys.readouterr().err
 
 
+def test_compare_takes_a_revision_for_each_run_on_the_hub(published, finished_run, markov_prepared, tmp_path, capsys):
+    commit = published.refs["v1"]
+    arguments = ["--data", str(markov_prepared.path), "--json", str(tmp_path / "x.json")]
+    assert main(["compare", "org/run", str(finished_run), "org/run", *arguments, "--revision", "v1", commit]) == 0
+    entries = json.loads((tmp_path / "x.json").read_text())["entries"]
+    assert [one["name"] for one in entries] == ["org/run@v1", "run", f"org/run@{commit}"]
+    assert all(one["metrics"]["hr@10"]["difference"] == 0 for one in entries[1:])
+    assert main(["compare", "org/run", str(finished_run), *arguments, "--revision", "v1", "v2"]) == 2
+    assert "--revision has 2 of 1 runs on the Hub" in capsys.readouterr().err
+    assert main(["compare", "org/run", str(finished_run), *arguments]) == 2  # main names items that the log lacks
+    assert "org/run knows none of the 30 items" in capsys.readouterr().err
+
+
+def test_a_log_is_sampled_from_a_revision(published, markov_prepared, tmp_path, capsys):
+    words = ["scaling", "sample", "--model", "org/run", "--data", str(markov_prepared.path), "--interactions", "40"]
+    assert main([*words, "--revision", "v9", "--output", str(tmp_path / "out")]) == 2
+    assert "org/run has no revision v9" in capsys.readouterr().err
+    assert main([*words, "--revision", "v1", "--output", str(tmp_path / "out")]) == 0
+
+
 @pytest.mark.parametrize(
     ("models", "message"),
     [
@@ -291,10 +311,12 @@ def test_the_page_shows_the_revisions_that_were_asked_for(published, monkeypatch
     )
 
 
-@pytest.mark.parametrize("command", ["recommend", "evaluate", "tasks", "finetune", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", ["recommend", "evaluate", "compare", "tasks", "finetune", "export", "demo", "scaling sample"]
+)
 def test_help_tells_of_revisions(command, capsys):
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert "branch, tag or commit" in " ".join(capsys.readouterr().out.split())
 
 

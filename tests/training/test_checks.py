@@ -144,6 +144,22 @@ def test_what_refines_something_that_is_off_is_refused(tmp_path, values):
         arguments(tmp_path, **values)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "given", "says"),
+    [
+        ("cosine", {"num_cycle": 3}, "unexpected keyword argument 'num_cycle'. It takes num_cycles."),
+        ("warmup_stable_decay", None, "missing .* 'num_decay_steps'. It takes num_decay_steps, "),
+        ("polynomial", {"lr_end": 1.0}, "must be smaller than initial lr"),
+        ("reduce_lr_on_plateau", {"patient": 1}, "unexpected keyword argument 'patient'.$"),
+    ],
+)
+def test_settings_of_a_schedule_are_looked_at_before_training(tmp_path, schedule, given, says):
+    with pytest.raises(ValueError, match=rf"^lr_scheduler_kwargs is .* makes no schedule {schedule}: .*{says}"):
+        arguments(tmp_path, lr_scheduler_type=schedule, lr_scheduler_kwargs=given)
+    text = '{"num_decay_steps": 10}'  # as on the command line of transformers
+    assert arguments(tmp_path, lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=text).lr_scheduler_kwargs
+
+
 def test_refinements_of_what_is_on_and_empty_ones_are_taken(tmp_path):
     assert arguments(tmp_path, lr_scheduler_type="constant", lr_scheduler_kwargs={}).lr_scheduler_kwargs == {}
     assert arguments(tmp_path, optim="sgd", optim_args="momentum=0.9").optim == OptimizerNames.SGD

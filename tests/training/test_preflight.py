@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import polars as pl
 import pytest
@@ -47,6 +48,30 @@ def test_validation_on_unknown_items_alone_is_refused_before_anything_is_written
     assert not (tmp_path / "run").exists()
     record = train(recipe(**WITHOUT), all_unknown, tmp_path / "run")
     assert record.steps == 2
+
+
+@pytest.mark.parametrize(("strategy", "delay", "said"), [("steps", 5, "4 steps"), ("epoch", 3, "2 epochs")])
+def test_an_eval_delay_beyond_the_end_is_refused(prepared, tmp_path, strategy, delay, said):
+    length = {"max_steps": 4} if strategy == "steps" else {"num_train_epochs": 2}
+    rest = {"eval_strategy": strategy, "save_strategy": strategy, "eval_steps": 2, "save_steps": 2, "warmup_steps": 0}
+    with pytest.raises(
+        ValueError, match=rf"^eval_delay is {delay}, but the run has {said}, so it would never validate"
+    ):
+        train(recipe(**length, **rest, eval_delay=delay), prepared, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert train(recipe(**length, **rest, eval_delay=delay - 1), prepared, tmp_path / "run").validation
+
+
+def test_a_run_that_ends_before_it_is_warm_is_told(prepared, tmp_path):
+    words = "warmup_steps is 8, but the run has 2 steps: it never reaches the learning rate 0.001, only 25.0% of it"
+    with pytest.warns(UserWarning, match=words):
+        train(recipe(**WITHOUT, warmup_steps=8), prepared, tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for schedule, steps in (("constant", 8), ("constant_with_warmup", 2), ("linear", 0.5)):
+            train(recipe(**WITHOUT, warmup_steps=steps, lr_scheduler_type=schedule), prepared, tmp_path / schedule)
 
 
 def test_the_trainer_looks_too(all_unknown, tmp_path):

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sr_transformers import Recipe, RunRecord, train
 from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation.baselines import baselines
+from sr_transformers.evaluation.weights import COMPLETE
 from sr_transformers.locking import LOCK
-from sr_transformers.training.checkpoints import COMPLETE
 from sr_transformers.training.train import fitted
 
 
@@ -187,9 +187,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(markov_prepared, tmp_
 @pytest.mark.parametrize(
     "late",
     [
-        {"lr_scheduler_type": "cosine_with_min_lr"},  # found by transformers when training begins: the rate is missing
-        {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"sesame": 1}},
-        {"optim": "sgd", "optim_args": "momentum=open"},
+        {"optim": "sgd", "optim_args": "momentum=open"},  # found by transformers when training begins
         {"report_to": "sesame"},
         {"row_width": 3},
     ],

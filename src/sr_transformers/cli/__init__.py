@@ -27,6 +27,7 @@ from sr_transformers.cli import (
     train,
     tune,
 )
+from sr_transformers.cli.parser import Parser
 
 # In the order of --help: the way of a newcomer, then the rest.
 COMMANDS = (
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sr-transformers",
         description="Train, scale, publish and use ID-only sequential recommenders.",
         epilog=FIRST_STEPS,

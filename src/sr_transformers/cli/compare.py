@@ -1,6 +1,7 @@
 """`sr-transformers compare`: which of several runs is better on one log, and how sure that is."""
 
 import argparse
+from pathlib import Path
 
 from sr_transformers.cli.values import SEEN, at_least
 
@@ -11,6 +12,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("runs", nargs="+", metavar="[NAME=]RUN[,RUN...]",
                      help="folder or Hub id of a model; several with commas are one entry, the same with other seeds. "
                      "All are compared with the first entry")  # fmt: skip
+    one.add_argument("--revision", nargs="+", metavar="REVISION",
+                     help="branch, tag or commit of each run that is on the Hub, in their order")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--baselines", action="store_true", help="compare with the baselines too")
     one.add_argument("--part", default="test", choices=("test", "validation"))
@@ -23,30 +26,34 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> None:
-    from sr_transformers.cli.documents import check_place, write_document
+    from sr_transformers.cli.documents import check_figures, check_place, write_document
     from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.baselines import baselines
+    from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.protocol import cut_offs, seen_choice
     from sr_transformers.evaluation.significance import check_run, compare, draw, table
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
 
-    check_place(options.json)
     named = [_entry(one) for one in options.runs]
-    told = shown_names([", ".join(runs) for _, runs in named])
+    names = [run for _, runs in named for run in runs]
+    check_place(options.json, (options.data, *names), ("protocol", "entries"))
+    check_figures(options.figures)
+    revisions = iter(_revisions(names, options.revision))
+    asked = [[(run, next(revisions)) for run in runs] for _, runs in named]
+    told = shown_names([", ".join(f"{run}@{at}" if at else run for run, at in runs) for runs in asked])
     shown = [name or of_runs for (name, _), of_runs in zip(named, told, strict=True)]
     if len(set(shown)) < len(shown):
         raise ValueError(f"two entries are called alike ({', '.join(shown)}); give them names, NAME=RUN.")
     data = PreparedData(options.data).verified()
     (k,) = cut_offs([options.k], data)
     entries: dict[str, list] = {}
-    for name, (_, runs) in zip(shown, named, strict=True):
-        entries[name] = [open_scorer(run, data) for run in runs]
+    for name, runs in zip(shown, asked, strict=True):
+        entries[name] = [open_scorer(Checkpoint(run, revision=at), data) for run, at in runs]
     scorers = [scorer for one in entries.values() for scorer in one]
     filter_seen = seen_choice(SEEN[options.seen], [scorer.filter_seen for scorer in scorers], data)
-    for _, runs in named:
-        for run in runs:
-            check_run(run, data, filter_seen)
+    for run in names:
+        check_run(run, data, filter_seen)
     if options.baselines:
         entries |= {scorer.name: [scorer] for scorer in baselines(data, filter_seen)}
     found = compare(entries, data, options.part, k, filter_seen, progress=True)
@@ -54,6 +61,22 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
     print(table(found))
     for path in draw(found, options.figures) if options.figures else []:
         print(path)
+
+
+def _revisions(runs: list[str], given: list[str] | None) -> list[str | None]:
+    """Of every run the revision; folders have none.
+
+    Raises:
+        ValueError: if there are not as many as runs on the Hub.
+    """
+    on_hub = [not Path(run).is_dir() for run in runs]
+    if given is not None and len(given) != sum(on_hub):
+        raise ValueError(
+            f"--revision has {len(given)} of {sum(on_hub)} runs on the Hub; give one for each, in their order (main if "
+            "it has no other)."
+        )
+    rest = iter(given or ())
+    return [next(rest, None) if there else None for there in on_hub]
 
 
 def _entry(text: str) -> tuple[str | None, list[str]]:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from sr_transformers.cli.prepare import plain_warnings
 from sr_transformers.cli.publish import add_repository
+from sr_transformers.cli.values import plain_warnings
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,7 +41,7 @@ def _describe(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
     from sr_transformers.data.describe import as_text, describe, draw
 
-    check_place(options.json)
+    check_place(options.json, (options.source,), ("sparsity", "popularity"))
     given = {
         "user_id": options.user_column,
         "item_id": options.item_column,

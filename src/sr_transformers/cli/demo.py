@@ -28,6 +28,10 @@ def _demo(options: argparse.Namespace, rest: list[str]) -> None:
     revisions = {"revision": options.revision, "compare_revision": options.compare_revision}
     if options.compare_revision and not options.compare:
         raise ValueError("--compare-revision is the revision of a second checkpoint; add --compare.")
+    if options.space and (served := options.given & {"host", "port"}):
+        raise ValueError(
+            f"--{min(served)} says where a page is served, and --space starts none; leave one of the two out."
+        )
     if options.space and options.data:
         raise ValueError(
             "--data shows histories of users, and a Space is for others to see; leave --data out, and the Space opens "

@@ -42,7 +42,9 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
 
-    check_place(options.json)
+    if (options.bf16 or options.compile) and not options.model:
+        raise ValueError("--bf16 and --compile say how models compute; add --model, or leave them out.")
+    check_place(options.json, (*options.model, options.data), ("protocol", "metrics"))
     data = PreparedData(options.data).verified()
     target, ks = target_choice(options.target, data), cut_offs(options.k, data)
     checkpoints = [Checkpoint(name, revision=revision_of(options, place)) for place, name in enumerate(options.model)]

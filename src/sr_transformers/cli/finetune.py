@@ -3,7 +3,7 @@
 import argparse
 
 from sr_transformers.cli.train import GO_ON
-from sr_transformers.cli.values import ATTENTION_HELP, at_least
+from sr_transformers.cli.values import ATTENTION_HELP, at_least, plain_warnings
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,18 +36,23 @@ def _finetune(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.finetuning.finetune import finetune
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.train import leave_processes
+    from sr_transformers.training.unread import refuse_unread
 
-    record = finetune(
-        Checkpoint(options.model, revision=options.revision),
-        options.data,
-        Recipe.load(options.recipe, overrides(rest)),
-        options.output,
-        init=options.init,
-        old_items=options.old_items,
-        freeze=options.freeze,
-        lora_rank=options.lora,
-        attn_implementation=options.attn,
-    )
+    given = overrides(rest)
+    recipe = Recipe.load(options.recipe, given)
+    refuse_unread(recipe, given)
+    with plain_warnings(options.command):
+        record = finetune(
+            Checkpoint(options.model, revision=options.revision),
+            options.data,
+            recipe,
+            options.output,
+            init=options.init,
+            old_items=options.old_items,
+            freeze=options.freeze,
+            lora_rank=options.lora,
+            attn_implementation=options.attn,
+        )
     items = record.recipe["origin"]["items"]
     print(f"items: {items['known']:,} known, {items['new']:,} new, {items['dropped']:,} dropped")
     if len(record.reports) > 1:  # the first process

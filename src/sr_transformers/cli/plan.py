@@ -41,7 +41,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _plan(options: argparse.Namespace, rest: list[str]) -> None:
+    from huggingface_hub.errors import StrictDataclassError
+
     from sr_transformers.cli.documents import check_place, write_document
+    from sr_transformers.evaluation.weights import in_words
     from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
     from sr_transformers.planning.gpus import parse_gpus
     from sr_transformers.planning.memory import Work
@@ -49,19 +52,24 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.planning.plan import make_plan
     from sr_transformers.planning.text import show
 
+    if "num_successors" in options.given and "successors" not in options.history:
+        raise ValueError("--num-successors is of the part successors; add it to --history, or leave this out.")
     check_place(options.json)
     number, gpu = parse_gpus(options.gpus) if options.gpus else (1, None)
     width = options.row_width or options.window
     if width < options.window:
         raise ValueError(f"--row-width {width} cannot hold windows of {options.window}; it must be at least as wide.")
     special_tokens = 2  # padding and unknown
-    config = LSRMConfig.from_size(
-        options.size,
-        vocab_size=options.items + special_tokens,
-        max_position_embeddings=options.window,
-        history=options.history,
-        num_successors=options.num_successors,
-    )
+    try:
+        config = LSRMConfig.from_size(
+            options.size,
+            vocab_size=options.items + special_tokens,
+            max_position_embeddings=options.window,
+            history=options.history,
+            num_successors=options.num_successors,
+        )
+    except StrictDataclassError as error:
+        raise ValueError(f"--items, --window and --history make no model: {in_words(error)}") from error
     work = Work(
         rows=options.rows,
         width=width,

@@ -1,13 +1,8 @@
 """`sr-transformers prepare`: from a raw log to a prepared folder."""
 
 import argparse
-import contextlib
-import sys
-import warnings
-from collections.abc import Iterator
-from typing import Any
 
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import at_least, plain_warnings
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -104,15 +99,3 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
         moment = name in ("first", "last", "validation_from", "test_from")
         shown = f"{value}" if moment else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
         print(f"  {name.replace('_', ' '):42} {shown}")
-
-
-@contextlib.contextmanager
-def plain_warnings(command: str) -> Iterator[None]:
-    """Warnings about a log as one line each, like errors."""
-
-    def show(message: Warning | str, *where: Any, **more: Any) -> None:
-        print(f"sr-transformers {command}: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

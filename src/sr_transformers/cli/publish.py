@@ -35,6 +35,8 @@ def _publish(options: argparse.Namespace, rest: list[str]) -> None:
 
     if options.output and not options.dry_run:
         raise ValueError("--output is the folder of a dry run; add --dry-run.")
+    if options.scaling_repo and not options.scaling:
+        raise ValueError("--scaling-repo is the name of a study on the Hub; add --scaling STUDY.")
     card = CardOptions(
         license=options.license,
         license_name=options.license_name,

@@ -69,6 +69,8 @@ def _for_one(recommender: Any, options: argparse.Namespace, choice: dict[str, An
             "--times: this model reads when interactions happened; give one moment for each item of --history, in the "
             "unit of the log that it was trained on."
         )
+    if options.times and not recommender.scorer.needs_times:
+        raise ValueError("--times: this model does not read when interactions happened; leave them out.")
     explain = recommender.scorer.scores_own_past
     found = recommender.recommend(options.history, options.k, times=options.times, explain=explain, **choice)
     for place, one in enumerate(found, 1):

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_transformers.cli.values import at_least
+from sr_transformers.cli.values import MOST_DRAWS, at_least
 
 if TYPE_CHECKING:
     from sr_transformers.scaling.laws.constraints import Constraints
@@ -26,9 +26,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     fit = parts.add_parser("fit", help="fit a law to a table of points or to run records")
     _add_points(fit)
     fit.add_argument("--law", choices=LAWS, default="joint")
-    fit.add_argument("--starts", type=at_least(1), default=24, metavar="K", help="random starting points")
+    fit.add_argument("--starts", type=at_least(1, MOST_DRAWS), default=24, metavar="K", help="random starting points")
     fit.add_argument(
-        "--bootstrap", type=at_least(0), default=200, metavar="K", help="refits for the intervals; 0: none"
+        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
     )
     fit.add_argument("--compare", nargs="*", choices=LAWS, metavar="LAW", help="other forms to compare with")
     fit.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help="parameters taken as given")
@@ -44,7 +44,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.add_argument(
         "--hold-out", type=at_least(1), default=2, metavar="K", help="largest sizes that the fit must not see"
     )
-    predict.add_argument("--bootstrap", type=at_least(0), default=200, metavar="K")
+    predict.add_argument("--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K")
     predict.add_argument("--n", type=float, nargs="+", metavar="N", help="with --fit: sizes to predict")
     predict.add_argument("--d", type=float, metavar="D", help="with --fit: interactions")
     predict.add_argument("--unique", type=float, metavar="U", help="with --fit of law repeated: distinct interactions")
@@ -68,6 +68,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     sample = parts.add_parser("sample", help="sample a log from a trained checkpoint: its loss is the log's floor")
     sample.add_argument("--model", required=True, help="the teacher: a folder or a Hub id")
+    sample.add_argument("--revision", help="branch, tag or commit of the teacher on the Hub")
     sample.add_argument("--data", required=True, help="the prepared log that it was trained on")
     sample.add_argument("--interactions", type=at_least(1), required=True, metavar="K", help="how many to sample")
     sample.add_argument("--output", required=True, help="folder to write log.parquet and sampled.json to")
@@ -77,7 +78,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
     report.add_argument("study", help="folder of a study")
     report.add_argument("--output", required=True, help="folder to write")
-    report.add_argument("--bootstrap", type=at_least(0), default=200, metavar="K")
+    report.add_argument("--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K")
     report.add_argument(
         "--floor",
         metavar="FILE",
@@ -155,7 +156,7 @@ def _read(options: argparse.Namespace) -> "Points":
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
 
-    check_place(options.json)
+    check_place(options.json, options.points, ("law", "params"))
     points = _read(options)
     from sr_transformers.scaling.laws.bootstrap import bootstrap
     from sr_transformers.scaling.laws.fit_file import describe_fit, fit_text
@@ -192,7 +193,7 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    check_place(options.json)
+    check_place(options.json, filter(None, (*options.points, options.fit)), ("law", "params"))
     if options.fit:
         answers = _from_fit(options)
     else:
@@ -271,9 +272,9 @@ def _sample(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.scaling.studies.teacher import sample_log
 
-    checkpoint = Checkpoint(options.model)
+    checkpoint = Checkpoint(options.model, revision=options.revision)
     found = sample_log(
-        checkpoint.model(), PreparedData(options.data), options.interactions, options.output, options.seed
+        checkpoint.model(), PreparedData(options.data).verified(), options.interactions, options.output, options.seed
     )
     print(json.dumps(dataclasses.asdict(found), indent=2))
 
@@ -293,7 +294,7 @@ def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.scaling.studies.advise import Hardware, advise
     from sr_transformers.training.progress import silence
 
-    check_place(options.json)
+    check_place(options.json, filter(None, (options.data, options.recipe)), ("law", "sizes", "hardware"))
     silence()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"

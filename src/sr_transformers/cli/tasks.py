@@ -3,7 +3,7 @@
 import argparse
 
 from sr_transformers.cli.revisions import RevisionOfModel, revision_of
-from sr_transformers.cli.values import SEEN, at_least
+from sr_transformers.cli.values import MOST_DRAWS, SEEN, at_least
 
 _TASKS = (
     "overall",
@@ -53,14 +53,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--horizon", type=at_least(1), metavar="N", help="items of the trajectory")
     one.add_argument("--month", type=at_least(1), metavar="T", help="a month in the log's unit of time")
     one.add_argument("--seed", type=at_least(0), metavar="S", help="of perturbations and of the bootstrap")
-    one.add_argument("--draws", type=at_least(1), metavar="N", help="of the bootstrap")
+    one.add_argument("--draws", type=at_least(1, MOST_DRAWS), metavar="N", help="of the bootstrap")
     one.add_argument("--json", metavar="FILE", help="write the report here")
     one.add_argument("--figures", metavar="FOLDER", help="draw a figure per task here (PNG and SVG)")
     one.set_defaults(run=_tasks)
 
 
 def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
-    from sr_transformers.cli.documents import check_place, write_document
+    from sr_transformers.cli.documents import check_figures, check_place, write_document
     from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.tasks.contestants import model_contestant
@@ -70,7 +70,11 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.tasks.task import TaskOptions
     from sr_transformers.public import shown_names
 
-    check_place(options.json)
+    if options.window and not options.model:
+        raise ValueError("--window says what models read; add --model, or leave it out.")
+    models = [text.rpartition("=") for text in options.model]
+    check_place(options.json, (options.data, *(path for *_, paths in models for path in paths.split(","))), ("tasks",))
+    check_figures(options.figures)
     data = PreparedData(options.data).verified()
     given = {
         "ks": options.k and tuple(options.k),
@@ -87,8 +91,7 @@ def _tasks(options: argparse.Namespace, rest: list[str]) -> None:
     }
     settings = TaskOptions(**{key: value for key, value in given.items() if value is not None})
     named, opened = [], []
-    for place, text in enumerate(options.model):
-        name, _, paths = text.rpartition("=")
+    for place, (name, _, paths) in enumerate(models):
         named.append(name)
         opened.append([Checkpoint(path, revision=revision_of(options, place)) for path in paths.split(",")])
     shown = shown_names([",".join(one.name for one in seeds) for seeds in opened])

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from sr_transformers.cli.values import ATTENTION_HELP
+from sr_transformers.cli.values import ATTENTION_HELP, plain_warnings
 
 GO_ON = "the same command goes on from the last whole checkpoint in {output}, or anew if there is none."
 
@@ -30,6 +30,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.evaluator import table
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.train import leave_processes, train
+    from sr_transformers.training.unread import refuse_unread
     from sr_transformers.tuning.portfolio import AUTO, auto_recipe
 
     named, rest = named_recipe(rest)
@@ -40,12 +41,14 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
             print(recipe.chosen, flush=True)
     else:
         recipe = Recipe.load(named, given)
+    refuse_unread(recipe, given)
     callbacks = None
     if options.profile:
         from sr_transformers.training.profiling import StepProfiler
 
         callbacks = [StepProfiler(options.profile)]
-    record = train(recipe, options.data, options.output, callbacks, attn_implementation=options.attn)
+    with plain_warnings(options.command):
+        record = train(recipe, options.data, options.output, callbacks, attn_implementation=options.attn)
     if len(record.reports) > 1:  # the first process
         print(table(record.reports))
     leave_processes()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sr_transformers.cli.values import at_least, duration
+from sr_transformers.cli.values import at_least, duration, plain_warnings
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -29,7 +29,6 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _tune(options: argparse.Namespace, rest: list[str]) -> None:
     from functools import partial
 
-    from sr_transformers.cli.prepare import plain_warnings
     from sr_transformers.evaluation.evaluator import table
     from sr_transformers.training.progress import silence
     from sr_transformers.tuning.search import tune

@@ -1,8 +1,13 @@
-"""Types of options: numbers with a range, refused by the name of their option before anything is loaded."""
+"""What several commands share: types of options (numbers with a range, refused by the name of their option before
+anything is loaded), their words, and how warnings are told."""
 
 import argparse
+import contextlib
 import re
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from sr_transformers.messages import shown
 
@@ -14,8 +19,11 @@ ATTENTION_HELP = (
 )
 
 
-def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of an option that takes whole numbers from `minimum` on."""
+MOST_DRAWS = 100_000  # far more than any interval needs; beyond, memory or patience ends first
+
+
+def at_least(minimum: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `minimum` on, up to `most` if there is a limit."""
 
     def whole(text: str) -> int:
         try:
@@ -24,6 +32,8 @@ def at_least(minimum: int) -> Callable[[str], int]:
             value = minimum - 1
         if value < minimum:
             raise argparse.ArgumentTypeError(f"{shown(text)} is no whole number of at least {minimum}.")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is too many; give at most {most:,}.")
         return value
 
     return whole
@@ -41,3 +51,15 @@ def duration(text: str) -> float:
     if not 0 < seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{shown(text)} is no time above 0; write 90s, 30m, 1h or 1h30m.")
     return seconds
+
+
+@contextlib.contextmanager
+def plain_warnings(command: str) -> Iterator[None]:
+    """Warnings as one line each, like errors."""
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        print(f"sr-transformers {command}: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -24,6 +24,7 @@ from sr_transformers.data.reopen import reopen
 from sr_transformers.data.splits import LEAKS, LEAVE_ONE_OUT, PAPER, TEMPORAL
 from sr_transformers.data.writing import Rows, count_rows
 from sr_transformers.figures import blank
+from sr_transformers.public import shown_names
 
 _SHARES = (0.01, 0.1, 0.5)
 _BINS = 60
@@ -113,7 +114,7 @@ def _rows(
         _, rows = sorted_on_disk(engine, sound, folder)
     finally:
         engine.close()
-    yield log.name, rows, sound.unit, None
+    yield shown_names([log.name])[0], rows, sound.unit, None
 
 
 def _targets(rows: Rows, data: PreparedData | None) -> np.ndarray:

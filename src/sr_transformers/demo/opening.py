@@ -49,13 +49,14 @@ class HeldOut:
         seed: of the draws.
 
     Raises:
-        FileNotFoundError, ValueError: as `PreparedData`, and for a log of other items, or without anybody to show.
+        FileNotFoundError, ValueError: as `PreparedData` and its `verified`, and for a log of other items, or without
+            anybody to show.
     """
 
     another = "Another user"
 
     def __init__(self, path: str | Path, session: DemoSession, seed: int | None = None):
-        self._data = PreparedData(path)
+        self._data = PreparedData(path).verified()
         self._rows = self._data.targets("test")
         self._with_times = session.recommender.scorer.needs_times
         self._draws = np.random.default_rng(seed)

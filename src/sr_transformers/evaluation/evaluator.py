@@ -44,9 +44,13 @@ def add_users(
         ranks: `(M,)` int64, filled with the rank of every target that is ranked here (-1: missed); None: not kept.
 
     Raises:
-        ValueError: as `check_scorer`.
+        ValueError: as `check_scorer`, and for a split without targets.
     """
     check_scorer(scorer, data)
+    if not data.num_targets(split):
+        raise ValueError(
+            f"{data.path} has no {split} targets; evaluate on another part, or prepare the log with another split."
+        )
     batch_size = rows_of_scores(data.vocab_size)
     index, count = shard
     bar = tqdm(

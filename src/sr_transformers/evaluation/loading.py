@@ -1,9 +1,10 @@
 """Models by name: a folder here or a repository on the Hub. A model, its vocabulary and what else lies beside them come
 from that one folder, or from one commit of that repository.
 
-Refused, by file and tensor: weights that are missing, left over, of other shapes, cut short, NaN or infinite, and files
-that hold more than weights. transformers would go on with random numbers for what is missing. Code that lies beside a
-model runs only for those who ask for it (`trust_remote_code`); nobody is asked on the terminal.
+Refused, by file and tensor: weights that are missing, left over, of other shapes, cut short, changed after a run wrote
+them, NaN or infinite, and files that hold more than weights. transformers would go on with random numbers for what is
+missing. Code that lies beside a model runs only for those who ask for it (`trust_remote_code`); nobody is asked on the
+terminal.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any
 import httpx2
 import huggingface_hub
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HFValidationError,
@@ -32,10 +33,13 @@ from transformers import (
 )
 from transformers.utils import is_peft_available
 
+from sr_transformers.data.logs.hub import silence
 from sr_transformers.evaluation.weights import (
     AGAIN,
+    COMPLETE,
     in_words,
     read_json,
+    refuse_changed,
     refuse_no_numbers,
     some,
     tensor_names,
@@ -107,7 +111,7 @@ class Checkpoint:
         elif re.fullmatch(_HUB_ID, str(name_or_path)):
             self.source = str(name_or_path)
             if not self._is_offline():
-                self._silence = silence(self.source, token)
+                self._silence = silence(self.source, CONFIG, token)
             if self._silence:  # huggingface_hub would ask for every file, seven times, and wait each time
                 self._access["local_files_only"] = True
             self._hub = {**self._access, "revision": revision, "subfolder": subfolder}
@@ -162,7 +166,7 @@ class Checkpoint:
         return found is not None and not isinstance(found, str)  # a mark in the cache: this commit has no such file
 
     def _not_given(self, error: Exception) -> OSError:
-        why = self._silence or in_words(error)
+        why = f"{self._silence}, and the cache has no copy." if self._silence else in_words(error)
         return OSError(f"{self.name}: there is no such folder, and the Hub did not give it: {why}")
 
     def config(self) -> PreTrainedConfig:
@@ -196,6 +200,7 @@ class Checkpoint:
             raise FileNotFoundError(
                 f"{self.name} has no {missing}, so no item vocabulary: copy {VOCABULARY} and {TOKENIZER} there."
             )
+        self._refuse_changed(settings, vocabulary)
         if self.file(CONFIG) is not None:
             self.config()  # transformers reads it too, and errors in it are not the vocabulary's
         return self._from_json(AutoTokenizer, settings, vocabulary or settings)
@@ -244,6 +249,7 @@ class Checkpoint:
             read_json(generation)
         if not self._weight_files():
             raise FileNotFoundError(f"{self.name} has no weights ({' or '.join(WEIGHTS)} is missing).")
+        self._refuse_changed(self.file(CONFIG), generation, *self._weight_files())
         options = {**kwargs, **self._hub, "trust_remote_code": self._trusted, "output_loading_info": True}
         if self._hub:  # transformers looks for an adapter too, and forgets these
             options["adapter_kwargs"] = {key: self._hub[key] for key in ("cache_dir", "subfolder", "local_files_only")}
@@ -258,6 +264,11 @@ class Checkpoint:
         model, found = loaded
         self._refuse_what_does_not_fit(found)
         return model
+
+    def _refuse_changed(self, *files: Path | None) -> None:
+        """Raises ValueError for files of a checkpoint of a run that are not as they were written."""
+        if not self._hub and (Path(self.source) / COMPLETE).is_file():
+            refuse_changed(Path(self.source), AGAIN, {file.name for file in files if file is not None})
 
     def _refuse_other_shapes(self, options: dict[str, Any]) -> None:
         """transformers says that shapes differ, but logs which ones; this asks again, without memory for weights."""
@@ -364,19 +375,3 @@ class Checkpoint:
 
 def _with_index(names: tuple[str, ...]) -> list[str]:
     return [one for name in names for one in (name, f"{name}.index.json")]
-
-
-def silence(repo_id: str, token: str | bool | None) -> str | None:
-    """Why the Hub cannot be asked for a repository at all, in words; None if it answers, whatever it says."""
-    hub, limit = huggingface_hub.constants.ENDPOINT, huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        get_hf_file_metadata(hf_hub_url(repo_id, CONFIG), token, timeout=limit)
-    except httpx2.TooManyRedirects:
-        return f"{hub} sends requests round in a circle (redirects); check HF_ENDPOINT and your proxy."
-    except httpx2.TimeoutException:
-        return f"{hub} did not answer within {limit} seconds (HF_HUB_ETAG_TIMEOUT), and the cache has no copy."
-    except httpx2.RequestError as error:
-        return f"the connection to {hub} failed ({error}), and the cache has no copy."
-    except (OSError, ValueError):  # an answer: no such repository or file, no right to see it, no such name
-        return None
-    return None

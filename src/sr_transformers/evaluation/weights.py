@@ -1,10 +1,12 @@
 """What is looked at in files of weights and in the weights themselves, and how it is told."""
 
 import contextlib
+import hashlib
+import json
 import logging
 import pickle
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from transformers import PreTrainedModel
 
 from sr_transformers import records
 
+COMPLETE = "COMPLETE"  # the last file of a run's checkpoint: name, size and SHA-256 of every other file
 AGAIN = "Copy or download it again, or load another checkpoint of the run."
 _EARLIER = "Load a checkpoint from before, or train again with a lower learning rate."
 _SHOWN = 6  # names in a message
@@ -43,6 +46,40 @@ def tensor_names(file: Path) -> set[str]:
         raise
     except (SafetensorError, RuntimeError, EOFError, OSError, TypeError) as error:
         raise ValueError(f"{file} is damaged or cut short ({str(error) or 'it is empty'}). {AGAIN}") from error
+
+
+def sha256(file: Path) -> str:
+    """The digest of a file, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def refuse_changed(folder: Path, advice: str, names: Collection[str] | None = None) -> set[str]:
+    """Compares files of a checkpoint that a run has written with its `COMPLETE`.
+
+    Args:
+        advice: ends the message.
+        names: files to compare, as far as it lists them; None: all that it lists.
+
+    Returns:
+        The names of all files that it lists.
+
+    Raises:
+        ValueError: if one of them is missing or was changed, or if `COMPLETE` is damaged; the message names it.
+    """
+    try:
+        listed = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        expected = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in listed.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{folder / COMPLETE} is damaged. {advice}") from error
+    for name, (size, digest) in expected.items():
+        if names is not None and name not in names:
+            continue
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing. {advice}")
+        if (folder / name).stat().st_size != size or sha256(folder / name) != digest:
+            raise ValueError(f"{folder / name} was changed after it was written. {advice}")
+    return set(expected)
 
 
 def refuse_no_numbers(model: PreTrainedModel, where: str) -> None:

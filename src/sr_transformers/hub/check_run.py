@@ -82,10 +82,13 @@ def _record(folder: Path) -> RunRecord:
     with whole(folder / RUN_FILE):
         if not record.reports or not record.reports[0].get("metrics"):
             raise ValueError(f"{folder / RUN_FILE} holds no metrics on test targets.")
-        for report in record.reports:
-            for name, value in report["metrics"].items():
+        for of, metrics in (
+            ("validation", record.validation),
+            *((one["model"], one["metrics"]) for one in record.reports),
+        ):
+            for name, value in metrics.items():
                 if not math.isfinite(value):
-                    raise ValueError(f"{folder / RUN_FILE}: {name} of {report['model']} is {value}; the run diverged.")
+                    raise ValueError(f"{folder / RUN_FILE}: {name} of {of} is {value}; the run diverged.")
     return record
 
 

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.public import last_part
-from sr_transformers.training.checks import check_arguments
+from sr_transformers.training.checks import check_arguments, check_schedule
 from sr_transformers.training.row_updates import DENSE
 
 SHARDED = "SHARDED_STATE_DICT"  # torch's name for checkpoints of which every process writes its part
@@ -135,6 +135,7 @@ class LSRMTrainingArguments(TrainingArguments):
         if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
             self.bf16 = True
         super().__post_init__()
+        check_schedule(self)
         config: Any = self.fsdp_config
         if self.fsdp and "state_dict_type" not in config:  # transformers' default is one file for all
             config["state_dict_type"] = self.fsdp_plugin_args["state_dict_type"] = SHARDED

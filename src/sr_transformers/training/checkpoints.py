@@ -5,7 +5,6 @@ being written when its run died, and is passed over. One whose files are not tho
 to go on from it would give other weights than the run that was never stopped, so it is refused.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -15,10 +14,10 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from sr_transformers.evaluation.weights import COMPLETE, refuse_changed, sha256
 from sr_transformers.records import write_whole
 from sr_transformers.training.phases import TrainingPhases
 
-COMPLETE = "COMPLETE"
 SHARD_INDEX = ".metadata"  # torch's name for what says which file has which part of a tensor
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 
@@ -41,7 +40,7 @@ def last_complete_checkpoint(output_dir: str | Path) -> str | None:
 
 def mark_complete(folder: Path) -> None:
     """Writes `COMPLETE` into a checkpoint that nobody writes to any more."""
-    files = {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in _files(folder).items()}
+    files = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in _files(folder).items()}
     write_whole(folder / COMPLETE, json.dumps(files, indent=1) + "\n")
 
 
@@ -59,18 +58,7 @@ def verify_checkpoint(folder: str | Path) -> None:
         "The run cannot go on as if it had never stopped. Put the file back, remove the whole of "
         f"{folder} to go on from the checkpoint before it, or choose another output folder."
     )
-    try:
-        listed = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-        expected = {name: (int(one["bytes"]), str(one["sha256"])) for name, one in listed.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{folder / COMPLETE} is damaged. {instead}") from error
-    found = _files(folder)
-    for name, (size, digest) in expected.items():
-        if name not in found:
-            raise ValueError(f"{folder / name} is missing. {instead}")
-        if found[name].stat().st_size != size or _sha256(found[name]) != digest:
-            raise ValueError(f"{folder / name} was changed after it was written. {instead}")
-    added = sorted(set(found) - set(expected))
+    added = sorted(set(_files(folder)) - refuse_changed(folder, instead))
     if added:
         raise ValueError(f"{folder / added[0]} was put there after the checkpoint was written; take it away.")
 
@@ -104,8 +92,3 @@ def _files(folder: Path) -> dict[str, Path]:
         for name, path in paths.items()
         if name != COMPLETE and (path.name == SHARD_INDEX or not path.name.startswith("."))
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ one of `HONOURED` and `REFUSED`; a test says so when a new version of transforme
 """
 
 import dataclasses
+import inspect
 import math
 import numbers
 import typing
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames, trainer_log_levels
 
@@ -171,6 +174,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "torch_compile_mode": (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
 }
 
+# What the schedules of transformers are given beside lr_scheduler_kwargs.
+_NOT_OF_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
+_MANY_STEPS = 1 << 20
 # Optimizers without settings beyond the arguments that have a name of their own.
 _NO_OPTIM_ARGS = """
 adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adafactor adamw_bnb_8bit adamw_8bit
@@ -208,6 +214,26 @@ def check_arguments(arguments: Any) -> None:
     for name, used, needs in _refinements(arguments):
         if not used and _is_set(fields[name], getattr(arguments, name)):
             raise ValueError(f"{name} is {getattr(arguments, name)!r}, but nothing reads it: it needs {needs}.")
+
+
+def check_schedule(arguments: Any) -> None:
+    """Refuses `lr_scheduler_kwargs` with which there is no schedule; called when transformers has read them.
+
+    Raises:
+        ValueError: with what the schedule takes.
+    """
+    given = arguments.lr_scheduler_kwargs or {}
+    optimizer = torch.optim.SGD([torch.zeros(1)], arguments.learning_rate)
+    try:
+        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, _MANY_STEPS, given)
+    except (TypeError, ValueError) as error:
+        schedule = arguments.lr_scheduler_type.value
+        making: Any = TYPE_TO_SCHEDULER_FUNCTION[schedule]
+        words = ", ".join(name for name in inspect.signature(making).parameters if name not in _NOT_OF_SCHEDULES)
+        raise ValueError(
+            f"lr_scheduler_kwargs is {given}, which makes no schedule {schedule}: {error}."
+            + (f" It takes {words}." if words else "")
+        ) from error
 
 
 def _is_set(field: dataclasses.Field, value: Any) -> bool:

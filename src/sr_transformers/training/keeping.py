@@ -9,9 +9,9 @@ from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
+from sr_transformers.evaluation.weights import COMPLETE
 from sr_transformers.training.arguments import without_traces
 from sr_transformers.training.checkpoints import (
-    COMPLETE,
     best_beside,
     checkpoints,
     last_complete_checkpoint,

@@ -1,9 +1,12 @@
 """What is looked at before the first step, because it would make a run fail, or go wrong in silence, at its end."""
 
+import math
 import os
+import warnings
 from pathlib import Path
 
 import torch
+from transformers import TrainingArguments
 
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import UNK_ID
@@ -13,6 +16,8 @@ from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 # By these a launcher says how many processes there are.
 _WORLD = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _BLOCK = 1 << 12  # targets looked at a time
+# Schedules that read no warmup_steps.
+NEVER_WARM = ("constant", "reduce_lr_on_plateau", "greedy")
 # Bytes per parameter that no training does without: float32 weights and their gradients.
 _LEAST = 8
 
@@ -49,6 +54,31 @@ def check_validation(data: PreparedData, split: str = "validation") -> None:
             f"{data.path}: {_nothing(data, split)}, so nothing would say which weights are best. Prepare the log with "
             "another split (for a temporal one: another moment), or train without validation: --eval_strategy no "
             "--save_strategy no --load_best_model_at_end false."
+        )
+
+
+def check_length(arguments: TrainingArguments, steps_per_epoch: int) -> None:
+    """Refuses a run that would end before it validates, and warns of one that ends before it is warm.
+
+    Raises:
+        ValueError: for an `eval_delay` beyond the end: nothing would say which weights are best.
+    """
+    steps = arguments.max_steps
+    if steps < 1:
+        steps = math.ceil(arguments.num_train_epochs * steps_per_epoch)
+    of_steps = arguments.eval_strategy == "steps"
+    end, unit = (steps, "steps") if of_steps else (steps / steps_per_epoch, "epochs")
+    if arguments.eval_strategy != "no" and arguments.eval_delay > end:
+        raise ValueError(
+            f"eval_delay is {arguments.eval_delay:g}, but the run has {end:,.4g} {unit}, so it would never validate; "
+            "make it smaller, or train longer."
+        )
+    warm = arguments.get_warmup_steps(steps)
+    if warm > steps and arguments.lr_scheduler_type not in NEVER_WARM and arguments.process_index == 0:
+        warnings.warn(
+            f"warmup_steps is {warm:,}, but the run has {steps:,} steps: it never reaches the learning rate "
+            f"{arguments.learning_rate:g}, only {steps / warm:.1%} of it. Choose fewer, or a fraction such as 0.05.",
+            stacklevel=2,
         )
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ _NOT_IN_RECIPES = {
     "output_dir": "the folder is the command's --output, or the second argument of train()",
     "vocab_size": "the prepared log has the items",
     "num_items": "the prepared log has the items",
+    "successor_pairs": "training counts them in the log",
+    "time_unit": "training takes it from the log",
 }
 
 
@@ -122,6 +125,19 @@ class Recipe:
 def recipe_keys() -> list[str]:
     """All keys that a recipe may have, of the model first."""
     return [name for section in SECTIONS for name in _fields(section)]
+
+
+def refuse_tokens(keys: Iterable[str], where: str, what: str) -> None:
+    """Refuses secrets in what is written down: the file of a study, the settings of a search.
+
+    Raises:
+        ValueError: for a key that ends in _token; the message begins with `where`.
+    """
+    for key in map(str, keys):
+        if key.endswith("_token"):
+            raise ValueError(
+                f"{where}: {key} does not belong into {what}; log in with `hf auth login`, or set HF_TOKEN."
+            )
 
 
 def default_of(key: str) -> Any:

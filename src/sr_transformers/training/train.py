@@ -199,7 +199,7 @@ def _check_output(output_dir: Path, settings: dict[str, Any]) -> str | None:
         raise FileExistsError(f"{output_dir} holds a finished run ({RUN_FILE}); choose another output folder.")
     stored = output_dir / SETTINGS
     checkpoint = last_complete_checkpoint(output_dir)
-    if stored.exists():
+    if stored.is_file():
         # Without a whole checkpoint there is nothing to go on from, and nothing to lose.
         if checkpoint is not None and not _is_same_run(stored.read_text(), _text(settings)):
             raise FileExistsError(

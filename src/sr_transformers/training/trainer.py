@@ -37,7 +37,7 @@ from sr_transformers.training.binding import bind
 from sr_transformers.training.checks import check_arguments
 from sr_transformers.training.finish import finish, run_settings
 from sr_transformers.training.phases import TrainingPhases
-from sr_transformers.training.preflight import check_launch, check_validation
+from sr_transformers.training.preflight import check_launch, check_length, check_validation
 from sr_transformers.training.progress import TrainingLines, TrainingProgress
 from sr_transformers.training.ranked import RankingTrainer
 from sr_transformers.training.row_updates import DENSE
@@ -226,10 +226,12 @@ class LSRMTrainer(RankingTrainer):
         """Trains, after a look at all that would make it fail or go wrong at its end; see `KeepingTrainer.train`.
 
         Raises:
-            ValueError: if there is nothing to validate on though the arguments ask for validation.
+            ValueError: if there is nothing to validate on, or no time for it, though the arguments ask for validation.
         """
         if isinstance(self.eval_dataset, EvalDataset) and self.args.eval_strategy != "no":
             check_validation(self.eval_dataset.data, self.eval_dataset.split)
+        if self.prepared is not None and self.sampler is not None:
+            check_length(self.args, self.sampler.num_steps)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> Any:

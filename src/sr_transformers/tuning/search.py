@@ -36,7 +36,7 @@ from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
 from sr_transformers.scaling.studies.workers import begin_worker, threads_of
 from sr_transformers.training.preflight import check_test
-from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.recipe import Recipe, refuse_tokens
 from sr_transformers.training.train import fitted, train
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import Plan, Probe, as_dict, check_targets, in_words, plan, probe
@@ -119,7 +119,7 @@ def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that are not varied, after a look at them.
 
     Raises:
-        ValueError: for an unknown key, a value of the wrong type, or a key that the search needs for itself.
+        ValueError: for an unknown key, a value of the wrong type, a secret, or a key that the search needs for itself.
     """
     ours = {
         "metric_for_best_model": f"settings are compared by {storage.METRIC}",
@@ -130,6 +130,7 @@ def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
         "switch_optimizer": "a search compares first phases; train the recipe that it finds with the switch",
         "push_to_hub": "publish the model that it finds: `sr-transformers publish`",
     }
+    refuse_tokens(fixed, "--fix", "a search, which writes it down")
     for key, value in fixed.items():
         if key in ours:
             raise ValueError(f"--fix {key}: it cannot be fixed, for {ours[key]}.")

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_studies import add_run
 
+from sr_transformers.scaling.studies import report
 from sr_transformers.scaling.studies.report import keep_floor, size_table, write_report
 from sr_transformers.scaling.studies.sentences import parameter
 
@@ -31,6 +32,18 @@ def test_the_folder_is_what_the_hub_shows(written):
     assert len(lines) == 46
     assert json.loads(lines[0])["history"] == []
     assert (output / "study.yaml").exists()
+
+
+def test_a_report_that_found_no_room_is_written_by_the_same_command_later(study_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_report(study_folder, tmp_path / "out", draws=0)
+    write_report(study_folder, tmp_path / "out", draws=0)
+    assert (tmp_path / "out" / "README.md").is_file()
 
 
 def test_every_figure_is_there_twice_and_linked(written):

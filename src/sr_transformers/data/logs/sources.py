@@ -27,6 +27,7 @@ from huggingface_hub import hf_hub_download
 
 from sr_transformers.columns import DOMAIN, ITEM, RATING, TIMESTAMP, USER
 from sr_transformers.data.logs import downloads, synthetic
+from sr_transformers.data.logs.hub import silence
 from sr_transformers.data.logs.journey import complete_journey
 from sr_transformers.data.logs.malformed import cut, is_utf8, open_text
 from sr_transformers.data.logs.paths import check_name, check_regular
@@ -36,6 +37,7 @@ COMPLETE_JOURNEY = "complete-journey"
 SYNTHETIC = "synthetic"
 EMBEDDED = (COMPLETE_JOURNEY, SYNTHETIC)
 HUB = "hf://datasets/"
+_CARD = "README.md"
 
 CSV, JSONL, PARQUET = "csv", "jsonl", "parquet"
 _FORMATS = {".csv": CSV, ".tsv": CSV, ".dat": CSV, ".jsonl": JSONL, ".ndjson": JSONL, ".parquet": PARQUET}
@@ -347,6 +349,8 @@ def _from_hub(address: str) -> datasets.Dataset:
     wanted = dict(urllib.parse.parse_qsl(query))
     if repository.count("/") != 1 or set(wanted) - {"name", "split"}:
         raise ValueError(f"{address}: write {HUB}OWNER/NAME[@REVISION][?name=CONFIG&split=SPLIT] or .../PATH.parquet.")
+    if silent := silence(repository, _CARD, repo_type="dataset"):
+        raise FileNotFoundError(f"{address}: {silent}; HF_HUB_OFFLINE=1 takes what the cache has.")
     try:
         return datasets.load_dataset(
             repository, wanted.get("name"), split=wanted.get("split", "train"), revision=revision or None
@@ -359,7 +363,10 @@ def _hub_file(address: str) -> Path:
     """A file of a data set on the Hub, fetched once."""
     owner, name, inside = address.removeprefix(HUB).split("/", 2)
     name, _, revision = name.partition("@")
+    silent = silence(f"{owner}/{name}", inside, repo_type="dataset")
+    where: dict[str, Any] = {"repo_type": "dataset", "revision": revision or None, "local_files_only": bool(silent)}
     try:
-        return Path(hf_hub_download(f"{owner}/{name}", inside, repo_type="dataset", revision=revision or None))
+        return Path(hf_hub_download(f"{owner}/{name}", inside, **where))
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"{address}: not on the Hub, or no network to reach it: {error}") from error
+        why = f"{silent}, and the cache has no copy" if silent else "not on the Hub, or no network to reach it"
+        raise FileNotFoundError(f"{address}: {why}: {error}") from error

@@ -55,9 +55,11 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200, floor:
         keep_floor(study, Path(floor))
     found = analyse(study, draws)
     name = found.runs[0].record.data["source"]["name"].rsplit(".", 1)[0]
-    (output / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = [(label, save(make(), output / "figures", label)) for label, make in _figures(found, name)]
+    output.mkdir(parents=True, exist_ok=True)
+    # First: it says that the folder is a report's, should the disk be full before the rest is written.
     write_whole(output / "analysis.json", json.dumps(found.document, indent=2) + "\n")
+    (output / "figures").mkdir(exist_ok=True)
+    drawn = [(label, save(make(), output / "figures", label)) for label, make in _figures(found, name)]
     _tables(found, name, output)
     text = markdown(found, name, [label for label, _ in drawn])
     write_whole(output / "README.md", _card(name) + text)

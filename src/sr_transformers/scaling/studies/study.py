@@ -36,7 +36,7 @@ from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.public import last_part
 from sr_transformers.recipe_files import STUDIES, find_recipe
 from sr_transformers.scaling.studies.soundness import CONVERGED_WITHIN
-from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.recipe import Recipe, refuse_tokens
 from sr_transformers.training.yaml_reader import read_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -186,7 +186,7 @@ class Study:
         if content.get("recipe"):
             beside = path.parent / content["recipe"]
             recipe = Recipe.load(beside if beside.is_file() else content["recipe"])
-        _check_no_token(content.get("settings") or {}, where)
+        refuse_tokens(content.get("settings") or {}, where, "a study")
         for key, value in (content.get("settings") or {}).items():
             recipe.set(key, value, where)
         sizes = {str(name): _size(str(name), shape, where) for name, shape in (content["sizes"] or {}).items()}
@@ -231,15 +231,6 @@ def dump(content: dict[str, Any]) -> str:
     return yaml.safe_dump({**content, **places}, sort_keys=False)
 
 
-def _check_no_token(settings: dict[str, Any], where: str) -> None:
-    """A study's file is copied into its folder and published with it."""
-    for key in settings:
-        if str(key).endswith("_token"):
-            raise ValueError(
-                f"{where}: {key} does not belong into a study; log in with `hf auth login`, or set HF_TOKEN."
-            )
-
-
 def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
     where = f"{where}: block {_name(block, where)}"
     _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
@@ -252,7 +243,7 @@ def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where:
     settings = spec.get("settings") or {}
     if not isinstance(settings, dict):
         raise ValueError(f"{where}: settings must hold keys and values, not {settings!r}.")
-    _check_no_token(settings, where)
+    refuse_tokens(settings, where, "a study")
     probe = Recipe(recipe.name, dict(recipe.model), dict(recipe.training))
     for key, value in settings.items():
         probe.set(key, value, where)
