@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from sr_transformers import PreparedData, train
+from sr_transformers.training.trainer import LSRMTrainer
 from sr_transformers.tuning import storage, trials
 from sr_transformers.tuning.budget import Plan, Probe
 from sr_transformers.tuning.space import recipe_of, suggest
@@ -30,8 +31,8 @@ def run_one(terms, tick=nothing, **values):
 
 def test_a_trial_is_the_training_of_its_recipe_and_leaves_the_test_targets_alone(terms, tmp_path, monkeypatch):
     looked = []
-    plain = PreparedData.targets
-    monkeypatch.setattr(PreparedData, "targets", lambda self, split, *a: looked.append(split) or plain(self, split, *a))
+    plain = LSRMTrainer.rank
+    monkeypatch.setattr(LSRMTrainer, "rank", lambda self, data, *a: looked.append(data.split) or plain(self, data, *a))
     told = run_one(terms(), learning_rate=3e-3)
     assert set(looked) == {"validation"}
     monkeypatch.undo()

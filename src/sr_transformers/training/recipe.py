@@ -30,6 +30,8 @@ _NOT_IN_RECIPES = {
     "vocab_size": "the prepared log has the items",
     "num_items": "the prepared log has the items",
     "successor_pairs": "training counts them in the log",
+    **dict.fromkeys(("mix_window", "mix_stretches", "mix_pairs"), "training counts them in the log"),
+    **dict.fromkeys(("mix_share", "mix_weights"), "they are fitted when training is over"),
     "time_unit": "training takes it from the log",
 }
 
