@@ -1,6 +1,7 @@
 """One name, one commit: model, vocabulary and the run's record of a repository never come from two of them."""
 
 import json
+import socket
 
 import huggingface_hub.constants
 import pytest
@@ -299,7 +300,10 @@ def test_the_page_shows_the_revisions_that_were_asked_for(published, monkeypatch
     loaded, plain = [], app.DemoSession.load
     monkeypatch.setattr(app.DemoSession, "load", lambda *given: loaded.append(plain(*given)) or loaded[-1])
     monkeypatch.setattr(gradio.Blocks, "launch", lambda self, **_: None)
-    assert main(["demo", "org/run", "--revision", "v1", "--compare", "org/run"]) == 0
+    with socket.socket() as free:  # the page of another test may have the usual port
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    assert main(["demo", "org/run", "--revision", "v1", "--compare", "org/run", "--port", port]) == 0
     assert [one.name for one in loaded] == ["org/run@v1", "org/run"]
     assert [one.choices()[0][1].startswith("9") for one in loaded] == [False, True]
     assert main(["demo", "org/run", "--compare-revision", "v1"]) == 2
