@@ -245,8 +245,8 @@ def with_history(parts, folder):
     return folder
 
 
-SELECTIONS = [TIMED, (*TIMED, "mix"), ("mix",)]
-SELECTIONS += [pytest.param(parts, marks=pytest.mark.slow) for parts in (TIMED[:4], ("clock",))]
+SELECTIONS = [(*TIMED, "mix")]
+SELECTIONS += [pytest.param(parts, marks=pytest.mark.slow) for parts in ((*TIMED[:4], "mix"), TIMED[:4], ("clock",))]
 
 
 @pytest.mark.parametrize("parts", SELECTIONS, ids="-".join)
