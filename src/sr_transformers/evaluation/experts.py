@@ -17,8 +17,9 @@ import scipy.sparse
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.log_counts import last_items
+from sr_transformers.lsrm import mix_lsrm
 
-HALF_LIVES = (3.0, 10.0, 30.0, 100.0, 300.0, math.inf)  # in interactions
+HALF_LIVES = (*mix_lsrm.HALF_LIVES, math.inf)  # in interactions
 
 
 @dataclass

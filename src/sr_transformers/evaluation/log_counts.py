@@ -27,11 +27,17 @@ def training_blocks(
         yield [data.train_items(*pair) for pair in pairs], moments
 
 
-def popularity(data: PreparedData) -> np.ndarray:
-    """`(V,)` float64 shares of the training interactions, 0 for special tokens. An item without any, which left the
-    training data when the log grew, counts as one: nothing in the vocabulary is impossible."""
-    counts = np.maximum(data.item_counts, 1).astype(np.float64)
+def counts_of_items(data: PreparedData) -> np.ndarray:
+    """`(V,)` int64 training interactions, 0 for special tokens. An item without any, which left the training data when
+    the log grew, counts as one: nothing in the vocabulary is impossible."""
+    counts = np.maximum(data.item_counts, 1).astype(np.int64)
     counts[:NUM_SPECIAL] = 0
+    return counts
+
+
+def popularity(data: PreparedData) -> np.ndarray:
+    """`(V,)` float64 shares of the training interactions (`counts_of_items`)."""
+    counts = counts_of_items(data)
     return counts / counts.sum()
 
 

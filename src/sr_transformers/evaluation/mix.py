@@ -22,8 +22,8 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.experts import HALF_LIVES, Masses, OwnItems, followers
 from sr_transformers.evaluation.log_counts import RecentCounts, last_items, popularity, transition_counts
 from sr_transformers.evaluation.validation_choices import Known, best_window, maximise_likelihood, validation_targets
+from sr_transformers.lsrm.configuration_lsrm import LAGS
 
-LAGS = 3
 _NOTHING = 1e-9  # of a mass of 1: rounding leaves as much
 _SILENT = 1e-200  # the sum of masses that have decayed to nothing
 

@@ -10,7 +10,7 @@ from sr_transformers.data.past_inputs import Past, last_columns
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.evaluator import check_scorer, scores_of
-from sr_transformers.evaluation.log_counts import RecentCounts, popularity
+from sr_transformers.evaluation.log_counts import RecentCounts, counts_of_items, popularity
 from sr_transformers.evaluation.metrics import RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.evaluation.ranking import pairs_of, rank_targets
@@ -29,9 +29,7 @@ def mix_counts(data: PreparedData, timed: bool) -> tuple[dict[str, np.ndarray], 
     Args:
         timed: whether the model reads moments; without them there is no recent popularity.
     """
-    counts = np.maximum(data.item_counts, 1).astype(np.int32)  # nothing in the vocabulary is impossible
-    counts[:NUM_SPECIAL] = 0
-    tables = {"popularity": counts}
+    tables = {"popularity": counts_of_items(data).astype(np.int32)}
     if not timed:
         return tables, 1
     recent = RecentCounts(data)
