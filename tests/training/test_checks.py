@@ -4,11 +4,11 @@ import math
 import typing
 
 import pytest
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
 from sr_transformers import LSRMTrainingArguments
-from sr_transformers.training.checks import CHOICES, HONOURED, RANGES, REFUSED
+from sr_transformers.training.checks import CHOICES, HONOURED, OPTIM_ARGS, RANGES, REFUSED
 
 THEIRS = {one.name: one for one in dataclasses.fields(TrainingArguments) if one.init}
 ALL = {one.name: one for one in dataclasses.fields(LSRMTrainingArguments) if one.init}
@@ -128,6 +128,8 @@ def test_choices_are_listed(tmp_path, name):
         {"lr_scheduler_kwargs": {"sesame": 1}},
         {"optim_args": "momentum=0.9"},
         {"optim_target_modules": "all-linear", "optim": "sgd"},
+        {"eval_steps": 3},
+        {"save_steps": 3},
         {"activation_checkpointing_kwargs": {"every_n_layers": 2}},
         {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
         {"fsdp_config": {"min_num_params": 3}},
@@ -142,6 +144,31 @@ def test_choices_are_listed(tmp_path, name):
 def test_what_refines_something_that_is_off_is_refused(tmp_path, values):
     with pytest.raises(ValueError, match=rf"^{next(iter(values))} is .*, but nothing reads it: it needs "):
         arguments(tmp_path, **values)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            "momentun=0.9",
+            "'momentun=0.9' is none of KEY=VALUE that it reads; sgd takes momentum, dampening, weight_decay",
+        ),
+        ("momentum=0.9,nesterov", "'nesterov' is none of KEY=VALUE"),
+        ("momentum=high", "momentum must be a number, and 'high' is none"),
+        ("momentum=inf", "momentum must be a number, and 'inf' is none"),
+        ("momentum=0.9, nesterov=perhaps", "nesterov must be true or false"),
+    ],
+)
+def test_settings_of_an_optimizer_that_it_does_not_read_are_refused(tmp_path, given, says):
+    with pytest.raises(ValueError, match=rf"^optim_args is .*{says}"):
+        arguments(tmp_path, optim="sgd", optim_args=given)
+
+
+@pytest.mark.parametrize("name", OPTIM_ARGS)
+def test_settings_of_an_optimizer_are_what_transformers_reads(tmp_path, name):
+    given = ", ".join(f"{key}={'true' if key in ('nesterov', 'centered') else 0.5}" for key in OPTIM_ARGS[name])
+    _, read = Trainer.get_optimizer_cls_and_kwargs(arguments(tmp_path, optim=name, optim_args=given))
+    assert set(OPTIM_ARGS[name]) == set(read) - {"lr"}
 
 
 @pytest.mark.parametrize(

@@ -248,12 +248,21 @@ def test_a_launcher_of_several_processes_is_refused(markov_prepared, tmp_path, m
         ({"metric_for_best_model": "loss"}, "--fix metric_for_best_model: it cannot be fixed.*compared by ndcg@10"),
         ({"seed": 3}, "it is the option --seed"),
         ({"hidden_sise": 3}, "--fix: unknown key 'hidden_sise'; did you mean 'hidden_size'"),
+        ({"eval_steps": 3}, "--fix eval_steps: it cannot be fixed, for the search prunes"),
+        ({"save_steps": 3}, "--fix save_steps: it cannot be fixed, for a search that was stopped goes on"),
+        ({"num_successors": 64, "history": ["items"]}, "^--fix num_successors: nothing reads it.*successors"),
+        ({"sgd_momentum": 0.5}, "^--fix sgd_momentum: nothing reads it.*it needs switch_optimizer true"),
         ({"hidden_size": "wide"}, "model.hidden_size is 'wide'"),
     ],
 )
 def test_what_cannot_be_fixed(fixed, says):
     with pytest.raises(ValueError, match=says):
         check_fixed(fixed)
+
+
+def test_what_a_trial_may_read_is_fixed():
+    fixed = {"num_successors": 64, "negative_power": 0.5, "warmup_steps": 10}
+    assert check_fixed(fixed) == fixed
 
 
 def test_no_trial_that_was_validated_is_no_model(markov_prepared, tmp_path, monkeypatch):

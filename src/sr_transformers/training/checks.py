@@ -182,6 +182,13 @@ _NO_OPTIM_ARGS = """
 adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adafactor adamw_bnb_8bit adamw_8bit
 paged_adamw_32bit paged_adamw_8bit lion_8bit lion_32bit paged_lion_32bit paged_lion_8bit lomo adalomo
 """
+# What transformers reads of `optim_args` for torch's own optimizers.
+OPTIM_ARGS = {
+    "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
+    "adagrad": ("lr_decay", "weight_decay", "eps"),
+    "rmsprop": ("momentum", "alpha", "eps", "weight_decay", "centered"),
+}
+_SWITCHES = ("nesterov", "centered")
 
 
 def check_arguments(arguments: Any) -> None:
@@ -214,6 +221,31 @@ def check_arguments(arguments: Any) -> None:
     for name, used, needs in _refinements(arguments):
         if not used and _is_set(fields[name], getattr(arguments, name)):
             raise ValueError(f"{name} is {getattr(arguments, name)!r}, but nothing reads it: it needs {needs}.")
+    _check_optim_args(arguments)
+
+
+def _check_optim_args(arguments: Any) -> None:
+    """Of torch's own optimizers: transformers skips a key that it does not know without a word."""
+    optimizer = str(getattr(arguments.optim, "value", arguments.optim))
+    if not arguments.optim_args or optimizer not in OPTIM_ARGS:
+        return
+    takes = f"{optimizer} takes {', '.join(OPTIM_ARGS[optimizer])}"
+    for part in arguments.optim_args.replace(" ", "").split(","):
+        key, equals, value = part.partition("=")
+        if not equals or key not in OPTIM_ARGS[optimizer]:
+            raise ValueError(
+                f"optim_args is {arguments.optim_args!r}: {part!r} is none of KEY=VALUE that it reads; {takes}."
+            )
+        if key in _SWITCHES:
+            if value.lower() not in ("true", "false", "1", "0", "yes", "no"):
+                raise ValueError(f"optim_args is {arguments.optim_args!r}: {key} must be true or false.")
+            continue
+        try:
+            fits = math.isfinite(float(value))
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"optim_args is {arguments.optim_args!r}: {key} must be a number, and {value!r} is none.")
 
 
 def check_schedule(arguments: Any) -> None:
@@ -267,6 +299,8 @@ def _refinements(arguments: Any) -> list[tuple[str, bool, str]]:
         ("fsdp_config", bool(arguments.fsdp), "fsdp"),
         ("dataloader_persistent_workers", workers, "dataloader_num_workers"),
         ("dataloader_prefetch_factor", workers, "dataloader_num_workers"),
+        ("eval_steps", arguments.eval_strategy == "steps", "eval_strategy steps"),
+        ("save_steps", arguments.save_strategy == "steps", "save_strategy steps"),
         ("do_eval", arguments.eval_strategy != "no", "eval_strategy steps or epoch"),
         ("hub_revision", arguments.hub_model_id is not None, "hub_model_id"),
         ("hub_private_repo", arguments.hub_model_id is not None, "hub_model_id"),

@@ -15,12 +15,13 @@ from sr_transformers.training.row_updates import LAZY_ADAM
 _WITHOUT_MOMENTS = ("sgd", "adagrad", "rmsprop", "adafactor")
 
 
-def refuse_unread(recipe: Recipe, given: Iterable[str]) -> None:
+def refuse_unread(recipe: Recipe, given: Iterable[str], flag: str = "--") -> None:
     """Refuses such keys.
 
     Args:
         recipe: with the values of the options.
         given: keys that were options.
+        flag: how such an option begins.
 
     Raises:
         ValueError: naming the first one, and what would read it.
@@ -44,4 +45,6 @@ def refuse_unread(recipe: Recipe, given: Iterable[str]) -> None:
     for key in given:
         read, needs = rules.get(key, (True, ""))
         if not read:
-            raise ValueError(f"--{key}: nothing reads it with the rest of the recipe; it needs {needs}. Leave it out.")
+            raise ValueError(
+                f"{flag}{key}: nothing reads it with the rest of the recipe; it needs {needs}. Leave it out."
+            )

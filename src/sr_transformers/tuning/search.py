@@ -38,6 +38,7 @@ from sr_transformers.scaling.studies.workers import begin_worker, threads_of
 from sr_transformers.training.preflight import check_test
 from sr_transformers.training.recipe import Recipe, refuse_tokens
 from sr_transformers.training.train import fitted, train
+from sr_transformers.training.unread import refuse_unread
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import Plan, Probe, as_dict, check_targets, in_words, plan, probe
 from sr_transformers.tuning.portfolio import choose
@@ -115,17 +116,24 @@ def tune(
         return record
 
 
+# What a trial has or may have though nobody fixed it, as far as other keys are read with it only.
+_OF_A_TRIAL = {"history": ["successors"], "num_negatives": 1024, "switch_optimizer": False}
+
+
 def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that are not varied, after a look at them.
 
     Raises:
-        ValueError: for an unknown key, a value of the wrong type, a secret, or a key that the search needs for itself.
+        ValueError: for an unknown key, a value of the wrong type, a secret, a key that nothing reads, or one that the
+            search needs for itself.
     """
+    pruned = "the search prunes by the validation of every epoch"
+    resumed = "a search that was stopped goes on from the checkpoint of every epoch"
     ours = {
         "metric_for_best_model": f"settings are compared by {storage.METRIC}",
         "seed": "it is the option --seed",
-        "eval_strategy": "the search prunes by the validation of every epoch",
-        "save_strategy": "a search that was stopped goes on from the checkpoint of every epoch",
+        **dict.fromkeys(("eval_strategy", "eval_steps"), pruned),
+        **dict.fromkeys(("save_strategy", "save_steps"), resumed),
         "load_best_model_at_end": "the weights that validated best are what is looked for",
         "switch_optimizer": "a search compares first phases; train the recipe that it finds with the switch",
         "push_to_hub": "publish the model that it finds: `sr-transformers publish`",
@@ -135,6 +143,10 @@ def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
         if key in ours:
             raise ValueError(f"--fix {key}: it cannot be fixed, for {ours[key]}.")
         Recipe().set(key, value, "--fix")
+    recipe = Recipe()
+    for key, value in {**_OF_A_TRIAL, **fixed}.items():
+        recipe.set(key, value, "--fix")
+    refuse_unread(recipe, fixed, "--fix ")
     return dict(fixed)
 
 
