@@ -128,8 +128,6 @@ def test_choices_are_listed(tmp_path, name):
         {"lr_scheduler_kwargs": {"sesame": 1}},
         {"optim_args": "momentum=0.9"},
         {"optim_target_modules": "all-linear", "optim": "sgd"},
-        {"eval_steps": 3},
-        {"save_steps": 3},
         {"activation_checkpointing_kwargs": {"every_n_layers": 2}},
         {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
         {"fsdp_config": {"min_num_params": 3}},

@@ -52,9 +52,8 @@ def test_validation_on_unknown_items_alone_is_refused_before_anything_is_written
 
 @pytest.mark.parametrize(("strategy", "delay", "said"), [("steps", 5, "4 steps"), ("epoch", 3, "2 epochs")])
 def test_an_eval_delay_beyond_the_end_is_refused(prepared, tmp_path, strategy, delay, said):
-    every = {"max_steps": 4, "eval_steps": 2, "save_steps": 2}
-    length = every if strategy == "steps" else {"num_train_epochs": 2}
-    rest = {"eval_strategy": strategy, "save_strategy": strategy, "warmup_steps": 0}
+    length = {"max_steps": 4} if strategy == "steps" else {"num_train_epochs": 2}
+    rest = {"eval_strategy": strategy, "save_strategy": strategy, "eval_steps": 2, "save_steps": 2, "warmup_steps": 0}
     with pytest.raises(
         ValueError, match=rf"^eval_delay is {delay}, but the run has {said}, so it would never validate"
     ):

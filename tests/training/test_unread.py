@@ -9,6 +9,8 @@ def test_an_option_that_nothing_reads_is_refused_and_one_that_something_reads_is
         "num_successors": {"history": ["items", "successors"]},
         "negative_power": {"num_negatives": 5},
         "warmup_steps": {"lr_scheduler_type": "linear"},
+        "eval_steps": {"eval_strategy": "steps"},
+        "save_steps": {"save_strategy": "steps"},
         "sgd_learning_rate": {"switch_optimizer": True},
         "adam_beta1": {"optim": "sgd", "num_negatives": 5, "table_updates": "lazy_adam"},
     }
@@ -20,4 +22,4 @@ def test_an_option_that_nothing_reads_is_refused_and_one_that_something_reads_is
         with pytest.raises(ValueError, match=f"^--{key}: nothing reads it with the rest of the recipe; it needs "):
             refuse_unread(unread, {"seed", key})
         refuse_unread(used, {"seed", key})
-    refuse_unread(Recipe(), set(read) - {"num_successors", "negative_power"})  # by default
+    refuse_unread(Recipe(), set(read) - {"num_successors", "negative_power", "eval_steps", "save_steps"})  # by default

@@ -299,8 +299,6 @@ def _refinements(arguments: Any) -> list[tuple[str, bool, str]]:
         ("fsdp_config", bool(arguments.fsdp), "fsdp"),
         ("dataloader_persistent_workers", workers, "dataloader_num_workers"),
         ("dataloader_prefetch_factor", workers, "dataloader_num_workers"),
-        ("eval_steps", arguments.eval_strategy == "steps", "eval_strategy steps"),
-        ("save_steps", arguments.save_strategy == "steps", "save_strategy steps"),
         ("do_eval", arguments.eval_strategy != "no", "eval_strategy steps or epoch"),
         ("hub_revision", arguments.hub_model_id is not None, "hub_model_id"),
         ("hub_private_repo", arguments.hub_model_id is not None, "hub_model_id"),

@@ -39,6 +39,8 @@ def refuse_unread(recipe: Recipe, given: Iterable[str], flag: str = "--") -> Non
         ),
         "negative_power": (value("num_negatives") != 0, "num_negatives"),
         "warmup_steps": (schedule not in NEVER_WARM, f"another lr_scheduler_type than {schedule}"),
+        "eval_steps": (value("eval_strategy") == "steps", "eval_strategy steps"),
+        "save_steps": (value("save_strategy") == "steps", "save_strategy steps"),
         **dict.fromkeys(("sgd_learning_rate", "sgd_momentum"), (value("switch_optimizer"), "switch_optimizer true")),
         **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon"), (moments, f"another optim than {optimizer}")),
     }
