@@ -6,7 +6,7 @@ import torch
 
 from sr_transformers.data.growing_past import GrowingPast
 from sr_transformers.lsrm.mix_lsrm import HALF_LIVES
-from sr_transformers.lsrm.own_items_lsrm import Pasts
+from sr_transformers.lsrm.own_items_lsrm import Pasts, asked_after
 
 
 def history(length: int, items: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +17,9 @@ def history(length: int, items: int = 12) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("width", [1, 5])
 @pytest.mark.parametrize("timed", [True, False])
 @pytest.mark.parametrize("half_lives", [HALF_LIVES, ()])
-def test_it_is_what_counting_the_whole_past_gives(width, timed, half_lives):
+@pytest.mark.parametrize("wait", [None, 0, 3])
+def test_it_is_what_counting_the_whole_past_gives(width, timed, half_lives, wait):
+    """wait: after the last interaction, until it is asked what comes next."""
     tokens, times = history(60)
     grown = GrowingPast(window=5)
     for n in range(1, 61):
@@ -25,15 +27,14 @@ def test_it_is_what_counting_the_whole_past_gives(width, timed, half_lives):
         if n < width:
             continue
         one = torch.tensor
-        past = Pasts(
-            torch.from_numpy(tokens[:n]),
-            one([n]),
-            one([1]),
-            one([0]),
-            one([width - 1]),
-            torch.from_numpy(times[:n]) if timed else None,
-        )
-        expected, found = past.columns(1, width, half_lives), grown.columns(width, timed, bool(half_lives))
+        moments, asked, query_time = torch.from_numpy(times[:n]) if timed else None, None, None
+        if timed and wait is not None:
+            query_time = int(times[n - 1]) + wait
+            asked = asked_after(moments, one([n]), one([query_time]))
+            assert asked.tolist() == [*times[1:n].tolist(), query_time]
+        past = Pasts(torch.from_numpy(tokens[:n]), one([n]), one([1]), one([0]), one([width - 1]), moments, asked)
+        expected = past.columns(1, width, half_lives)
+        found = grown.columns(width, timed, bool(half_lives), query_time=query_time)
         assert set(found) == set(expected)
         order = found["token"].argsort()
         for name, values in expected.items():
@@ -44,8 +45,8 @@ def test_it_is_what_counting_the_whole_past_gives(width, timed, half_lives):
             torch.testing.assert_close(of_item, values, **exact, msg=f"{n} {name}")
             assert of_item.dtype == values.dtype
         if timed:
-            shown = Pasts(past.tokens, one([n]), one([width]), one([0]), one([0]), past.times)
-            assert torch.equal(grown.clock(width), shown.clock(1, width))
+            shown = Pasts(past.tokens, one([n]), one([width]), one([0]), one([0]), past.times, asked)
+            assert torch.equal(grown.clock(width, query_time=query_time), shown.clock(1, width))
         assert grown.items().tolist() == list(dict.fromkeys(tokens[:n].tolist()))
         assert list(grown.recent) == tokens[max(0, n - 5) : n].tolist()
 

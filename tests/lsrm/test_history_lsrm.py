@@ -6,12 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from made_successors import made_successors
 from transformers import DynamicCache, StaticCache
 
 from sr_transformers.data.past_inputs import Past, PastInputs
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LAGS, NUM_SPECIAL, LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LAGS, NEEDS_TIMES, NUM_SPECIAL, LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 V, K, UNIT = 30, 5, 3.0
@@ -63,15 +64,17 @@ def power(value: float, classes: int) -> int:
 
 
 def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor, train_end: int) -> torch.Tensor:
-    """`(V,)`: what is added to all scores after the interaction q, counted out of the lists."""
+    """`(V,)`: what is added to all scores after the interaction q, counted out of the lists; with `query_time` it is
+    asked when the next one happens."""
     history, x, t = model.history, past.items.tolist(), past.times.tolist()
+    now = t[q + 1] if model.config.query_time else t[q]
     scores = torch.zeros(V, dtype=hidden.dtype)
     worth = history.own_table(hidden) if history.own_parts else None
     for v in set(x[: q + 1]) - {0, 1}:
         occurrences = [k for k in range(q + 1) if x[k] == v]
         last, count = occurrences[-1], len(occurrences)
         moments = sorted({t[k] for k in occurrences})
-        since = (t[q] - t[last]) / UNIT
+        since = (now - t[last]) / UNIT
         cells = {"recency": count_class(count) * 12 + power(q - last + 1.25, 12)}
         cells["baskets"] = count_class(len(moments)) * 12 + (power(since * 16, 11) + 1 if since > 0 else 0)
         cells["intervals"] = 33
@@ -109,9 +112,12 @@ def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor, trai
 SELECTIONS = [HISTORY_PARTS, ("recency", "bigrams", "items"), ("successors",), ("baskets",), ("items", "clock")]
 
 
-@pytest.mark.parametrize("parts", SELECTIONS, ids="-".join)
-def test_scores_are_those_counted_item_by_item(parts):
-    model = make(parts).double()
+@pytest.mark.parametrize(
+    ("parts", "query_time"),
+    [(parts, asked) for parts in SELECTIONS for asked in (False, True) if not asked or set(parts) & set(NEEDS_TIMES)],
+)
+def test_scores_are_those_counted_item_by_item(parts, query_time):
+    model = make(parts, query_time=query_time).double()
     batch, where = packed(model.config)
     base = {name: batch[name] for name in ("input_ids", "position_ids", "clock") if name in batch}
     hidden = model.model(**base).last_hidden_state
@@ -196,6 +202,37 @@ def test_scorer_reads_the_whole_past(parts):
             state = model.model(window).last_hidden_state[0, -1]
             expected = model.score_items(state) + added(model, past, len(past.items) - 1, state, 0)
             torch.testing.assert_close(scores[row, 2:], expected[2:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [("recency", "items", "baskets", "intervals", "clock"), ("clock",)], ids="-".join)
+def test_a_place_in_training_is_ranked_as_its_past_is(parts):
+    """When the next interaction happens is the moment of the request in both."""
+    model = make(parts, query_time=True)
+    batch, where = packed(model.config)
+    logits = model(**batch).logits
+    past, _, size, row, place = where[0]  # its window begins where the history does
+    for step in range(size):
+        found = ModelScorer(model).score([past.items[: step + 1]], times=[past.times[: step + 2]])[0]
+        torch.testing.assert_close(logits[row, place + step, 2:], found[2:], rtol=1e-5, atol=1e-5)
+    late = np.append(past.times[:size], past.times[size - 1] + 10_000)
+    moved = ModelScorer(model).score([past.items[:size]], times=[late])[0]
+    assert not torch.allclose(moved[2:], found[2:], atol=1e-3)
+
+
+def test_the_moment_of_the_request_is_wanted_and_needs_moments():
+    model, past = make(("clock",), query_time=True), pasts()[0]
+    with pytest.raises(
+        ValueError, match=r"a moment for each item, and at last that of the request .*; 5 were given for 5"
+    ):
+        ModelScorer(model).score([past.items], times=[past.times])
+    with pytest.raises(ValueError, match=r"told when it is asked .*pass the moment of the request too"):
+        model(torch.tensor([[3, 4]]), clock=torch.zeros(1, 2, 2))
+    with pytest.raises(StrictDataclassClassValidationError, match="query_time is true, and no part of history reads"):
+        LSRMConfig(history=["recency"], query_time=True)
+    with pytest.raises(
+        StrictDataclassClassValidationError, match="times_in is 'h'; choose from s, ms, us, ns, or null"
+    ):
+        LSRMConfig(times_in="h")
 
 
 def test_ids_alone_are_the_whole_history():

@@ -117,7 +117,7 @@ def test_a_dict_without_a_history_is_refused(pipe):
 
 
 def test_a_dict_with_keys_that_mean_nothing_is_refused(pipe):
-    with pytest.raises(ValueError, match=r"may have exclude and times; this one has \['history', 'exlude'\]"):
+    with pytest.raises(ValueError, match=r"may have exclude, times, query_time; this one has \['history', 'exlude'\]"):
         pipe({"history": ["tea"], "exlude": ["bread"]})
 
 

@@ -227,11 +227,13 @@ TIMED = ("recency", "bigrams", "items", "successors", "baskets", "intervals", "c
 ENDS = [2, 9, 1_700_000_010, 1_700_000_060]  # of stretches of time
 
 
-def with_history(parts, folder):
+def with_history(parts, folder, **more):
     """A model whose tables and counts are filled."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "max_position_embeddings": WINDOW, "initializer_range": 0.2}
-    config = LSRMConfig(vocab_size=len(ITEMS) + 2, history=list(parts), num_successors=3, time_unit=7.0, **sizes)
+    config = LSRMConfig(
+        vocab_size=len(ITEMS) + 2, history=list(parts), num_successors=3, time_unit=7.0, **sizes, **more
+    )
     model = LSRMForCausalLM(config)
     for parameter in model.parameters():
         if not parameter.any():
@@ -245,17 +247,26 @@ def with_history(parts, folder):
     return folder
 
 
-SELECTIONS = [(*TIMED, "mix")]
-SELECTIONS += [pytest.param(parts, marks=pytest.mark.slow) for parts in ((*TIMED[:4], "mix"), TIMED[:4], ("clock",))]
+SELECTIONS = [((*TIMED, "mix"), True)]
+SELECTIONS += [
+    pytest.param(parts, asked, marks=pytest.mark.slow)
+    for parts, asked in (
+        ((*TIMED, "mix"), False),
+        ((*TIMED[:4], "mix"), False),
+        (TIMED[:4], False),
+        (("clock",), False),
+    )
+]
 
 
-@pytest.mark.parametrize("parts", SELECTIONS, ids="-".join)
-def test_history_is_inside_the_graph(parts, tmp_path):
+@pytest.mark.parametrize(("parts", "query_time"), SELECTIONS)
+def test_history_is_inside_the_graph(parts, query_time, tmp_path):
     """Repeats, some within a basket, far beyond the window; one user alone and several."""
-    folder = with_history(parts, tmp_path / "model")
+    folder = with_history(parts, tmp_path / "model", query_time=query_time)
     session = onnxruntime.InferenceSession(str(export_onnx(folder, tmp_path / "onnx", k=60)))
     timed = bool(set(parts) & set(TIMED[4:]))
-    assert [one.name for one in session.get_inputs()] == ["input_ids", *(["times"] if timed else [])]
+    names = ["input_ids", *(["times"] if timed else []), *(["query_times"] if query_time else [])]
+    assert [one.name for one in session.get_inputs()] == names
     recommender = Recommender.from_pretrained(folder)
     rng = np.random.default_rng(0)
     histories, times = list(HISTORIES), [[5], [1, 1, 4], list(range(8)), [9] * 20, [3, 3, 3, 50]]
@@ -267,8 +278,11 @@ def test_history_is_inside_the_graph(parts, tmp_path):
     for rows in (slice(0, 1), slice(4, 8), slice(0, 8)):
         inputs = {"input_ids": tokens[rows], "exclude_seen": np.array([False])}
         inputs |= {"times": moments[rows]} if timed else {}
-        items, probabilities = session.run(["items", "probabilities"], inputs)
         asked = {"k": 60, "exclude_seen": False, "times": times[rows] if timed else None}
+        if query_time:
+            asked["query_time"] = [row[-1] + 3 * place for place, row in enumerate(times[rows])]
+            inputs["query_times"] = np.array(asked["query_time"])
+        items, probabilities = session.run(["items", "probabilities"], inputs)
         wanted = recommender.recommend_batch(histories[rows], **asked)
         for found, p, row in zip(items, probabilities.tolist(), wanted, strict=True):
             named = dict(zip(recommender.tokenizer.convert_ids_to_tokens(found.tolist()), p, strict=True))

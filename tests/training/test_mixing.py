@@ -91,7 +91,7 @@ def test_without_the_model_it_is_the_baseline(made):
 def test_without_validation_targets_the_model_speaks_alone(made, monkeypatch):
     _, folder, data = made
     model = Checkpoint(folder).model().eval()
-    monkeypatch.setattr(mixing, "validation_targets", lambda data: [])
+    monkeypatch.setattr(mixing, "validation_targets", lambda data, query_time: [])
     assert fit_mix(model, data) is None
     assert model.config.mix_share == 0
 

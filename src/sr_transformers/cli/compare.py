@@ -30,7 +30,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.baselines import baselines
     from sr_transformers.evaluation.loading import Checkpoint
-    from sr_transformers.evaluation.protocol import cut_offs, seen_choice
+    from sr_transformers.evaluation.protocol import cut_offs, request_choice, seen_choice
     from sr_transformers.evaluation.significance import check_run, compare, draw, table
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
@@ -52,10 +52,11 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
         entries[name] = [open_scorer(Checkpoint(run, revision=at), data) for run, at in runs]
     scorers = [scorer for one in entries.values() for scorer in one]
     filter_seen = seen_choice(SEEN[options.seen], [scorer.filter_seen for scorer in scorers], data)
+    query_time = request_choice(scorers)
     for run in names:
-        check_run(run, data, filter_seen)
+        check_run(run, data, filter_seen, query_time)
     if options.baselines:
-        entries |= {scorer.name: [scorer] for scorer in baselines(data, filter_seen)}
+        entries |= {scorer.name: [scorer] for scorer in baselines(data, filter_seen, query_time)}
     found = compare(entries, data, options.part, k, filter_seen, progress=True)
     write_document(options.json, found)
     print(table(found))

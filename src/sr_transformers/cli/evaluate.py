@@ -38,7 +38,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.evaluation.evaluator import table
     from sr_transformers.evaluation.loading import Checkpoint
     from sr_transformers.evaluation.periods import evaluate_periods, whole_periods
-    from sr_transformers.evaluation.protocol import cut_offs, seen_choice, target_choice
+    from sr_transformers.evaluation.protocol import cut_offs, request_choice, seen_choice, target_choice
     from sr_transformers.evaluation.translation import open_scorer
     from sr_transformers.public import shown_names
 
@@ -53,6 +53,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
         scorer.name = name
     choice = SEEN[options.seen]
     filter_seen = seen_choice(choice, [scorer.filter_seen for scorer in scorers], data)
+    query_time = request_choice(scorers)
     # What asks for sets too: a log that has none is told before the long work.
     find, evaluate_sets = {
         "basket": (next_baskets, evaluate_baskets),
@@ -60,7 +61,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     }.get(target, (None, None))
     if find is not None:
         find(data, options.part)
-    floors = baselines(data, filter_seen)
+    floors = baselines(data, filter_seen, query_time)
     reports = evaluate_beside(scorers, floors, data, options.part, ks, filter_seen, progress=True)
     of_sets = [
         evaluate_sets(scorer, data, options.part, ks, filter_seen, progress=True)

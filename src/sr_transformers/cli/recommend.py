@@ -18,6 +18,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     asked.add_argument("--history", nargs="+", metavar="ITEM", help="item ids, oldest first")
     one.add_argument("--times", nargs="+", type=int, metavar="TIME",
                      help="with --history: when, in the log's unit, for a model that reads moments")  # fmt: skip
+    one.add_argument("--query-time", type=int, metavar="TIME", help="when it is asked what comes next, in the log's "
+                     "unit, for a model that is told (query_time in its config.json); now if left out")  # fmt: skip
     asked.add_argument("--data", help="prepared folder: lists for its users, into --output")
     one.add_argument("--output", metavar="FILE.parquet", help="with --data: user_id, item_id, rank, score")
     one.add_argument("--users", metavar="FILE", help="with --data: csv, tsv or parquet with the column user_id; "
@@ -49,6 +51,7 @@ def _recommend(options: argparse.Namespace, rest: list[str]) -> None:
         "candidates": options.candidates,
         "fallback": options.fallback,
         "exclude": options.exclude,
+        "query_time": options.query_time,
     }
     if options.data:
         _for_all(recommender, options, users, choice)

@@ -46,7 +46,8 @@ class WindowDataset(Dataset):
         for history, start, size in windows.tolist():
             if self.past_inputs is not None:
                 whole = self.data.train_items(history, int(self.data.train_lengths[history]))
-                times = self.data.train_times(history, start + size) if self.past_inputs.needs_times else None
+                stop = start + size + self.past_inputs.query_time
+                times = self.data.train_times(history, stop) if self.past_inputs.needs_times else None
                 pasts.append(Past(whole, times))
             items.append(self.data.train_items(history, start + size + 1, start))
         return windows, items, pasts

@@ -3,6 +3,7 @@
 An interaction changes the entry of its own item and adds at most one; how long the past is does not matter.
 """
 
+import itertools
 from collections import deque
 from typing import Any
 
@@ -78,13 +79,24 @@ class GrowingPast:
         """`(1, n)` int64: the moments of the last interactions, at most `window`, oldest first."""
         return torch.tensor([self._moments], dtype=torch.int64, device=device)
 
+    @property
+    def last_moment(self) -> int:
+        """Of the last interaction, where moments are read; else 0."""
+        return self._now
+
     def items(self) -> np.ndarray:
         """Tokens of all items so far, each once, int64."""
         return self._entries[: len(self._entry_of), _TOKEN].copy()
 
-    def columns(self, width: int, timed: bool, mixes: bool, device: Any = None) -> dict[str, torch.Tensor]:
+    def columns(
+        self, width: int, timed: bool, mixes: bool, device: Any = None, query_time: int | None = None
+    ) -> dict[str, torch.Tensor]:
         """As `own_items_lsrm.Pasts.columns` of a batch of one row of `width` places, the last one of which is that of
-        the last interaction; for that place alone. timed: with what needs moments; mixes: with what `mix_lsrm` reads.
+        the last interaction; for that place alone.
+
+        Args:
+            timed: with what needs moments; mixes: with what `mix_lsrm` reads.
+            query_time: when it is asked what comes next; None: at the moment of the last interaction.
         """
         entries = torch.from_numpy(self._entries[: len(self._entry_of)]).to(device)
         token, position, count, before, baskets, time, first = entries.unbind(1)
@@ -105,16 +117,24 @@ class GrowingPast:
         if timed:
             found["baskets"] = baskets.clone()
             found["time"], found["first"] = ((moment - self._now).float() for moment in (time, first))
+            now = self._now if query_time is None else query_time
             found["now"] = torch.zeros(1, width, device=entries.device)
+            found["now"][0, -1] = now - self._now
             if mixes:
-                found["moment"] = entries.new_full((1, width), self._now)
+                found["moment"] = entries.new_full((1, width), now)
         if mixes:
             found["decayed"] = torch.from_numpy(self._decayed[: len(self._entry_of)]).float().to(device)
         return found
 
-    def clock(self, width: int, device: Any = None) -> torch.Tensor:
-        """`(1, width, 2)`, as `own_items_lsrm.Pasts.clock`, of the last `width` interactions."""
-        return torch.tensor([list(self._clock)[-width:]], dtype=torch.float32, device=device)
+    def clock(self, width: int, device: Any = None, query_time: int | None = None) -> torch.Tensor:
+        """`(1, width, 2)`, with a query_time `(1, width, 3)`, as `own_items_lsrm.Pasts.clock`, of the last `width`
+        interactions."""
+        places: list[Any] = list(self._clock)[-width:]
+        if query_time is not None:
+            moments = [*self._moments, query_time]
+            waits = [after - before for before, after in itertools.pairwise(moments)][-width:]
+            places = [(*place, wait) for place, wait in zip(places, waits, strict=True)]
+        return torch.tensor([places], dtype=torch.float32, device=device)
 
 
 __all__ = ["GrowingPast"]

@@ -17,7 +17,8 @@ class Past(NamedTuple):
 
     Attributes:
         items: `(L,)` tokens, oldest first.
-        times: `(L,)` int64 moments in the log's unit; None where nothing reads them.
+        times: `(L,)` int64 moments in the log's unit; None where nothing reads them. `(L + 1,)` for a model with
+            `query_time`: the last one is that of the request.
     """
 
     items: np.ndarray
@@ -25,12 +26,35 @@ class Past(NamedTuple):
 
     def last(self, length: int) -> "Past":
         """Its last interactions only."""
-        return Past(self.items[-length:], None if self.times is None else self.times[-length:])
+        more = 0 if self.times is None else len(self.times) - len(self.items)
+        return Past(self.items[-length:], None if self.times is None else self.times[-length - more :])
+
+    def of(self, items: np.ndarray, kept: np.ndarray) -> "Past":
+        """Other items at the moments of those that were `kept` `(L,)` bool."""
+        if self.times is None:
+            return Past(items)
+        request = self.times[len(self.items) :]
+        return Past(items, np.concatenate([self.times[: len(self.items)][kept], request]))
 
     def and_then(self, item: int) -> "Past":
-        """One interaction more, at the moment of the last one: when it will be is not known."""
+        """One interaction more, at the moment of the last one, or of the request: when it will be is not known."""
         times = None if self.times is None else np.append(self.times, self.times[-1] if len(self.times) else 0)
         return Past(np.append(self.items, item), times)
+
+
+def pasts_with(histories: Sequence[np.ndarray], times: Sequence[np.ndarray], query_time: bool, name: str) -> list[Past]:
+    """Histories with their moments, as a model of that name reads them.
+
+    Raises:
+        ValueError: unless there is one moment for each item, and with query_time one more for the request.
+    """
+    pasts = [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
+    for items, moments in pasts:
+        if moments is None or len(moments) != len(items) + query_time:
+            more = ", and at last that of the request (query_time)" if query_time else ""
+            given = 0 if moments is None else len(moments)
+            raise ValueError(f"{name} reads a moment for each item{more}; {given} were given for {len(items)}.")
+    return pasts
 
 
 def pasts_of(
@@ -39,14 +63,17 @@ def pasts_of(
     """Pasts as `own_items_lsrm` takes them; see there."""
     tokens = np.concatenate([np.zeros(0, np.int64), *[past.items for past in pasts]]).astype(np.int64, copy=False)
     lengths = np.array([len(past.items) for past in pasts], np.int64)
-    times = None
-    if pasts and pasts[0].times is not None:
-        times = torch.from_numpy(np.concatenate([past.times for past in pasts]).astype(np.int64, copy=False)).to(device)
 
     def there(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values, np.int64)).to(device)
 
-    return Pasts(there(tokens), there(lengths), there(shown), there(lines), there(places), times)
+    times = asked = None
+    timed = [past.times for past in pasts if past.times is not None]
+    if timed:
+        times = there(np.concatenate([of[:length] for of, length in zip(timed, lengths.tolist(), strict=True)]))
+        if len(timed[0]) > lengths[0]:  # the request's moment stands last
+            asked = there(np.concatenate([of[1:] for of in timed]))
+    return Pasts(there(tokens), there(lengths), there(shown), there(lines), there(places), times, asked)
 
 
 def placed(pasts: Sequence[Past], window: int, width: int, device: Any = None) -> Pasts:
@@ -80,6 +107,7 @@ class PastInputs:
         self.successors = "successors" in config.history
         self.clock = "clock" in config.history
         self.moments = config.attention_time
+        self.query_time = int(config.query_time)
 
     def __call__(
         self, windows: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
@@ -88,12 +116,16 @@ class PastInputs:
 
         Args:
             windows: `(M, 3)` int64: history, start and size.
-            pasts: of each window the whole training history; times as far as the window reads.
+            pasts: of each window the whole training history; times as far as the window reads, for a model with
+                `query_time` one further.
             lines, places: `(M,)` int64, where the window begins in the batch of this shape.
         """
         starts, sizes = windows[:, 1], windows[:, 2]
         read = [
-            Past(past.items[:end], past.times[:end] if self.needs_times and past.times is not None else None)
+            Past(
+                past.items[:end],
+                past.times[: end + self.query_time] if self.needs_times and past.times is not None else None,
+            )
             for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
         ]
         found = pasts_of(read, sizes, lines, places)

@@ -99,12 +99,18 @@ class DemoSession:
         """The k items that most likely come next, best first.
 
         A history without any known item gives the most popular items, or none if the vocabulary keeps no training
-        counts.
+        counts. A model that is told when it is asked is asked at the moment of the last item.
         """
         if self.recommender.popular is None and len(self.unknown(history)) == len(history):
             return []
         found = self.recommender.recommend(
-            history, k, exclude_seen, fallback="popularity", times=times, explain=self.explains
+            history,
+            k,
+            exclude_seen,
+            fallback="popularity",
+            times=times,
+            explain=self.explains,
+            query_time=times[-1] if times and self.recommender.scorer.query_time else None,
         )
         had = Counter(history)
         shown = []

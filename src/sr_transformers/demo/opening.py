@@ -117,7 +117,8 @@ class MadeUp:
         first = self._draws.choice(len(recommender.tokenizer) - NUM_SPECIAL, p=self._first)
         history = decode_items(recommender.tokenizer, [int(first) + NUM_SPECIAL])
         while len(history) < MADE_UP:
-            found = recommender.recommend(history, _DRAWN_FROM, times=[0] * len(history))
+            when = 0 if recommender.scorer.query_time else None
+            found = recommender.recommend(history, _DRAWN_FROM, times=[0] * len(history), query_time=when)
             chances = np.array([one.probability for one in found])
             if not chances.sum() > 0:  # no item is left
                 break

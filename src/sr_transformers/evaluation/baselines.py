@@ -6,7 +6,7 @@ of tokens, oldest first. The caller may overwrite the scores.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
@@ -25,9 +25,10 @@ from sr_transformers.evaluation.validation_choices import best_half_life, best_w
 class Scorer(Protocol):
     """What can be evaluated. `gives_log_probabilities`: log-softmax of the scores is the model's distribution.
 
-    A scorer may say three things more: `items_fingerprint`, which items its tokens stand for (a log of other items is
-    refused), `filter_seen`, how it was ranked before (the default of `evaluate`), and `needs_times`: `score` then takes
-    `times`, the moments of the interactions of each history, in the log's unit.
+    A scorer may say four things more: `items_fingerprint`, which items its tokens stand for (a log of other items is
+    refused), `filter_seen`, how it was ranked before (the default of `evaluate`), `needs_times`: `score` then takes
+    `times`, the moments of the interactions of each history, in the log's unit; and `query_time`: that of the target
+    follows them, which is another protocol.
     """
 
     name: str
@@ -101,7 +102,8 @@ class Markov:
 
 
 class RecentPopularity:
-    """Scores items by their training count in a window before the user's last interaction, then by their count in all.
+    """Scores items by their training count in a window before the user's last interaction (with query_time: before the
+    target), then by their count in all.
 
     The window holds a share of the log's training interactions; it is tuned on validation targets
     (`validation_choices.best_window`). After a global time split it is the end of the training data, for everybody:
@@ -112,10 +114,11 @@ class RecentPopularity:
     gives_log_probabilities = False
     needs_times = True
 
-    def __init__(self, data: PreparedData):
+    def __init__(self, data: PreparedData, query_time: bool = False):
+        self.query_time = query_time
         self.popularity, self.items_fingerprint = Popularity(data), data.items_fingerprint
         self._recent, self._vocab_size = RecentCounts(data), data.vocab_size
-        self.window = best_window(self._recent, popularity(data), validation_targets(data))
+        self.window = best_window(self._recent, popularity(data), validation_targets(data, query_time))
         self.fitted = {"window": self.window / max(self._recent.stretches, 1), **_days(data, self._recent, self.window)}
 
     def score(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray]) -> torch.Tensor:
@@ -139,11 +142,13 @@ class DecayedFrequency:
     gives_log_probabilities = False
     needs_times = True
 
-    def __init__(self, data: PreparedData, outside_basket: bool = False):
+    def __init__(self, data: PreparedData, outside_basket: bool = False, query_time: bool = False):
+        self.query_time = query_time
         self.name = "decayed frequency" + ", basket left out" * outside_basket
         self.outside_basket, self.items_fingerprint = outside_basket, data.items_fingerprint
         self._popularity = popularity(data)
-        self.half_life = best_half_life(HALF_LIVES, outside_basket, self._popularity, validation_targets(data))
+        known = validation_targets(data, query_time)
+        self.half_life = best_half_life(HALF_LIVES, outside_basket, self._popularity, known)
         self.fitted = {"half_life": self.half_life if math.isfinite(self.half_life) else "none"}
 
     def score(self, histories: Sequence[np.ndarray], times: Sequence[np.ndarray]) -> torch.Tensor:
@@ -168,14 +173,18 @@ def _days(data: PreparedData, recent: RecentCounts, window: int) -> dict[str, fl
     }
 
 
-def baselines(data: PreparedData, filter_seen: bool | None = None) -> list[Scorer]:
+def baselines(data: PreparedData, filter_seen: bool | None = None, query_time: bool = False) -> list[Scorer]:
     """The scorers that stand in every report, `Mix` last.
 
     Args:
         filter_seen: whether rankings leave seen items out; None: as the log has it (`PreparedData.filters_seen`). Where
             they do, decayed frequencies are popularity again, as the plain one is, and are left out.
+        query_time: beside a model that is told when the target happened: "now" is that moment for them too. Those that
+            read no moments score as ever.
     """
-    found: list[Scorer] = [Popularity(data), UserFrequency(data), Markov(data), RecentPopularity(data)]
+    found: list[Any] = [Popularity(data), UserFrequency(data), Markov(data), RecentPopularity(data, query_time)]
     if not data.filters_seen(filter_seen):
-        found += [DecayedFrequency(data), DecayedFrequency(data, outside_basket=True)]
-    return [*found, Mix(data, filter_seen)]
+        found += [DecayedFrequency(data, outside, query_time) for outside in (False, True)]
+    for one in found:
+        one.query_time = query_time
+    return [*found, Mix(data, filter_seen, query_time)]

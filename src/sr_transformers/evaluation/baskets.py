@@ -146,7 +146,7 @@ def evaluate_sets(
         )
     found = {
         "model": scorer.name,
-        "protocol": protocol_of(data, split, filter_seen, target),
+        "protocol": protocol_of(data, split, filter_seen, target, getattr(scorer, "query_time", False)),
         "num_targets": totals.num_users,
         **totals.counts(),
         **totals.means(),

@@ -112,11 +112,14 @@ def _add_batch(
 
 def known_past(scorer: Scorer, data: PreparedData, history: int, stop: int) -> Past:
     """The first `stop` interactions of a history, less those with items outside the vocabulary; with their moments for
-    a scorer that reads them."""
+    a scorer that reads them, and that of the target for one that is told when it is asked (`query_time`)."""
     items = data.items(history, stop)
     known = items != UNK_ID
-    times = data.timestamps(history, stop)[known] if getattr(scorer, "needs_times", False) else None
-    return Past(items[known], times)
+    if not getattr(scorer, "needs_times", False):
+        return Past(items[known])
+    asked = int(getattr(scorer, "query_time", False))
+    times = data.timestamps(history, stop + asked)
+    return Past(items[known], times[np.concatenate([known, np.ones(asked, bool)])])
 
 
 def target_tokens(data: PreparedData, rows: np.ndarray) -> np.ndarray:
@@ -206,18 +209,25 @@ def evaluate(
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
     add_users(totals, scorer, data, split, filter_seen, progress=progress, ranks=ranks)
-    found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start)
+    query_time = getattr(scorer, "query_time", False)
+    found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start, query_time)
     return found | facts_of(scorer)
 
 
 def report(
-    name: str, data: PreparedData, split: str, filter_seen: bool, totals: RankingTotals, seconds: float
+    name: str,
+    data: PreparedData,
+    split: str,
+    filter_seen: bool,
+    totals: RankingTotals,
+    seconds: float,
+    query_time: bool = False,
 ) -> dict[str, Any]:
-    """The report of `evaluate` from finished totals."""
+    """The report of `evaluate` from finished totals; query_time: see `protocol_of`."""
     num_items = data.vocab_size - NUM_SPECIAL
     return {
         "model": name,
-        "protocol": protocol_of(data, split, filter_seen),
+        "protocol": protocol_of(data, split, filter_seen, query_time=query_time),
         "num_targets": totals.count,
         "num_targets_outside_vocabulary": totals.num_missed,
         "metrics": totals.metrics(num_items),

@@ -5,7 +5,7 @@ data, the popularity experts know every item. What an expert counts for an item 
 mass over the sum of all masses. An expert whose masses are all 0 for a history has nothing to say of it.
 
 "Now" is the moment of the last known interaction, and the current basket the interactions that tie with it: when the
-target happened is not known.
+target happened is not known. Only beside a model that is told (`query_time`), "now" is when the target happened.
 """
 
 import math
@@ -65,7 +65,7 @@ class OwnItems:
 
     Args:
         histories: tokens, oldest first; special tokens take a step but have no mass.
-        times: their moments.
+        times: their moments; with one more each, the last one is that of the request, and "now".
         vocab_size: V.
     """
 
@@ -75,7 +75,8 @@ class OwnItems:
         every = np.concatenate([np.zeros(0, np.int64), *histories]).astype(np.int64)
         row = np.repeat(np.arange(self.size), lengths)
         self.now = np.array([moment[-1] if len(moment) else np.iinfo(np.int64).max for moment in times], np.int64)
-        moments = np.concatenate([np.zeros(0, np.int64), *times]).astype(np.int64)
+        of_items = [moment[: len(history)] for moment, history in zip(times, histories, strict=True)]
+        moments = np.concatenate([np.zeros(0, np.int64), *of_items]).astype(np.int64)
         ends = np.cumsum(lengths)
         known = every >= NUM_SPECIAL
         self._age = (ends[row] - 1 - np.arange(len(every)))[known]

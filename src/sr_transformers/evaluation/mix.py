@@ -34,6 +34,7 @@ class Mix:
     Args:
         data: the log; its validation targets fit the weights.
         filter_seen: whether rankings leave seen items out; None: as the log has it (`PreparedData.filters_seen`).
+        query_time: "now" is when the target happened.
 
     Attributes:
         experts: their names.
@@ -46,7 +47,8 @@ class Mix:
     gives_log_probabilities = True
     needs_times = True
 
-    def __init__(self, data: PreparedData, filter_seen: bool | None = None):
+    def __init__(self, data: PreparedData, filter_seen: bool | None = None, query_time: bool = False):
+        self.query_time = query_time
         self.items_fingerprint = data.items_fingerprint
         self._vocab_size, self._unseen_only = data.vocab_size, data.filters_seen(filter_seen)
         self._transitions = transition_counts(data, LAGS)
@@ -59,7 +61,7 @@ class Mix:
             self.experts = [*chains, *everybody, "popularity, seen items too"]
         else:
             self.experts = [*own, "own successors", *chains, *everybody]
-        known = validation_targets(data)
+        known = validation_targets(data, query_time)
         self.window = best_window(self._recent, self._popularity, known)
         self._fit(known)
 

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import maybe_autocast
 
-from sr_transformers.data.past_inputs import Past, last_columns, placed
+from sr_transformers.data.past_inputs import Past, last_columns, pasts_with, placed
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import PAD_ID
 from sr_transformers.evaluation.request_state import ScoreMemory, evaluation_mode, room_for
@@ -107,6 +107,7 @@ class ModelScorer:
         self.filter_seen: bool | None = getattr(model.config, "filter_seen", None)
         self.reads_past = bool(getattr(model.config, "reads_past", False))
         self.needs_times = bool(getattr(model.config, "needs_times", False))
+        self.query_time = bool(getattr(model.config, "query_time", False))
         self.scores_own_past = bool(set(getattr(model.config, "history", ())) & set(OWN_PARTS))
         if compile and self.part is not None:
             raise ValueError(f"{name} has its item table divided over processes: do without compile.")
@@ -166,7 +167,8 @@ class ModelScorer:
             histories: int tokens, oldest first; the last `window` of them are read, and of the others what the model
                 keeps of the past (`history` of its configuration).
             memory: where to write, for a request of several calls whose scores are not needed together.
-            times: moments of all these interactions, for a model that `needs_times`.
+            times: moments of all these interactions, for a model that `needs_times`; for one with `query_time` each
+                history has one more, when what comes next is asked.
             own_past: False: without what a model that `scores_own_past` adds for the items of a user's own past.
 
         Raises:
@@ -317,7 +319,7 @@ class ModelScorer:
             raise ValueError(
                 f"{self.name} reads when interactions happened (history, attention_time): give their times too."
             )
-        return [Past(history, moments) for history, moments in zip(histories, times, strict=True)]
+        return pasts_with(histories, times, self.query_time, self.name)
 
     def _past_inputs(
         self, pasts: Sequence[Past], input_ids: torch.Tensor, scores: bool, own_past: bool

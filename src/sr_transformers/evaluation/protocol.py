@@ -11,22 +11,27 @@ from sr_transformers.evaluation.metrics import DEFAULT_KS
 from sr_transformers.fingerprints import FINGERPRINT, with_fingerprint
 
 _ITEMS_DIGITS = 16
+TARGETS_OWN = "the target's own"
 _UNKNOWN = {PERIOD: "left out of the targets"}
 
 
-def protocol_of(data: PreparedData, split: str, filter_seen: bool, target: str = ITEM) -> dict[str, Any]:
+def protocol_of(
+    data: PreparedData, split: str, filter_seen: bool, target: str = ITEM, query_time: bool = False
+) -> dict[str, Any]:
     """All that is needed to repeat or compare an evaluation.
 
     Args:
         split: the part, "test" or "validation".
         target: one of `TARGETS`.
+        query_time: whether scorers may know when the target happened.
 
     Returns:
         `data` (the log's name), `protocol` (the named one, where the folder has one and this is what it asks for),
         `interactions` and `items` (fingerprints of what was kept of the log, ties in their order, and of the
         candidates), `order_of_ties`, `filters`, `min_interactions`, `split`, `split_parameters` (the moments of a
         global time split, however they were given), `part`, `target`, `ranking`, `num_items_ranked`, `filter_seen`,
-        `ties`, `targets_outside_vocabulary`, and `fingerprint` of all but the first two.
+        `ties`, `targets_outside_vocabulary`, with query_time `request_time`, and `fingerprint` of all but the first
+        two.
     """
     manifest = data.manifest
     parameters = dict(manifest.get("split_parameters", {}))
@@ -51,6 +56,7 @@ def protocol_of(data: PreparedData, split: str, filter_seen: bool, target: str =
             "filter_seen": filter_seen,
             "ties": "against the model",
             "targets_outside_vocabulary": _UNKNOWN.get(target, "counted as missed"),
+            **({"request_time": TARGETS_OWN} if query_time else {}),
         }
     )
 
@@ -76,6 +82,22 @@ def seen_choice(choice: bool | None, recorded: Iterable[bool | None], data: Prep
             "kept; say which it is to be (--seen remove or --seen keep; filter_seen in Python)."
         )
     return data.filters_seen(choice if choice is not None or not said else said.pop())
+
+
+def request_choice(scorers: Sequence[Any]) -> bool:
+    """Whether scorers are told when the target happened (`query_time`); others beside them may know it as well.
+
+    Raises:
+        ValueError: if some are told and some are not: that is easier, and a protocol of its own.
+    """
+    told = {scorer.name: bool(getattr(scorer, "query_time", False)) for scorer in scorers}
+    if len(set(told.values())) > 1:
+        raise ValueError(
+            f"{', '.join(name for name in told if told[name])} is told when the target happens (query_time), and "
+            f"{', '.join(name for name in told if not told[name])} is not: two protocols, whose numbers do not belong "
+            "into one table. Evaluate them apart."
+        )
+    return any(told.values())
 
 
 def target_choice(target: str | None, data: PreparedData) -> str:
@@ -126,6 +148,7 @@ def protocol_line(report: dict[str, Any]) -> str:
     ranking = (
         f"{protocol['data']}, {named}{core}{protocol['split']}, {protocol['part']}: full ranking over "
         f"{protocol['num_items_ranked']:,} items, {seen}, ties against the model, "
+        + ("the target's own time is known, " if "request_time" in protocol else "")
     )
     return f"{ranking}{_targets(report)}; fingerprint {protocol[FINGERPRINT]}"
 

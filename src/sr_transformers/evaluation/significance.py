@@ -14,7 +14,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
-from sr_transformers.evaluation.protocol import protocol_line, protocol_of, seen_choice
+from sr_transformers.evaluation.protocol import protocol_line, protocol_of, request_choice, seen_choice
 from sr_transformers.figures import COLOURS, blank, save
 from sr_transformers.fingerprints import differing
 from sr_transformers.records import RUN_FILE, RunRecord
@@ -23,7 +23,7 @@ SAMPLES = 2000
 _MOST = 1 << 25  # weights of resampled users held at a time
 
 
-def check_run(folder: str | Path, data: PreparedData, filter_seen: bool) -> None:
+def check_run(folder: str | Path, data: PreparedData, filter_seen: bool, query_time: bool = False) -> None:
     """Refuses a run that was tested by another protocol than the one that the comparison would have.
 
     A run on another split may have been trained on what is a test target here. A folder without run.json says nothing.
@@ -31,6 +31,7 @@ def check_run(folder: str | Path, data: PreparedData, filter_seen: bool) -> None
     Args:
         folder: of a checkpoint; a name on the Hub says nothing either.
         filter_seen: whether the comparison leaves out the items of a user's own history.
+        query_time: `request_choice`.
 
     Raises:
         ValueError: naming what differs.
@@ -38,7 +39,8 @@ def check_run(folder: str | Path, data: PreparedData, filter_seen: bool) -> None
     if not (Path(folder) / RUN_FILE).is_file():
         return
     reports = RunRecord.load(folder).reports
-    other = differing(reports[0]["protocol"], protocol_of(data, "test", filter_seen)) if reports else []
+    here = protocol_of(data, "test", filter_seen, query_time=query_time)
+    other = differing(reports[0]["protocol"], here) if reports else []
     if other:
         raise ValueError(
             f"{folder} was tested by another protocol than this comparison; there and here {'; '.join(other)}. Compare "
@@ -79,6 +81,7 @@ def compare(
         raise ValueError(f"{len(entries)} to compare; give two entries or more, each with a model at least.")
     all_scorers = [scorer for scorers in entries.values() for scorer in scorers]
     filter_seen = seen_choice(filter_seen, [getattr(one, "filter_seen", None) for one in all_scorers], data)
+    request_choice(all_scorers)
     gains: dict[str, dict[str, np.ndarray]] = {f"hr@{k}": {}, f"ndcg@{k}": {}}
     report: dict[str, Any] = {}
     for name, scorers in entries.items():

@@ -78,7 +78,7 @@ class TranslatedScorer:
 
     def __init__(self, scorer: ModelScorer, own_items: Sequence[str | int], data: PreparedData):
         self.scorer, self.name, self.filter_seen = scorer, scorer.name, scorer.filter_seen
-        self.needs_times = scorer.needs_times
+        self.needs_times, self.query_time = scorer.needs_times, scorer.query_time
         self.items_fingerprint = data.items_fingerprint
         self._width, self._own_width = data.vocab_size, len(own_items) + NUM_SPECIAL
         token_of = {str(item): token for token, item in enumerate(own_items, NUM_SPECIAL)}

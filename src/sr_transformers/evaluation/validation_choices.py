@@ -22,7 +22,7 @@ class Known:
 
     Attributes:
         histories: known items of each, oldest first.
-        times: their moments.
+        times: their moments; with query_time each has one more, the target's own.
         targets: `(B,)` int64 tokens, none of them outside the vocabulary.
     """
 
@@ -31,8 +31,8 @@ class Known:
     targets: np.ndarray
 
 
-def validation_targets(data: PreparedData) -> list[Known]:
-    """Validation targets, as many at a time as may be scored together."""
+def validation_targets(data: PreparedData, query_time: bool = False) -> list[Known]:
+    """Validation targets, as many at a time as may be scored together; query_time: with their moments."""
     rows = data.targets("validation")
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), AT_MOST)).astype(np.int64)]
     targets = np.array([data.items(user, position + 1, position)[0] for user, position in rows.tolist()], np.int64)
@@ -41,9 +41,10 @@ def validation_targets(data: PreparedData) -> list[Known]:
     for first in range(0, len(rows), step):
         part = Known([], [], targets[first : first + step])
         for user, position in rows[first : first + step].tolist():
-            items = data.items(user, position)
-            part.histories.append(items[items != UNK_ID])
-            part.times.append(data.timestamps(user, position)[items != UNK_ID])
+            known = data.items(user, position) != UNK_ID
+            part.histories.append(data.items(user, position)[known])
+            kept = np.concatenate([known, np.ones(int(query_time), bool)])
+            part.times.append(data.timestamps(user, position + query_time)[kept])
         found.append(part)
     return found
 

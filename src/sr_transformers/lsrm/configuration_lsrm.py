@@ -66,6 +66,7 @@ NEEDS_TIMES = ("baskets", "intervals", "clock")
 HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES, "mix")
 OWN_PARTS = ("recency", "bigrams", "items", "baskets", "intervals", "mix")  # of the scores of a user's own items
 COUNTS_SUCCESSORS = ("successors", "mix")
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of time, per second
 LAGS = 3  # successors of the last item, of the one before, and of the one before that
 
 # The blocks: what each key may be, the paper's model first (sources: docs/blocks.md).
@@ -139,6 +140,10 @@ class LSRMConfig(PreTrainedConfig):
         mix_share: of "mix", how much counting has to say, from 0 (the model alone) to 1; fitted when training is over.
         mix_weights: what the probabilities of each expert that counts are multiplied by; fitted likewise.
         mix_window, mix_stretches, mix_pairs: what "mix" knows of popularity of late (`mix_lsrm`); set by training.
+        query_time: tell the model the moment of the request, which is "now" then instead of that of the last
+            interaction; in training and evaluation the target's own. It needs a part of `history` that reads moments.
+        times_in: unit of the log's times, one of `UNITS`, for a request that is made now; None if it is not known; set
+            by training.
         time_unit: usual time between two baskets of a user, in the log's unit of time; set by training.
         items_fingerprint: `identity_lsrm.items_fingerprint` of the items that the tokens stand for, set by training;
             None: a model built by hand, of which nobody knows.
@@ -190,6 +195,8 @@ class LSRMConfig(PreTrainedConfig):
     mix_window: int = 1
     mix_stretches: int = 1
     mix_pairs: int = 1
+    query_time: bool = False
+    times_in: str | None = None
     time_unit: float | int = 1.0
     items_fingerprint: str | None = None
     filter_seen: bool | None = None
@@ -236,6 +243,13 @@ class LSRMConfig(PreTrainedConfig):
         unknown = [part for part in self.history if part not in HISTORY_PARTS]
         if unknown or len(set(self.history)) < len(self.history):
             raise ValueError(f"history is {list(self.history)}; choose from {', '.join(HISTORY_PARTS)}, each once.")
+        if self.query_time and not any(part in NEEDS_TIMES for part in self.history):
+            raise ValueError(
+                f"query_time is true, and no part of history reads moments; put {', '.join(NEEDS_TIMES[:-1])} or "
+                f"{NEEDS_TIMES[-1]} into it."
+            )
+        if self.times_in not in (None, *UNITS):
+            raise ValueError(f"times_in is {self.times_in!r}; choose from {', '.join(UNITS)}, or null.")
         if not 0 < self.time_unit < math.inf:
             raise ValueError(f"time_unit is {self.time_unit}; it must be a number above 0.")
         if self.hidden_act not in (*ACT2FN, SWIGLU):

@@ -45,6 +45,7 @@ _CELLS = {
 # What the weights of `history` are, for planning: cells by part, and vectors of the clock.
 HISTORY_CELLS = {**_CELLS, "successors": LAGS * _SHARES * _SUPPORT}
 CLOCK_CELLS = (_COUNTS, _TIMES)
+QUERY_CELLS = 24  # of the clock, for the time up to the request: classes as those of times, up to longer ones
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
@@ -72,9 +73,9 @@ def _steps(value: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
     return found
 
 
-def _time_class(time: torch.Tensor) -> torch.Tensor:
+def _time_class(time: torch.Tensor, classes: int = _TIMES) -> torch.Tensor:
     """Class of a time in usual intervals; 0 for no time at all. int32."""
-    return (_power(time * 16.0, _TIMES - 1) + 1) * (time > 0)
+    return (_power(time * 16.0, classes - 1) + 1) * (time > 0)
 
 
 class SumOfLookUps(torch.autograd.Function):
@@ -203,19 +204,27 @@ class ZeroEmbedding(nn.Embedding):
 
 
 class LSRMClock(nn.Module):
-    """Where in a basket an interaction stands, and how long after the basket before, as part of the input."""
+    """Where in a basket an interaction stands, and how long after the basket before, as part of the input; with
+    `query_time` also how long after it the question of what comes next is asked."""
 
     def __init__(self, config: LSRMConfig):
         super().__init__()
         self.config = config  # training sets its time_unit
         self.items_so_far = ZeroEmbedding(_COUNTS, config.hidden_size)
         self.time_before = ZeroEmbedding(_TIMES, config.hidden_size)
+        self.time_after = ZeroEmbedding(QUERY_CELLS, config.hidden_size) if config.query_time else None
 
     def forward(self, clock: torch.Tensor) -> torch.Tensor:
-        """`(B, T, d)` to be added to the embeddings, of `(B, T, 2)` (`own_items_lsrm.Pasts.clock`)."""
-        return self.items_so_far(_count_class(clock[..., 0])) + self.time_before(
+        """`(B, T, d)` to be added to the embeddings, of `(B, T, 2)`, or `(B, T, 3)` with `query_time`
+        (`own_items_lsrm.Pasts.clock`)."""
+        found = self.items_so_far(_count_class(clock[..., 0])) + self.time_before(
             _time_class(clock[..., 1] / self.config.time_unit)
         )
+        if self.time_after is None:
+            return found
+        if clock.shape[-1] < 3:
+            raise ValueError("this model is told when it is asked (query_time): pass the moment of the request too.")
+        return found + self.time_after(_time_class(clock[..., 2] / self.config.time_unit, QUERY_CELLS))
 
 
 class LSRMHistory(nn.Module):

@@ -26,6 +26,7 @@ class Pasts:
         shown: `(S,)` int64, how many of the last ones have places.
         lines, places: `(S,)` int64, row of the batch and place of the first one shown.
         times: `(N,)` int64 moments, or None.
+        asked: `(N,)` int64, when it was asked what comes after each, for a model with `query_time`; None: right then.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class Pasts:
         lines: torch.Tensor,
         places: torch.Tensor,
         times: torch.Tensor | None = None,
+        asked: torch.Tensor | None = None,
     ):
         self.tokens, self.lengths, self.shown, self.lines, self.places = tokens, lengths, shown, lines, places
-        self.times = times
+        self.times, self.asked = times, asked
         number = torch.arange(len(lengths), device=tokens.device)
         self.past = torch.repeat_interleave(number, lengths)
         self.ends = lengths.cumsum(0)
@@ -55,10 +57,10 @@ class Pasts:
             it counts), `count` (interactions with the item so far), `before` (the token before it, 0 for none) and,
             with times, `baskets` (with the item so far), `time` and `first` (moments of this and of the first
             interaction with the item, relative to the last moment of the past). `recent`, `(LAGS, B, W)`: the last
-            token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` float32: the moment of the
-            interaction at each place, as `time`.
+            token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` float32: the moment at which
+            it is asked what comes after each place (that of its interaction unless `asked` says otherwise), as `time`.
             With half-lives (`mix_lsrm.HALF_LIVES`) also `decayed`, `(C, K)`: `count` with older interactions worth
-            less, and with times `moment`, `(B, W)` int64: the moment itself at each place.
+            less, and with times `moment`, `(B, W)` int64: the moment `now` itself.
         """
         order = torch.sort(self.past * _KEY + self.tokens, stable=True).indices
         past, token = (of.index_select(0, order) for of in (self.past, self.tokens))
@@ -98,11 +100,12 @@ class Pasts:
             found["baskets"] = baskets.index_select(0, kept) - baskets.index_select(0, kept_group) + 1
             found["time"] = relative.index_select(0, kept_order)
             found["first"] = relative.index_select(0, order.index_select(0, kept_group))
+            now = self.times if self.asked is None else self.asked
             found["now"] = relative.new_zeros(batch, width)
-            found["now"][at] = relative[seen]
+            found["now"][at] = (now - last)[seen].float()
             if half_lives:
                 found["moment"] = self.times.new_full((batch, width), torch.iinfo(torch.int64).max)  # without a past
-                found["moment"][at] = self.times[seen]
+                found["moment"][at] = now[seen]
         if half_lives:
             decayed = decayed_counts(self.position.index_select(0, order), group, half_lives)
             found["decayed"] = decayed.index_select(0, kept)
@@ -110,7 +113,8 @@ class Pasts:
 
     def clock(self, batch: int, width: int) -> torch.Tensor:
         """`(B, W, 2)` float32: items so far in the basket of each place, and the time between that basket and the one
-        before, 0 for none. A basket is what has the same moment.
+        before, 0 for none. A basket is what has the same moment. With `asked` `(B, W, 3)`: and the time from there to
+        when it is asked what comes next.
         """
         assert self.times is not None
         opens = self.position == 0
@@ -121,8 +125,11 @@ class Pasts:
         first = opened.index_select(0, seen)
         gap = self.times.index_select(0, first) - self.times.index_select(0, (first - 1).clamp(min=0))
         gap = gap.masked_fill(self.position.index_select(0, first) == 0, 0)
-        clock = gap.new_zeros(batch, width, 2, dtype=torch.float32)
-        clock[at] = torch.stack([(seen - first + 1).float(), gap.float()], -1)
+        of_places = [(seen - first + 1).float(), gap.float()]
+        if self.asked is not None:
+            of_places.append((self.asked - self.times).index_select(0, seen).float())
+        clock = gap.new_zeros(batch, width, len(of_places), dtype=torch.float32)
+        clock[at] = torch.stack(of_places, -1)
         return clock
 
     def moments(self, batch: int, width: int) -> torch.Tensor:
@@ -162,7 +169,12 @@ def pasts_in(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, posit
 
 
 def pasts_of_rows(
-    ids: torch.Tensor, mask: torch.Tensor, width: int, window: int = 1, times: torch.Tensor | None = None
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    width: int,
+    window: int = 1,
+    times: torch.Tensor | None = None,
+    query_times: torch.Tensor | None = None,
 ) -> Pasts:
     """The pasts in the rows of `(B, L)` ids, of which the last `window` interactions have places, at the right end of
     `width`.
@@ -170,11 +182,23 @@ def pasts_of_rows(
     Args:
         mask: `(B, L)`, false for padding, on whichever side.
         times: `(B, L)` int64 moments, or None.
+        query_times: `(B,)` int64, when it is asked what comes after each row, for a model with `query_time`.
     """
     lengths = mask.sum(1)
     rows = torch.arange(len(ids), device=ids.device)
     shown = lengths.clamp(max=window)
-    return Pasts(ids[mask], lengths, shown, rows, width - shown, None if times is None else times[mask])
+    moments = None if times is None else times[mask]
+    asked = None if moments is None or query_times is None else asked_after(moments, lengths, query_times)
+    return Pasts(ids[mask], lengths, shown, rows, width - shown, moments, asked)
+
+
+def asked_after(times: torch.Tensor, lengths: torch.Tensor, query_times: torch.Tensor) -> torch.Tensor:
+    """`(N,)`: when it was asked what comes after each interaction: when the next one happened, and after the last one
+    of each past at its moment of `query_times`."""
+    asked = torch.cat([times[1:], times[:1]])
+    some = lengths > 0
+    asked[(lengths.cumsum(0) - 1)[some]] = query_times[some]
+    return asked
 
 
 def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -183,4 +207,4 @@ def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: values if name in of_places else values[:0] for name, values in columns.items()}
 
 
-__all__ = ["Pasts", "pasts_in", "pasts_of_rows", "without_own"]
+__all__ = ["Pasts", "asked_after", "pasts_in", "pasts_of_rows", "without_own"]

@@ -13,7 +13,7 @@ from transformers import Pipeline
 
 from .identity_lsrm import check_same_items, tokenizer_fingerprint
 from .own_items_lsrm import pasts_of_rows
-from .requests_lsrm import check_ids, check_order, check_request, check_times
+from .requests_lsrm import check_ids, check_order, check_request, check_times, moment_of_request
 from .scoring_lsrm import (
     check_tokenizer,
     excludes_seen,
@@ -25,7 +25,7 @@ from .scoring_lsrm import (
 )
 
 NEXT_ITEM = "next-item"
-_KEYS = ("history", "exclude", "times")  # of a history that is a dict
+_KEYS = ("history", "exclude", "times", "query_time")  # of a history that is a dict
 BATCH_SIZE = 32  # histories at a time unless the caller says otherwise
 
 
@@ -67,8 +67,8 @@ class NextItemPipeline(Pipeline):
     """Recommends the next item.
 
     Call it with one history (raw ids, oldest first), a list of histories, or a generator or data set of them. Instead
-    of a list of ids a history may be a dict with the key "history" and, for this history only, "exclude" and, for a
-    model that reads moments, "times".
+    of a list of ids a history may be a dict with the key "history" and, for this history only, "exclude", for a model
+    that reads moments "times", and for one that is told when it is asked "query_time" (now if it is left out).
 
     Call options, also taken by `pipeline(...)` as defaults:
         top_k: how many items, 10 by default; fewer come back if fewer are allowed.
@@ -142,7 +142,7 @@ class NextItemPipeline(Pipeline):
         given = inputs if isinstance(inputs, Mapping) else {"history": inputs}
         if "history" not in given or set(given) - set(_KEYS):
             raise ValueError(
-                f"a dict needs the key 'history' with the item ids and may have {' and '.join(_KEYS[1:])}; this one "
+                f"a dict needs the key 'history' with the item ids and may have {', '.join(_KEYS[1:])}; this one "
                 f"has {list(given)}."
             )
         history, more = given["history"], given.get("exclude", ())
@@ -156,6 +156,9 @@ class NextItemPipeline(Pipeline):
         past = {"past_ids": torch.tensor([known])} if getattr(self.model.config, "reads_past", False) else {}
         if getattr(self.model.config, "needs_times", False):
             past["past_times"] = torch.tensor([self._times_of_known(history, given.get("times"))])
+        asked = moment_of_request(given.get("query_time"), list(given.get("times", ())), self.model.config)
+        if asked is not None:
+            past["query_times"] = torch.tensor([[asked]])
         return {
             **past,
             "input_ids": window,
@@ -170,10 +173,12 @@ class NextItemPipeline(Pipeline):
         if "past_ids" in inputs:  # of the whole history, not only of what the window reads
             past, times, width = inputs.pop("past_ids"), inputs.pop("past_times", None), mask.shape[1]
             real = past != self.tokenizer.pad_token_id
+            asked = inputs.pop("query_times", None)
+            when = times, None if asked is None else asked[:, 0]
             lives = getattr(self.model.history, "half_lives", ())
-            inputs["history"] = pasts_of_rows(past, real, width, times=times).columns(len(mask), width, lives)
+            inputs["history"] = pasts_of_rows(past, real, width, 1, *when).columns(len(mask), width, lives)
             if "clock" in self.model.config.history:
-                inputs["clock"] = pasts_of_rows(past, real, width, width, times).clock(*mask.shape)
+                inputs["clock"] = pasts_of_rows(past, real, width, width, *when).clock(*mask.shape)
             if self.model.config.attention_time:
                 inputs["moments"] = pasts_of_rows(past, real, width, width, times).moments(*mask.shape)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]

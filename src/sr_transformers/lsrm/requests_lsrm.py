@@ -9,7 +9,10 @@ wherever it is made.
 import itertools
 import numbers
 from collections.abc import Collection, Iterable, Mapping, Set
+from time import time_ns
 from typing import Any
+
+from .configuration_lsrm import UNITS
 
 _BOUND = 1 << 63  # moments are int64
 
@@ -72,6 +75,36 @@ def check_times(times: Any, history: Collection[Any], name: str) -> list[int]:
     return found
 
 
+def moment_of_request(query_time: Any, times: Collection[int], config: Any, name: str = "query_time") -> int | None:
+    """When it is asked what comes next, for a model that is told so; None for others.
+
+    Args:
+        query_time: the moment, in the unit of the log; None: now.
+        times: of the history, as `check_times` has it.
+        config: of the model.
+        name: what a message calls the moment.
+
+    Raises:
+        ValueError: for a moment that is none or lies before the history's last, a model that is not told, or no moment
+            where the unit of the log is not known.
+    """
+    if not getattr(config, "query_time", False):
+        if query_time is None:
+            return None
+        raise ValueError(f"{name}: this model is not told when it is asked (query_time in config.json); leave it out.")
+    if query_time is None:
+        if config.times_in is None:
+            raise ValueError(
+                f"this model is told when it is asked, and the unit of its log's times is not known: give {name}, in "
+                "that unit."
+            )
+        query_time = time_ns() * UNITS[config.times_in] // UNITS["ns"]
+    (found,) = check_times([query_time], [None], name)
+    if times and found < list(times)[-1]:
+        raise ValueError(f"{name} is {found}, before {list(times)[-1]}, the last moment of the history.")
+    return found
+
+
 def check_count(name: str, count: Any) -> None:
     """Raises ValueError unless `count` is a whole number from 1 on."""
     if isinstance(count, bool) or not isinstance(count, numbers.Integral):
@@ -92,4 +125,4 @@ def check_request(count: Any, exclude_seen: Any, name: str = "k") -> None:
         raise ValueError(f"exclude_seen is {exclude_seen!r}; it must be True, False or None.")
 
 
-__all__ = ["check_count", "check_ids", "check_order", "check_request", "check_times"]
+__all__ = ["check_count", "check_ids", "check_order", "check_request", "check_times", "moment_of_request"]

@@ -8,8 +8,9 @@ Weights: "float32" is the checkpoint. "int8" is transformers' OnnxRuntimeQuantiz
 bits (the table once, although it serves twice), what is multiplied with them quantized at run time. "int4" is ONNX
 Runtime's blockwise quantizer: 4 bits with a scale per 32 weights, computed in float; the head gets a table of its own.
 
-A model with `history` computes it inside the graph (`export.history`), from all of `input_ids` and, where it reads
-moments, the input `times`. It is written as float32 only.
+A model with `history` computes it inside the graph (`onnx_history`), from all of `input_ids` and, where it reads
+moments, the input `times`; `query_times` says when it is asked if the model is told that. It is written as float32
+only.
 
 It refuses a k that the vocabulary does not have, and a folder that has something in it. A folder is whole or not there.
 ONNX Runtime's telemetry is off (ORT_DISABLE_TELEMETRY) unless the environment says otherwise.
@@ -68,7 +69,11 @@ class NextItems(nn.Module):
         self.history = DenseHistory(model) if getattr(model, "history", None) is not None else None
 
     def forward(
-        self, input_ids: torch.Tensor, exclude_seen: torch.Tensor, times: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        exclude_seen: torch.Tensor,
+        times: torch.Tensor | None = None,
+        query_times: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """The next items.
 
@@ -81,6 +86,7 @@ class NextItems(nn.Module):
                 (`filter_seen` of its configuration; True for one that was not).
             times: `(B, T)` int64 moments of these tokens in the unit of the log, for a model that reads them and only
                 for such a one; anything for padding.
+            query_times: `(B,)` int64, when it is asked what comes next, for a model that is told (`query_time`).
 
         Returns:
             items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
@@ -101,11 +107,11 @@ class NextItems(nn.Module):
             if times is not None:
                 times = nn.functional.pad(times, (self.window + LAGS, 0))
                 if "clock" in self.parts:
-                    asked["clock"] = dense_clock(whole, times)[:, -self.window :]
+                    asked["clock"] = dense_clock(whole, times, query_times)[:, -self.window :]
             hidden = model.model(**asked).last_hidden_state[:, -1:]
             logits = model.score_items(hidden)[:, 0]
             if self.history is not None:
-                logits = self.history(logits, hidden, whole, times)
+                logits = self.history(logits, hidden, whole, times, query_times)
         else:
             logits = self.model(**asked, logits_to_keep=1).logits[:, -1]
         scores = only_items(logits.float(), self.items, -torch.inf)
@@ -170,6 +176,9 @@ def export_onnx(
     if getattr(model.config, "needs_times", False):
         sample["times"] = torch.tensor([[1, 1, 2], [0, 3, 4]])
         shapes["times"] = {0: batch, 1: length}
+    if getattr(model.config, "query_time", False):
+        sample["query_times"] = torch.tensor([2, 5])
+        shapes["query_times"] = {0: batch}
     config = OnnxConfig(dynamic_shapes=shapes)
     if weights == "int8":
         # Transpose: the tied head is the transposed table.

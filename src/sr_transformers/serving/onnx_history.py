@@ -20,12 +20,15 @@ from sr_transformers.lsrm.scoring_lsrm import item_range
 _BEYOND = 1 << 30  # more than there are places
 
 
-def dense_columns(ids: torch.Tensor, times: torch.Tensor | None, vocab_size: int) -> dict[str, torch.Tensor]:
+def dense_columns(
+    ids: torch.Tensor, times: torch.Tensor | None, vocab_size: int, query_times: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
     """As `own_items_lsrm.Pasts.columns`, `(B * V,)` each, of the place after the last interaction alone.
 
     Args:
         ids: `(B, T)` int64 tokens, oldest first, padded on the left by at least `LAGS` places.
         times: `(B, T)` int64 moments, anything for padding; None where none are read.
+        query_times: `(B,)` int64, when it is asked what comes next; None: at the moment of the last interaction.
     """
     batch, length = ids.shape
     position = torch.arange(length, device=ids.device).expand(batch, -1)
@@ -50,7 +53,8 @@ def dense_columns(ids: torch.Tensor, times: torch.Tensor | None, vocab_size: int
     columns = {name: values.reshape(-1) for name, values in found.items()}
     columns["recent"] = ids.flip(1)[:, :LAGS].t()[:, :, None]
     if times is not None:
-        columns["now"] = torch.zeros_like(relative[:, -1:])
+        asked = times[:, -1:] if query_times is None else query_times[:, None]
+        columns["now"], columns["moment"] = (asked - times[:, -1:]).float(), asked
     return columns
 
 
@@ -64,8 +68,9 @@ def _baskets(ids: torch.Tensor, times: torch.Tensor, position: torch.Tensor) -> 
     return token, nn.functional.pad(another.long(), (1, 0), value=1)
 
 
-def dense_clock(ids: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """`(B, T, 2)` float32, as `own_items_lsrm.Pasts.clock`, of `dense_columns`'s arguments."""
+def dense_clock(ids: torch.Tensor, times: torch.Tensor, query_times: torch.Tensor | None = None) -> torch.Tensor:
+    """`(B, T, 2)` float32, with query_times `(B, T, 3)`, as `own_items_lsrm.Pasts.clock`, of `dense_columns`'s
+    arguments."""
     batch, length = ids.shape
     position = torch.arange(length, device=ids.device).expand(batch, -1)
     real = ids != PAD_ID
@@ -74,7 +79,10 @@ def dense_clock(ids: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     far = torch.full_like(position, _BEYOND)
     start = far.scatter_reduce(1, basket, position, "amin").gather(1, basket)
     gap = times.gather(1, start) - times.gather(1, (start - 1).clamp(min=0))
-    return torch.stack([(position - start + 1).float(), gap.masked_fill(basket <= 1, 0).float()], -1)
+    of_places = [(position - start + 1).float(), gap.masked_fill(basket <= 1, 0).float()]
+    if query_times is not None:
+        of_places.append((torch.cat([times[:, 1:], query_times[:, None]], 1) - times).float())
+    return torch.stack(of_places, -1)
 
 
 class DenseHistory(nn.Module):
@@ -110,16 +118,21 @@ class DenseHistory(nn.Module):
         return tokens, counts
 
     def forward(
-        self, scores: torch.Tensor, hidden: torch.Tensor, ids: torch.Tensor, times: torch.Tensor | None
+        self,
+        scores: torch.Tensor,
+        hidden: torch.Tensor,
+        ids: torch.Tensor,
+        times: torch.Tensor | None,
+        query_times: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """`(B, V)` scores, with all that the history does to them.
 
         Args:
             scores: `(B, V)` of the model without it, lowest for what is no item.
             hidden: `(B, 1, d)` states after the last interaction.
-            ids, times: see `dense_columns`.
+            ids, times, query_times: see `dense_columns`.
         """
-        found, columns = scores, dense_columns(ids, times, self.vocab_size)
+        found, columns = scores, dense_columns(ids, times, self.vocab_size, query_times)
         if self.scores_own:
             own = self.history.own(hidden, columns).values
             found = found + own.masked_fill(columns["count"] == 0, 0.0).view(found.shape)
@@ -142,7 +155,7 @@ class DenseHistory(nn.Module):
             )
             for lag, item in enumerate(last)
         ]
-        return self.mix(found, chains, columns, ids, times)
+        return self.mix(found, chains, columns, ids)
 
 
 class DenseMix(nn.Module):
@@ -174,13 +187,12 @@ class DenseMix(nn.Module):
         chains: list[torch.Tensor],
         columns: dict[str, torch.Tensor],
         ids: torch.Tensor,
-        times: torch.Tensor | None,
     ) -> torch.Tensor:
         """`(B, V)` logarithms of the mixed probabilities of scores that are lowest for what is no item.
 
         Args:
             chains: `(B, V)` each, what followed the last items.
-            columns, ids, times: see `dense_columns`.
+            columns, ids: see `dense_columns`.
         """
         age = torch.arange(ids.shape[1] - 1, -1, -1, device=ids.device).float().expand(ids.shape[0], -1)
         is_item = (torch.arange(scores.shape[1], device=ids.device) >= NUM_SPECIAL).to(scores.dtype)
@@ -188,9 +200,9 @@ class DenseMix(nn.Module):
         own = [nothing.scatter_add(1, ids, torch.exp(age * (-math.log(2.0) / life))) * is_item for life in HALF_LIVES]
         own.append(columns["count"].view(scores.shape) * is_item)
         masses = [*own, *chains, self.popularity.expand(scores.shape)]
-        if times is not None:
-            later = (columns["time"] < 0).view(scores.shape).to(scores.dtype)
-            ended = (self.ends[None] <= times[:, -1:]).long().sum(1)
+        if "moment" in columns:
+            later = (columns["time"].view(scores.shape) < columns["now"]).to(scores.dtype)
+            ended = (self.ends[None] <= columns["moment"]).long().sum(1)
             masses = [*own, *[mass * later for mass in own], *chains, self.recent[ended], masses[-1]]
         totals = torch.stack([mass.sum(1) for mass in masses], 1)
         weights = self.weights * (totals > 0)

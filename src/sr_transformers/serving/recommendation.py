@@ -1,6 +1,12 @@
 """What is recommended: an item, how likely it is, and on request what the user's own past did to that."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from sr_transformers.columns import ITEM, USER
 
 ItemId = str | int
 
@@ -43,4 +49,18 @@ class ExplainedRecommendation(Recommendation):
         return f"{self.own_factor:.1f} times as likely because the user had it before"
 
 
-__all__ = ["ExplainedRecommendation", "ItemId", "Recommendation"]
+def as_frame(users: Sequence[ItemId], found: Sequence[Sequence[Recommendation]], integers: bool) -> pl.DataFrame:
+    """The table of `Recommender.recommend_frame`; integers: whether the ids of the items are."""
+    lengths = np.array([len(one) for one in found], np.int64)
+    who = pl.Series(USER, list(users))
+    return pl.DataFrame(
+        {
+            USER: who.gather(np.repeat(np.arange(len(users)), lengths)),
+            ITEM: pl.Series([one.item for row in found for one in row], dtype=pl.Int64 if integers else pl.String),
+            "rank": pl.Series([place for n in lengths for place in range(1, n + 1)], dtype=pl.Int32),
+            "score": pl.Series([one.probability for row in found for one in row], dtype=pl.Float64),
+        }
+    )
+
+
+__all__ = ["ExplainedRecommendation", "ItemId", "Recommendation", "as_frame"]

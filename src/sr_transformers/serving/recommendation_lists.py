@@ -45,6 +45,7 @@ def recommend_all(
     fallback: str = "error",
     candidates: Sequence[ItemId] | None = None,
     exclude: Sequence[ItemId] | None = None,
+    query_time: int | None = None,
     piece: int = 4096,
     progress: bool = False,
 ) -> int:
@@ -58,8 +59,8 @@ def recommend_all(
         users: their ids, distinct, in the order wanted; None: all, as the log has them.
         before: "test" or "validation": of a history only what comes before that target is read, as evaluation does, and
             users without such a target are left out (with `users` they are refused); None: whole histories.
-        k, exclude_seen, fallback, candidates, exclude: see `Recommender.recommend_batch`; the last two hold for
-            everybody.
+        k, exclude_seen, fallback, candidates, exclude, query_time: see `Recommender.recommend_batch`; the last three
+            hold for everybody. With `before`, a model that is told when it is asked is asked when the target happened.
         piece: users at a time, whose lists are kept if the run is killed.
         progress: show a bar.
 
@@ -91,9 +92,14 @@ def recommend_all(
         "fallback": fallback,
         "candidates": None if candidates is None else list(map(str, candidates)),
         "exclude": None if exclude is None else list(map(str, exclude)),
+        "query_time": query_time,
         "piece": piece,
     }
-    options = {"exclude_seen": exclude_seen, "fallback": fallback, "candidates": candidates, "exclude": exclude}
+    if before is not None and query_time is not None:
+        raise ValueError("with before it is asked when the target happened; leave query_time out.")
+    options: dict[str, Any] = {"exclude_seen": exclude_seen, "fallback": fallback, "candidates": candidates}
+    options |= {"exclude": exclude, "query_time": query_time}
+    of_targets = before is not None and recommender.scorer.query_time
     with only_one(parts):
         _same_request(parts / _REQUEST, request)
         names = [parts / f"{number:06}.parquet" for number in range(max(-(-len(rows) // piece), 1))]
@@ -104,7 +110,7 @@ def recommend_all(
                 for number, name in enumerate(names):
                     some = rows[number * piece : (number + 1) * piece]
                     if not name.exists():
-                        _write([_lists(recommender, data, some, k, options)], name)
+                        _write([_lists(recommender, data, some, k, options, of_targets)], name)
                     bar.update(len(some))
         except BaseException:
             if not names[0].exists():  # nothing to go on from
@@ -136,7 +142,10 @@ def _rows(data: PreparedData, users: Sequence[ItemId] | None, before: str | None
     return rows[[place[row] for row in wanted]]
 
 
-def _lists(recommender: Recommender, data: PreparedData, rows: np.ndarray, k: int, options: dict[str, Any]) -> pa.Table:
+def _lists(
+    recommender: Recommender, data: PreparedData, rows: np.ndarray, k: int, options: dict[str, Any], of_targets: bool
+) -> pa.Table:
+    """of_targets: it is asked when the interaction after each history happened."""
     who = data.histories.data.table[USER].take(pa.array(rows[:, 0])).to_pylist()
     histories, times = [], []
     for history, stop in rows.tolist():
@@ -149,8 +158,10 @@ def _lists(recommender: Recommender, data: PreparedData, rows: np.ndarray, k: in
                 f"of {len(nothing)} users the model knows no item, for example user {nothing[0]!r}; recommend what is "
                 "popular to them (fallback popularity), or leave them out."
             )
-    moments = {"times": times} if recommender.scorer.needs_times else {}
-    return recommender.recommend_frame(who, histories, k, **options, **moments).to_arrow()
+    moments: dict[str, Any] = {"times": times} if recommender.scorer.needs_times else {}
+    if of_targets:
+        moments["query_time"] = [int(data.timestamps(history, stop + 1, stop)[0]) for history, stop in rows.tolist()]
+    return recommender.recommend_frame(who, histories, k, **{**options, **moments}).to_arrow()
 
 
 def _same_request(path: Path, request: dict[str, Any]) -> None:

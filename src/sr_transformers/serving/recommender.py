@@ -9,7 +9,6 @@ import polars as pl
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sr_transformers.columns import ITEM, USER
 from sr_transformers.data.vocabulary import NUM_SPECIAL, decode_items, popular_first
 from sr_transformers.evaluation.divided import best_of, held_tokens, log_partition_of, scores_at
 from sr_transformers.evaluation.loading import Checkpoint
@@ -18,9 +17,10 @@ from sr_transformers.evaluation.ranking import pairs_of, rows_of_scores
 from sr_transformers.evaluation.request_state import ScoreMemory
 from sr_transformers.lsrm.head_lsrm import item_vectors
 from sr_transformers.lsrm.identity_lsrm import check_same_items, items_fingerprint
-from sr_transformers.lsrm.requests_lsrm import check_ids, check_order, check_request, check_times
+from sr_transformers.lsrm.requests_lsrm import check_ids, check_order, check_request
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, excludes_seen, refuse_diverged
-from sr_transformers.serving.recommendation import ExplainedRecommendation, ItemId, Recommendation
+from sr_transformers.serving.moments import moments_of_items, moments_of_requests
+from sr_transformers.serving.recommendation import ExplainedRecommendation, ItemId, Recommendation, as_frame
 
 FALLBACKS = ("error", "popularity")
 
@@ -116,10 +116,12 @@ class Recommender:
         times: Sequence[int] | None = None,
         exclude: Sequence[ItemId] | None = None,
         explain: bool = False,
+        query_time: int | None = None,
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; `recommend_batch` tells the rest."""
         moments = None if times is None else [times]
-        return self.recommend_batch([history], k, exclude_seen, candidates, fallback, moments, exclude, explain)[0]
+        asked = k, exclude_seen, candidates, fallback, moments, exclude, explain, query_time
+        return self.recommend_batch([history], *asked)[0]
 
     def recommend_batch(
         self,
@@ -131,6 +133,7 @@ class Recommender:
         times: Sequence[Sequence[int]] | None = None,
         exclude: Sequence[ItemId] | Sequence[Sequence[ItemId] | None] | None = None,
         explain: bool = False,
+        query_time: int | Sequence[int | None] | None = None,
     ) -> list[list[Recommendation]]:
         """Recommends to several users.
 
@@ -151,13 +154,15 @@ class Recommender:
                 are never recommended in any case.
             explain: give `ExplainedRecommendation`s, for a model that adds to the scores of a user's own items
                 (`scorer.scores_own_past`). It takes twice the time.
+            query_time: when it is asked what comes next, one moment for all or one for each history, for a model that
+                is told (`scorer.query_time`); None: now.
 
         Raises:
             ValueError: for a model that reads moments without them, or with others than `requests_lsrm.check_times`
-                takes; for explain with a model that has nothing to explain so; for such a history with fallback
-                "error", or with "popularity" if the vocabulary keeps no training counts; for an id that is neither
-                text nor an integer, k that is no number from 1 on, an unknown fallback, candidates of which the
-                vocabulary knows none, lists of another number than histories, or a model that gives NaN.
+                and `moment_of_request` take; for explain with a model that has nothing to explain so; for such a
+                history with fallback "error", or with "popularity" if the vocabulary keeps no training counts; for an
+                id that is neither text nor an integer, k that is no number from 1 on, an unknown fallback, candidates
+                of which the vocabulary knows none, lists of another number than histories, or a model that gives NaN.
             TypeError: for a history that is a single id or a set instead of a sequence of ids.
         """
         check_request(k, exclude_seen)
@@ -171,7 +176,7 @@ class Recommender:
         allowed = self.allowed(candidates, len(histories))
         excluded = self.excluded(exclude, len(histories))
         tokens = [self.encode(history) for history in histories]
-        known_times = self.known_times(histories, times)
+        moments = self.known_times(histories, times, query_time)
         for index, known in enumerate(tokens):
             if not len(known) and (fallback == "error" or self.popular is None):
                 raise ValueError(
@@ -188,7 +193,7 @@ class Recommender:
         results = []
         for start in range(0, len(tokens), rows):
             part = tokens[start : start + rows]
-            of_part = known_times and known_times[start : start + rows]
+            of_part = moments and moments[start : start + rows]
             scores = self.scorer.score_here(part, memory, of_part)
             without = self.scorer.score_here(part, None, of_part, own_past=False) if explain else None
             chosen = allowed[start : start + rows], excluded[start : start + rows]
@@ -276,25 +281,24 @@ class Recommender:
         return np.array(tokens, np.int64)
 
     def known_times(
-        self, histories: Sequence[Sequence[ItemId]], times: Sequence[Sequence[int]] | None
+        self, histories: Sequence[Sequence[ItemId]], times: Any, query_time: Any = None, request: bool = True
     ) -> list[np.ndarray] | None:
-        """The moments of the items that `encode` keeps of each history, int64; None for a model that reads none.
+        """The moments that `ModelScorer.score` takes, of the items that `encode` keeps; None for a model
+        that reads none. request: False: without that of the request. The other arguments are `recommend_batch`'s.
 
         Raises:
-            ValueError: for a model that reads moments: without them, or as `requests_lsrm.check_times`.
+            ValueError: as `moments.moments_of_items` and `moments_of_requests`.
         """
         if not self.scorer.needs_times:
+            moments_of_requests(query_time, [()] * len(histories), self.model.config)
             return None
-        if not isinstance(times, Collection) or len(times) != len(histories):
-            raise ValueError(
-                "this model reads when interactions happened: pass times, for every history as many moments as items, "
-                "in the unit of the log that it was trained on."
-            )
+        of_items = moments_of_items(histories, times)
+        asked = moments_of_requests(query_time, of_items, self.model.config) if request else [None] * len(of_items)
         found = []
-        for index, (history, moments) in enumerate(zip(histories, times, strict=True)):
-            of_items = np.array(check_times(moments, history, f"the times of history {index}"), np.int64)
-            known = [self._token_of.get(item, self._token_of.get(str(item))) is not None for item in history]
-            found.append(of_items[np.array(known, bool)])
+        for history, moments, when in zip(histories, of_items, asked, strict=True):
+            known = (self._token_of.get(item, self._token_of.get(str(item))) is not None for item in history)
+            kept = [moment for moment, is_known in zip(moments, known, strict=True) if is_known]
+            found.append(np.array(kept if when is None else [*kept, when], np.int64))
         return found
 
     def allowed(self, candidates: Any, count: int = 1) -> list[np.ndarray | None]:
@@ -343,18 +347,22 @@ class Recommender:
         return list(self._item_of[NUM_SPECIAL:]), vectors.copy()
 
     def user_embeddings(
-        self, histories: Sequence[Sequence[ItemId]], times: Sequence[Sequence[int]] | None = None
+        self,
+        histories: Sequence[Sequence[ItemId]],
+        times: Sequence[Sequence[int]] | None = None,
+        query_time: Any = None,
     ) -> np.ndarray:
         """`(B, d)` float32, the vector of each history, see `item_embeddings`.
 
         Args:
-            histories, times: as `recommend_batch`.
+            histories, times, query_time: as `recommend_batch`.
 
         Raises:
             ValueError: as `item_embeddings`, and for a history without an item that the model knows.
         """
         self.scorer.check_vectors()
-        tokens, moments = [self.encode(history) for history in histories], self.known_times(histories, times)
+        tokens = [self.encode(history) for history in histories]
+        moments = self.known_times(histories, times, query_time)
         for index, known in enumerate(tokens):
             if not len(known):
                 raise ValueError(f"history {index} has no item that the model knows; leave it out.")
@@ -387,14 +395,5 @@ class Recommender:
                 "of its own."
             )
         found = self.recommend_batch(histories, k, **options)
-        lengths = np.array([len(one) for one in found], np.int64)
         integers = self.tokenizer.init_kwargs.get("item_id_type") == "integer"
-        who = pl.Series(USER, list(users))
-        return pl.DataFrame(
-            {
-                USER: who.gather(np.repeat(np.arange(len(users)), lengths)),
-                ITEM: pl.Series([one.item for row in found for one in row], dtype=pl.Int64 if integers else pl.String),
-                "rank": pl.Series([place for n in lengths for place in range(1, n + 1)], dtype=pl.Int32),
-                "score": pl.Series([one.probability for row in found for one in row], dtype=pl.Float64),
-            }
-        )
+        return as_frame(users, found, integers)

@@ -1,7 +1,8 @@
 """A visit of one user: items come one at a time, and only what is new is computed.
 
 Keys and values of the items so far are kept. Once the history is longer than the model's window every position shifts
-with each new item, so then the window is encoded anew each time. What a model with `history` counts is kept too: an
+with each new item, so then the window is encoded anew each time, and so it is for a model that is told when it is asked
+(`query_time`). What a model with `history` counts is kept too: an
 item changes the counts of that item, however long the history is. The answers are those of `Recommender.recommend` all
 along.
 """
@@ -15,7 +16,7 @@ import torch
 from transformers import DynamicCache
 
 from sr_transformers.data.growing_past import GrowingPast
-from sr_transformers.lsrm.requests_lsrm import check_request
+from sr_transformers.lsrm.requests_lsrm import check_request, moment_of_request
 from sr_transformers.lsrm.scoring_lsrm import input_device
 from sr_transformers.serving.recommendation import ItemId, Recommendation
 from sr_transformers.serving.recommender import Recommender
@@ -47,6 +48,7 @@ class Session:
         self._num_cached = 0
         self._cache: DynamicCache | None = None
         self._scores: torch.Tensor | None = None
+        self._asked: int | None = None  # when, by those scores
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
@@ -67,7 +69,7 @@ class Session:
 
     def _append(self, items: Sequence[ItemId], times: Sequence[int] | None) -> int:
         known = self.recommender.encode(items).tolist()
-        moments = self.recommender.known_times([items], [() if times is None else times])
+        moments = self.recommender.known_times([items], [() if times is None else times], request=False)
         of_items: list[Any] = [None] * len(known) if moments is None else moments[0].tolist()
         with self._lock:
             for token, moment in zip(known, of_items, strict=True):
@@ -83,30 +85,34 @@ class Session:
         exclude_seen: bool | None = None,
         candidates: Sequence[ItemId] | None = None,
         exclude: Sequence[ItemId] = (),
+        query_time: int | None = None,
     ) -> list[Recommendation]:
         """The k items that most likely come next, best first; see `Recommender.recommend_batch`.
 
         Raises:
-            ValueError: if no item of the history is known yet, k < 1, or the vocabulary knows none of the candidates.
+            ValueError: if no item of the history is known yet, k < 1, the vocabulary knows none of the candidates, or
+                as `requests_lsrm.moment_of_request`.
         """
         check_request(k, exclude_seen)
         allowed, excluded = self.recommender.allowed(candidates), self.recommender.excluded(exclude)
         with self._lock:
             if not self._past.length:
                 raise ValueError(f"the history has no item that the model knows ({self.history[:5]!r}); add one first.")
-            if self._scores is None:
-                self._scores = self._score()
+            asked = moment_of_request(query_time, [self._past.last_moment], self.recommender.model.config)
+            if self._scores is None or asked != self._asked:
+                self._scores, self._asked = self._score(asked), asked
             scores, seen = self._scores.clone(), self._past.items()
         return self.recommender.best(scores, [seen], k, exclude_seen, allowed, excluded)[0]
 
     @torch.inference_mode(False)  # what is kept must be of use outside of the caller's inference mode
     @torch.no_grad()
-    def _score(self) -> torch.Tensor:
-        """`(1, V)` scores of the next item, see `ModelScorer.score_here`."""
+    def _score(self, asked: int | None) -> torch.Tensor:
+        """`(1, V)` scores of the next item, see `ModelScorer.score_here`; asked: when, for a model that is told."""
         model: Any = self.recommender.model
         scorer, length = self.recommender.scorer, self._past.length
         window = list(self._past.recent)[-scorer.window :]
-        if length <= scorer.window:
+        # What is told of the last place changes with the next item, and so would its keys and values.
+        if length <= scorer.window and asked is None:
             if self._cache is None:
                 self._cache, self._num_cached = DynamicCache(config=model.config), 0
         else:
@@ -118,9 +124,9 @@ class Session:
         width = new.shape[1]
         past: dict[str, Any] = {}
         if scorer.reads_past and model.history is not None:
-            past["history"] = self._past.columns(width, scorer.needs_times, model.history.mixes, device)
+            past["history"] = self._past.columns(width, scorer.needs_times, model.history.mixes, device, asked)
         if scorer.reads_past and "clock" in model.config.history:
-            past["clock"] = self._past.clock(width, device)
+            past["clock"] = self._past.clock(width, device, asked)
         if getattr(model.config, "attention_time", False):
             past["moments"] = self._past.moments(device)
         positions = torch.arange(self._num_cached, len(window), device=device)[None]

@@ -37,10 +37,12 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
     history = getattr(model, "history", None)
     if getattr(model.config, "needs_times", False):
         model.config.time_unit = time_unit(data)
+        times = data.manifest["times"]
+        model.config.times_in = None if times["millionths"] else times["unit"]
     if history is not None and model.config.counts_successors:
         history.set_successors(_tensors(successor_table(data, model.config.num_successors)))
     if history is not None and history.mix is not None:
-        tables, window = mix_counts(data, model.config.needs_times)
+        tables, window = mix_counts(data, model.config.needs_times, model.config.query_time)
         history.mix.set_counts(_tensors(tables), window)
 
 

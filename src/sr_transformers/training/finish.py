@@ -67,7 +67,8 @@ def finish(
     start = time.perf_counter()
     totals, ranks = trainer.rank(data.eval_dataset("test"), DEFAULT_KS)
     filter_seen = data.filters_seen(arguments.filter_seen)
-    reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start)]
+    query_time = bool(getattr(model.config, "query_time", False))
+    reports = [report(f"lsrm {name}", data, "test", filter_seen, totals, time.perf_counter() - start, query_time)]
     if fitted is not None:
         reports[0]["fitted"] = fitted
     model.generation_config = generation_config(model.config)
@@ -75,7 +76,7 @@ def finish(
     data.tokenizer.model_max_length = model.config.max_position_embeddings
     trainer.save_model(arguments.output_dir, _internal_call=True)  # a push now would lack the record
     if with_baselines and trainer.is_world_process_zero():
-        floors, progress = baselines(data, filter_seen), not arguments.disable_tqdm
+        floors, progress = baselines(data, filter_seen, query_time), not arguments.disable_tqdm
         below, mix = evaluate_floors(floors, data, "test", DEFAULT_KS, filter_seen, progress)
         if mix is not None:
             reports[0]["against_mix"] = paired_difference(ranks, mix)

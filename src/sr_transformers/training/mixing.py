@@ -22,12 +22,13 @@ from sr_transformers.training.arguments import EVALUATION_KS
 SHARES = tuple(number / 10 for number in range(11))  # of what was counted
 
 
-def mix_counts(data: PreparedData, timed: bool) -> tuple[dict[str, np.ndarray], int]:
+def mix_counts(data: PreparedData, timed: bool, query_time: bool = False) -> tuple[dict[str, np.ndarray], int]:
     """What `LSRMMix.set_counts` takes: counts of the training data, and the window of recent popularity in stretches,
     chosen on validation targets.
 
     Args:
         timed: whether the model reads moments; without them there is no recent popularity.
+        query_time: of the configuration.
     """
     tables = {"popularity": counts_of_items(data).astype(np.int32)}
     if not timed:
@@ -41,7 +42,7 @@ def mix_counts(data: PreparedData, timed: bool) -> tuple[dict[str, np.ndarray], 
         "recent_tokens": np.concatenate([tokens, rest]).astype(np.int32),
         "recent_counts": np.concatenate([of_tokens, rest]).astype(np.int32),
     }
-    return tables, best_window(recent, popularity(data), validation_targets(data))
+    return tables, best_window(recent, popularity(data), validation_targets(data, query_time))
 
 
 class _Asked(NamedTuple):
@@ -89,7 +90,7 @@ def fit_mix(model: Any, data: PreparedData, metric: str = "loss") -> dict[str, A
 
 
 def _asked(model: Any, data: PreparedData, place: torch.Tensor) -> Iterator[_Asked]:
-    for part in validation_targets(data):
+    for part in validation_targets(data, model.config.query_time):
         timed = part.times if model.config.needs_times else [None] * len(part.targets)
         pasts = [Past(items, times) for items, times in zip(part.histories, timed, strict=True)]
         columns = last_columns(pasts, 1, place.device, half_lives=HALF_LIVES)

@@ -30,13 +30,19 @@ def model_contestant(
     Raises:
         FileNotFoundError: if there is no such checkpoint.
         ValueError: for a checkpoint of another vocabulary, one that was trained on another split or log (its run.json
-            says so: its training may have seen what this log holds out), or checkpoints of different sizes.
+            says so: its training may have seen what this log holds out), one with `query_time`, or checkpoints of
+            different sizes.
     """
     sizes, trained, seen = {}, [], []
     opened = [path if isinstance(path, Checkpoint) else Checkpoint(path) for path in paths]
     for checkpoint in opened:
         config = checkpoint.config()
         check_vocabulary(checkpoint.name, config, data)
+        if getattr(config, "query_time", False):
+            raise ValueError(
+                f"{checkpoint.name} is told when the target happens (query_time), and the tasks ask what follows the "
+                "last known interaction, whenever that is. Use `evaluate` for it, or a model that is not told."
+            )
         seen.append(getattr(config, "filter_seen", None))
         record = _record(checkpoint)
         if record is not None:

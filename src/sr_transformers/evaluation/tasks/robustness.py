@@ -36,8 +36,8 @@ def perturb(user: int, past: Past, rate: float, vocab_size: int, seed: int, padd
     changed = np.where(fate < rate / 2, strangers, items)
     deleted = (fate >= rate / 2) & (fate < rate)
     if padded:
-        return Past(np.where(deleted, np.int32(PAD_ID), changed), past.times)
-    return Past(changed[~deleted], None if past.times is None else past.times[~deleted])
+        return past.of(np.where(deleted, np.int32(PAD_ID), changed), np.ones_like(deleted))
+    return past.of(changed[~deleted], ~deleted)
 
 
 def plan(data: PreparedData, options: TaskOptions) -> Plan:

@@ -68,10 +68,16 @@ def sample_log(
         output: a folder, made by this call.
 
     Raises:
-        ValueError: if the model has another vocabulary, or fewer than 2 interactions are asked for.
+        ValueError: if the model has another vocabulary or is told when it is asked (`query_time`), or fewer than 2
+            interactions are asked for.
         FileExistsError: if `output` holds something.
     """
     check_vocabulary("the teacher", model.config, data)
+    if getattr(model.config, "query_time", False):
+        raise ValueError(
+            "the teacher is told when it is asked (query_time), and users who are sampled have no such moments; sample "
+            "from a model that is not."
+        )
     if interactions < 2:
         raise ValueError(f"interactions is {interactions}; a user has at least 2.")
     rng = np.random.default_rng(seed)
