@@ -154,9 +154,12 @@ class NextItemPipeline(Pipeline):
             raise ValueError(f"the vocabulary knows no item of the history {list(history)[:5]!r}.")
         window = torch.tensor([known[-self.model.config.max_position_embeddings :]])
         past = {"past_ids": torch.tensor([known])} if getattr(self.model.config, "reads_past", False) else {}
+        times: list[int] = []
         if getattr(self.model.config, "needs_times", False):
-            past["past_times"] = torch.tensor([self._times_of_known(history, given.get("times"))])
-        asked = moment_of_request(given.get("query_time"), list(given.get("times", ())), self.model.config)
+            times = self._checked(given.get("times"), history)
+            known_times = [moment for item, moment in zip(history, times, strict=True) if self._known([item])]
+            past["past_times"] = torch.tensor([known_times])
+        asked = moment_of_request(given.get("query_time"), times, self.model.config)
         if asked is not None:
             past["query_times"] = torch.tensor([[asked]])
         return {
@@ -199,14 +202,13 @@ class NextItemPipeline(Pipeline):
             for item, (_, probability) in zip(ids, found, strict=True)
         ]
 
-    def _times_of_known(self, history, times):
+    def _checked(self, times, history):
         if times is None:
             raise ValueError(
                 "this model reads when interactions happened: write a history as {'history': ids, 'times': moments}, "
                 "one moment for each id, none earlier than the one before."
             )
-        moments = check_times(times, history, "the times of a history")
-        return [moment for item, moment in zip(history, moments, strict=True) if self._known([item])]
+        return check_times(times, history, "the times of a history")
 
     def _known(self, items):
         """Tokens of the raw ids that the vocabulary has."""
