@@ -9,6 +9,7 @@ from sr_transformers.scaling.laws.prediction import (
     bottleneck,
     compute_optimal,
     epochs_worth,
+    hold_out,
     hold_out_largest,
     training_flops,
     width_of,
@@ -75,6 +76,15 @@ def test_by_default_two_sizes_are_held_out_at_95_percent_of_200_draws():
     assert [row["N"] for row in held.rows] == pytest.approx([1e6, 1e6, 10**6.5, 10**6.5])
     bounds = held.refits.of_new_run({"N": np.array([row["N"] for row in held.rows])}, 0.95)
     assert [[row["low"], row["high"]] for row in held.rows] == bounds.tolist()
+
+
+def test_any_points_can_be_held_out_by_the_name_of_a_law():
+    points = power()
+    small = points.columns["N"] < 1e6
+    held = hold_out(points.take(~small), points.take(small), "power")
+    assert (held.refits.draws, held.refits.seed) == (200, 0)
+    assert held.rows == hold_out(points.take(~small), points.take(small), LAWS["power"], 200, 0, 0.95).rows
+    assert [row["N"] for row in held.rows] == points.columns["N"][small].tolist()
 
 
 def test_a_metric_is_held_out_like_a_loss():
