@@ -1,6 +1,6 @@
 """Plants one-line faults in the modules on which every number rests, and counts those that the quick tests notice.
 
-mutmut makes the faults and runs each in a process forked from a warm one; every module meets its own test file alone,
+mutmut makes the faults and runs each in a process forked from a warm one; every module meets its own tests alone,
 slow tests left out. It changes functions, but no constants of a module and nothing decorated.
 `tests/mutants.md` is written by this file; only the reasons that stand there are written by people, and they are kept.
 
@@ -44,14 +44,17 @@ Reasons = dict[str, dict[str, str]]
 Counts = dict[str, tuple[int, int, int, str]]
 
 
-def test_file(module: str) -> Path:
+def test_files(module: str) -> list[Path]:
+    """Of its name, and of longer ones if the tests of a module are more than one file holds."""
     room, _, name = module.rpartition("/")
-    return Path("tests") / room / f"test_{name}.py"
+    folder = Path("tests") / room
+    more = sorted((ROOT / folder).glob(f"test_{name}_*.py"))
+    return [folder / f"test_{name}.py", *(path.relative_to(ROOT) for path in more)]
 
 
 def digest(module: str) -> str:
     """Of a module and its tests, as they are."""
-    files = (ROOT / "src" / "sr_transformers" / f"{module}.py", ROOT / test_file(module))
+    files = [ROOT / "src" / "sr_transformers" / f"{module}.py", *(ROOT / path for path in test_files(module))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:10]
 
 
@@ -68,7 +71,9 @@ def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
     options = {
         "source_paths": "src/",
         "only_mutate": source.relative_to(ROOT),
-        "pytest_add_cli_args_test_selection": f"\n    {test_file(module)}\n    -m\n    not slow and not gpu",
+        "pytest_add_cli_args_test_selection": "\n    ".join(
+            ["", *map(str, test_files(module)), "-m", "not slow and not gpu"]
+        ),
         # Seconds of a clock on the wall: a minute and more, since other programs may use the cores as well.
         "timeout_constant": 20,
         "timeout_multiplier": 4,
@@ -96,9 +101,13 @@ def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
 
 def read_by(module: str) -> list[Path]:
     """What a result depends on: the module, its tests, the tests from which these import, and the fixtures."""
-    tests = ROOT / test_file(module)
-    others = [tests.parent / f"{name}.py" for name in re.findall(r"^from (test_\w+) import", tests.read_text(), re.M)]
-    return [ROOT / "src" / "sr_transformers" / f"{module}.py", ROOT / "tests" / "conftest.py", tests, *others]
+    tests = [ROOT / path for path in test_files(module)]
+    others = [
+        path.parent / f"{name}.py"
+        for path in tests
+        for name in re.findall(r"^from (test_\w+) import", path.read_text(), re.M)
+    ]
+    return [ROOT / "src" / "sr_transformers" / f"{module}.py", ROOT / "tests" / "conftest.py", *tests, *others]
 
 
 def codes_in(meta: Path) -> dict[str, int]:
@@ -156,8 +165,8 @@ def write(counts: Counts, reasons: Reasons) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for module, (killed, stopped, total, files) in counts.items():
-        share = f"{100 * killed / total:.1f} %"
-        lines.append(f"| {module} | {test_file(module)} | {total} | {killed} | {stopped} | {share} | {files} |")
+        tests, share = ", ".join(map(str, test_files(module))), f"{100 * killed / total:.1f} %"
+        lines.append(f"| {module} | {tests} | {total} | {killed} | {stopped} | {share} | {files} |")
     for module, of_module in reasons.items():
         if not of_module:
             continue
@@ -170,7 +179,7 @@ def write(counts: Counts, reasons: Reasons) -> str:
 
 def read_counts(text: str) -> Counts:
     """As `write` takes them."""
-    row = r"^\| (\w+(?:/\w+)+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \| \S+ % \| (\w+) \|"
+    row = r"^\| (\w+(?:/\w+)+) \| [^|]+ \| (\d+) \| (\d+) \| (\d+) \| \S+ % \| (\w+) \|"
     found = re.findall(row, text, flags=re.M)
     return {module: (int(killed), int(stopped), int(total), files) for module, total, killed, stopped, files in found}
 

@@ -46,4 +46,4 @@ def test_a_module_that_changed_since_is_dated():
 
 def test_every_module_has_a_test_file_of_its_own():
     for module in mutants.MODULES:
-        assert (mutants.ROOT / mutants.test_file(module)).is_file()
+        assert all((mutants.ROOT / path).is_file() for path in mutants.test_files(module))

@@ -82,6 +82,7 @@ def script(path: str):
 def test_the_results_table_is_what_the_records_say():
     results = script("docs/tables/models.py")
     assert between(RESULTS, "results") == results.table()
+    assert between(RESULTS, "request-time") == results.table(results.REQUEST_TIME)
 
 
 def test_baselines_of_later_are_of_the_logs_of_the_records():

@@ -2,7 +2,8 @@
 from the records in recipes/results/.
 
 python docs/tables/models.py --add RUN_FOLDER NAME first puts a finished run's record there, as NAME.json; names end in
--seed and a number, and records that differ in that only share a row.
+-seed and a number, and records that differ in that only share a row. Models that were told when the target happened go
+to request-time/ and have a table of their own.
 
 Baselines are those of the record. What a record lacks, because the baseline came later, is taken from
 recipes/results/baselines/NAME.json, which docs/tables/baselines.py wrote for the same log; another protocol is refused.
@@ -23,6 +24,7 @@ from sr_transformers.marks import put
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
 PAGE = RESULTS / "README.md"
+REQUEST_TIME = RESULTS / "request-time"
 README = ROOT / "README.md"
 BASELINES = RESULTS / "baselines"
 FLOORS = {"popularity": "popularity", "user frequency": "user frequency", "markov": "Markov"}
@@ -89,6 +91,8 @@ def _later_baselines(data: str, model: dict[str, Any]) -> list[dict[str, Any]]:
     Raises:
         ValueError: if their protocol is not that of the model, naming what differs.
     """
+    if "request_time" in model["protocol"]:  # those that the run made know it too
+        return []
     path = BASELINES / f"{data}.json"
     reports = json.loads(path.read_text()) if path.exists() else []
     refuse_mixed([(data, model["protocol"]), *((str(path), one["protocol"]) for one in reports)])
@@ -107,12 +111,13 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.add:
         run, name = options.add
-        target = RESULTS / f"{name}.json"
+        told = "request_time" in RunRecord.load(run).reports[0]["protocol"]
+        target = (REQUEST_TIME if told else RESULTS) / f"{name}.json"
         if target.exists():
             sys.exit(f"{target} exists; remove it first.")
-        RESULTS.mkdir(exist_ok=True)
-        RunRecord.load(run)
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text((Path(run) / "run.json").read_text())
     put(PAGE, "results", table())
+    put(PAGE, "request-time", table(REQUEST_TIME))
     put(README, "quality", quality_table())
     print(table())

@@ -97,7 +97,7 @@ def test_a_model_that_reads_successors_is_refused(log):
 
 def test_the_past_of_a_window_lies_in_the_order_of_its_items(log):
     shuffled = ShuffledBaskets(log, seed=2)
-    config = SimpleNamespace(history=("counts",), needs_times=True, attention_time=False)
+    config = SimpleNamespace(history=("counts",), needs_times=True, attention_time=False, query_time=False)
     dataset = WindowDataset(shuffled, 1, PastInputs(config))
     _, (items,), (past,) = dataset[np.array([[1, 8, 12]])]
     assert np.array_equal(items, past.items[8:21])

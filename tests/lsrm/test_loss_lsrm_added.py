@@ -1,0 +1,139 @@
+"""The loss with scores of single items, of a table in parts, and of logits that are there, against float64."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import torch
+from made_losses import reference, states
+from torch.nn import functional as F
+
+from sr_transformers.lsrm import loss_lsrm
+from sr_transformers.lsrm.divided_lsrm import Division
+from sr_transformers.lsrm.item_scores_lsrm import ItemScores
+from sr_transformers.lsrm.loss_lsrm import full_softmax_loss, loss_of_logits, next_item_loss
+
+
+def scattered(n, targets, v=101, seed=0):
+    """Two lists of numbers for some items of some rows, every fourth target among them."""
+    torch.manual_seed(seed)
+    found = []
+    for index in range(2):
+        asked = torch.rand(n, v) < 0.1
+        asked[::4].scatter_(1, targets[::4, None], True)
+        rows, tokens = asked.nonzero().int().unbind(1)
+        order = torch.randperm(len(rows))
+        values = torch.randn(len(rows), dtype=torch.float64) * (index + 1)
+        found.append(ItemScores(rows[order], tokens[order], values.requires_grad_()))
+    return found
+
+
+def reference_with(hidden, weight, targets, lists):
+    """Loss and all gradients from dense float64 logits, the lists added one by one."""
+    h, w, *values = (one.detach().double().requires_grad_() for one in (hidden, weight, *(of.values for of in lists)))
+    logits = h @ w.t()
+    for (rows, tokens, _), of in zip(lists, values, strict=True):
+        logits = logits.index_put((rows.long(), tokens.long()), of, accumulate=True)
+    loss = F.cross_entropy(logits, targets, reduction="sum")
+    loss.backward()
+    return loss.detach(), [h.grad, w.grad, *(of.grad for of in values)]
+
+
+@pytest.mark.parametrize(("chunk", "block"), [(5, 7), (36, 101), (37, 10), (None, None), (1, 1)])
+def test_scores_of_single_items_are_added_to_the_logits(chunk, block):
+    hidden, weight, targets = states()
+    lists = scattered(len(targets), targets)
+    expected, gradients = reference_with(hidden, weight, targets, lists)
+    loss = full_softmax_loss(hidden, weight, targets, chunk, block, extra=lists)
+    torch.testing.assert_close(loss.detach(), expected)
+    (3 * loss).backward()
+    for one, other in zip([hidden, weight, *(of.values for of in lists)], gradients, strict=True):
+        torch.testing.assert_close(one.grad, 3 * other)
+    with torch.no_grad():
+        torch.testing.assert_close(full_softmax_loss(hidden, weight, targets, chunk, block, extra=lists), expected)
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
+def test_scores_of_single_items_whichever_gradient_is_asked_for(wanted):
+    hidden, weight, targets = states()
+    lists = scattered(len(targets), targets)
+    expected, gradients = reference_with(hidden, weight, targets, lists)
+    asked = [hidden, weight, *(of.values for of in lists)]
+    for one, needed in zip(asked, (*wanted[:2], wanted[2], wanted[2]), strict=True):
+        one.requires_grad_(needed)
+    loss = full_softmax_loss(hidden, weight, targets, 10, 30, extra=lists)
+    torch.testing.assert_close(loss.detach(), expected)
+    loss.backward()
+    for one, other in zip(asked, gradients, strict=True):
+        assert one.grad is None if not one.requires_grad else torch.allclose(one.grad, other)
+
+
+def test_scores_of_single_items_in_bf16():
+    hidden, weight, targets = states(dtype=torch.bfloat16)
+    lists = [one._replace(values=one.values.detach().float().requires_grad_()) for one in scattered(37, targets)]
+    expected, gradients = reference_with(hidden, weight, targets, lists)
+    loss = full_softmax_loss(hidden, weight, targets, 10, 30, extra=lists)
+    loss.backward()
+    torch.testing.assert_close(loss.detach().double(), expected, rtol=0.01, atol=0.0)
+    for one, other in zip([hidden, weight, *(of.values for of in lists)], gradients, strict=True):
+        torch.testing.assert_close(one.grad.double(), other, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("learning", [True, False])
+@pytest.mark.parametrize(("chunk", "block"), [(5, 7), (None, None)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_parts_of_a_divided_table_have_the_loss_of_the_whole(monkeypatch, learning, chunk, block, dtype):
+    """Two processes, here threads, which meet where sums go over both."""
+    hidden, weight, targets = states(dtype=dtype)
+    expected, grad_hidden, grad_weight = reference(hidden, weight, targets)
+    ends, meeting, told = (0, 40, 101), Barrier(2, timeout=30), {}
+
+    def over_both(group, top, z, target_logit):
+        told[group] = (top, z, target_logit)
+        meeting.wait()
+        tops, sums, logits = zip(told[0], told[1], strict=True)
+        highest = torch.maximum(*tops)
+        found = highest, sum(z * torch.exp2(t - highest) for t, z in zip(tops, sums, strict=True)), sum(logits)
+        meeting.wait()
+        return found
+
+    monkeypatch.setattr(loss_lsrm, "softmax_over", over_both)
+    parts = [
+        (hidden.detach().clone().requires_grad_(learning), weight.detach()[first:last].clone().requires_grad_(learning))
+        for first, last in itertools.pairwise(ends)
+    ]
+
+    def ask(index):
+        part = Division(ends[index], ends[index + 1], 61, index)
+        loss = full_softmax_loss(*parts[index], targets - ends[index], chunk, block, part=part)
+        if learning:
+            loss.backward()
+        return loss.detach()
+
+    with ThreadPoolExecutor(2) as pool:
+        losses = list(pool.map(ask, range(2)))
+    close = {} if dtype == torch.float64 else {"rtol": 0.03, "atol": 0.05}
+    assert torch.equal(*losses)
+    torch.testing.assert_close(losses[0].double(), expected, **close)
+    if learning:
+        torch.testing.assert_close(sum(h.grad.double() for h, _ in parts), grad_hidden, **close)
+        torch.testing.assert_close(torch.cat([w.grad.double() for _, w in parts]), grad_weight, **close)
+
+
+def test_the_loss_of_logits_is_that_of_states():
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 20, bias=False)
+    states, labels = torch.randn(2, 5, 8), torch.randint(2, 20, (2, 5))
+    labels[0, 3] = labels[1, 0] = -100
+    logits = head(states)
+    logits[..., :2] = torch.finfo(logits.dtype).min
+    for count in (None, 4, torch.tensor(4)):
+        expected = next_item_loss(states, head, labels, count, items=(2, 20))
+        torch.testing.assert_close(loss_of_logits(logits, labels, count, (2, 20)), expected)
+    with pytest.raises(ValueError, match="a label is 1, which is no item: items are the tokens from 2 to 19"):
+        loss_of_logits(logits, torch.ones_like(labels), None, (2, 20))
+    nothing = loss_of_logits(logits, torch.full_like(labels, -100), None, (2, 20))
+    assert nothing == 0
+    nothing.backward()
+    assert not head.weight.grad.any()
