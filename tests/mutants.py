@@ -165,8 +165,8 @@ def write(counts: Counts, reasons: Reasons) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for module, (killed, stopped, total, files) in counts.items():
-        tests, share = ", ".join(map(str, test_files(module))), f"{100 * killed / total:.1f} %"
-        lines.append(f"| {module} | {tests} | {total} | {killed} | {stopped} | {share} | {files} |")
+        share = f"{100 * killed / total:.1f} %"
+        lines.append(f"| {module} | {test_files(module)[0]} | {total} | {killed} | {stopped} | {share} | {files} |")
     for module, of_module in reasons.items():
         if not of_module:
             continue
@@ -179,7 +179,7 @@ def write(counts: Counts, reasons: Reasons) -> str:
 
 def read_counts(text: str) -> Counts:
     """As `write` takes them."""
-    row = r"^\| (\w+(?:/\w+)+) \| [^|]+ \| (\d+) \| (\d+) \| (\d+) \| \S+ % \| (\w+) \|"
+    row = r"^\| (\w+(?:/\w+)+) \| \S+ \| (\d+) \| (\d+) \| (\d+) \| \S+ % \| (\w+) \|"
     found = re.findall(row, text, flags=re.M)
     return {module: (int(killed), int(stopped), int(total), files) for module, total, killed, stopped, files in found}
 
