@@ -80,6 +80,49 @@ def test_scores_of_single_items_in_bf16():
         torch.testing.assert_close(one.grad.double(), other, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("n", [37, 2500])
+def test_a_head_that_is_called_takes_them_in_too(n):
+    """2,500 targets are three chunks, each with its own numbers."""
+    hidden, weight, targets = states(n=n)
+    head = torch.nn.Linear(8, 101, bias=False, dtype=torch.float64)
+    head.weight = torch.nn.Parameter(weight.detach().clone())
+    head.register_forward_hook(lambda module, inputs, output: output * 1.0)
+    lists = scattered(n, targets)
+    expected, gradients = reference_with(hidden, weight, targets, lists)
+    loss = next_item_loss(hidden[None], head, targets[None], extra=lists)
+    torch.testing.assert_close(loss.detach(), expected / n)
+    loss.backward()
+    for one, other in zip([hidden, head.weight, *(of.values for of in lists)], gradients, strict=True):
+        torch.testing.assert_close(one.grad, other / n)
+
+
+def test_without_targets_all_gradients_are_zero():
+    hidden, weight, targets = states()
+    lists = scattered(37, targets)
+    loss = full_softmax_loss(hidden[:0], weight, targets[:0], extra=lists)
+    loss.backward()
+    assert loss == 0
+    assert not any(one.grad.any() for one in (hidden, weight, *(of.values for of in lists)))
+
+
+def test_chunks_of_added_scores_are_larger_while_the_catalogue_is_small():
+    cpu, accelerator = torch.device("cpu"), torch.device("cuda")
+    found = [loss_lsrm.chunk_sizes(v, cpu, True) for v in (10, 4096, 4097, 65_536, 1 << 21)]
+    assert found == [(8192, 4096), (8192, 4096), (8192, 2048), (1024, 2048), (32, 2048)]
+    assert loss_lsrm.chunk_sizes(1 << 20, accelerator, True) == (128, 1 << 18)
+
+
+@pytest.mark.parametrize(("given", "seen"), [(True, (101, True)), (False, (101, False))])
+def test_what_is_asked_for_says_how_large_chunks_are(monkeypatch, given, seen):
+    hidden, weight, targets = states()
+    asked, sizes = [], loss_lsrm.chunk_sizes
+    monkeypatch.setattr(
+        loss_lsrm, "chunk_sizes", lambda n, device, more: (asked.append((n, more)), sizes(n, device))[1]
+    )
+    full_softmax_loss(hidden, weight, targets, extra=scattered(37, targets) if given else ())
+    assert asked == [seen]
+
+
 @pytest.mark.parametrize("learning", [True, False])
 @pytest.mark.parametrize(("chunk", "block"), [(5, 7), (None, None)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
