@@ -81,7 +81,8 @@ def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
     setup = "\n".join(["[mutmut]", *(f"{name} = {value}" for name, value in options.items()), ""])
     parts = [version("mutmut").encode(), setup.encode(), *(path.read_bytes() for path in read_by(module))]
     stamp = hashlib.sha256(b"".join(parts)).hexdigest()
-    if survivors and meta.exists():
+    known = codes_in(meta) if survivors else {}
+    if known:
         command += [mutant for mutant, code in codes_in(meta).items() if code in MISSED]
         (folder / "setup.cfg").write_text(setup)  # the tests may be more files now
     elif not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp:
@@ -95,6 +96,9 @@ def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
     with log.open("w") as output:
         code = subprocess.run(command, cwd=folder, stdout=output, stderr=output, env=environment()).returncode
     codes = codes_in(meta)
+    if known:  # with other files of tests mutmut forgets all that it is not asked for now
+        codes = {name: known.get(name) if now is None else now for name, now in codes.items()}
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "exit_code_by_key": codes}))
     if code or not codes or None in codes.values() or 2 in codes.values():
         sys.exit(f"{module}: mutmut did not come to its end; see {log}, then give the same command again.")
     return codes
