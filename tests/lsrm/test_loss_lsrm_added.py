@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from sr_transformers.lsrm import loss_lsrm
 from sr_transformers.lsrm.divided_lsrm import Division
+from sr_transformers.lsrm.head_lsrm import CosineHead
 from sr_transformers.lsrm.item_scores_lsrm import ItemScores
-from sr_transformers.lsrm.loss_lsrm import full_softmax_loss, loss_of_logits, next_item_loss
+from sr_transformers.lsrm.loss_lsrm import full_softmax_loss, loss_of_logits, next_item_loss, sampled_softmax_loss
 
 
 def scattered(n, targets, v=101, seed=0):
@@ -129,6 +130,7 @@ def test_what_is_asked_for_says_how_large_chunks_are(monkeypatch, given, seen):
 def test_the_parts_of_a_divided_table_have_the_loss_of_the_whole(monkeypatch, learning, chunk, block, dtype):
     """Two processes, here threads, which meet where sums go over both."""
     hidden, weight, targets = states(dtype=dtype)
+    targets[:4] = torch.tensor([0, 39, 40, 100])
     expected, grad_hidden, grad_weight = reference(hidden, weight, targets)
     ends, meeting, told = (0, 40, 101), Barrier(2, timeout=30), {}
 
@@ -180,3 +182,14 @@ def test_the_loss_of_logits_is_that_of_states():
     assert nothing == 0
     nothing.backward()
     assert not head.weight.grad.any()
+
+
+def test_sampling_from_a_head_of_cosines_reads_the_vectors_and_not_the_rows():
+    hidden, weight, targets = states()
+    head = CosineHead(8, 101, bias=False, dtype=torch.float64)
+    head.weight = torch.nn.Parameter(weight.detach().clone())
+    negatives = torch.arange(101), torch.full((101,), 1 / 101, dtype=torch.float64).log()
+    found = next_item_loss(hidden[None], head, targets[None], None, *negatives)
+    rows = weight.detach() / weight.detach().norm(dim=1, keepdim=True)
+    torch.testing.assert_close(found, sampled_softmax_loss(hidden, rows, targets, *negatives) / 37)
+    torch.testing.assert_close(found, F.cross_entropy(hidden @ rows.T, targets))
