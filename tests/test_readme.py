@@ -85,6 +85,13 @@ def test_the_results_table_is_what_the_records_say():
     assert between(RESULTS, "request-time") == results.table(results.REQUEST_TIME)
 
 
+def test_the_table_of_last_baskets_is_what_the_record_says():
+    baskets = script("recipes/experiments/last_baskets.py")
+    found = json.loads(baskets.RESULT.read_text())
+    assert between(baskets.PAGE, "last-baskets") == baskets.table(found)
+    assert {row["group"] for row in found["rows"]} == set(baskets.GROUPS)
+
+
 def test_baselines_of_later_are_of_the_logs_of_the_records():
     """Hit rates, NDCG and MRR of what both have are the same, but for rounding."""
     results = script("docs/tables/models.py")

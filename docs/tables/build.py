@@ -12,6 +12,7 @@ SCRIPTS = (
     *(f"docs/tables/{name}.py" for name in ("models", "tasks", "scaling", "cards", "baselines", "speed")),
     "recipes/experiments/transfer.py table",
     "recipes/experiments/preferences.py table",
+    "recipes/experiments/last_baskets.py table",
     "benchmarks/quantization.py --table",
 )
 
