@@ -24,7 +24,7 @@ from sr_transformers.marks import put
 from sr_transformers.records import command_line, source_commit, write_whole
 
 ROOT = Path(__file__).parents[2]
-RESULT = ROOT / "recipes" / "results" / "last_baskets.json"
+RESULT = ROOT / "recipes" / "results" / "last_baskets" / "demo.json"
 PAGE = ROOT / "docs" / "history.md"
 GROUPS = ("all", "goes on with a basket", "begins a basket", "is alone in its basket")
 K = 10
