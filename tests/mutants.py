@@ -83,7 +83,7 @@ def run(module: str, processes: int, survivors: bool) -> dict[str, int]:
     stamp = hashlib.sha256(b"".join(parts)).hexdigest()
     known = codes_in(meta) if survivors else {}
     if known:
-        command += [mutant for mutant, code in codes_in(meta).items() if code in MISSED]
+        command += [mutant for mutant, code in known.items() if code in MISSED]
         (folder / "setup.cfg").write_text(setup)  # the tests may be more files now
     elif not (folder / "stamp").exists() or (folder / "stamp").read_text() != stamp:
         shutil.rmtree(folder, ignore_errors=True)

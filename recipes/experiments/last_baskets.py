@@ -17,7 +17,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM
 
 from sr_transformers import ModelScorer, PreparedData
-from sr_transformers.evaluation.comparison import evaluate_ranks
+from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
 from sr_transformers.evaluation.metrics import hit_rate
 from sr_transformers.evaluation.mix import Mix
 from sr_transformers.marks import put
@@ -59,7 +59,7 @@ def measure(model: ModelScorer, data: PreparedData) -> list[dict[str, Any]]:
                     "model": float(ours[inside].mean()),
                     "mix": float(theirs[inside].mean()),
                     "difference": float(difference.mean()),
-                    "standard_error": float(difference.std(ddof=1) / np.sqrt(len(difference))),
+                    "standard_error": standard_error(difference),
                 }
             )
     return rows
