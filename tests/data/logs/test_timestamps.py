@@ -2,7 +2,8 @@ import datetime
 
 import pytest
 
-from sr_transformers.data.logs.timestamps import parse_moment, show_moment
+from sr_transformers.data.logs.timestamps import UNITS, parse_moment, show_moment
+from sr_transformers.lsrm import configuration_lsrm
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,8 @@ def test_numbers_are_of_the_unit_that_the_log_was_given_in():
 def test_moments_of_other_types_are_refused(moment):
     with pytest.raises(ValueError, match=r"since .* must be an int or text"):
         parse_moment(moment, "since", "s")
+
+
+def test_the_code_that_travels_has_the_same_units():
+    """It imports nothing of ours, and what reads logs does not load transformers for a table of four numbers."""
+    assert configuration_lsrm.UNITS == UNITS
