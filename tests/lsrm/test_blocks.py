@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, StaticCache
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.lsrm.attention_lsrm import pointwise_attention
 from sr_transformers.lsrm.biases_lsrm import distance_class, time_class
-from sr_transformers.planning.memory import parameter_counts
+from sr_transformers.planning.weights import parameter_counts
 from sr_transformers.training.finish import count_parameters
 
 V, WINDOW = 60, 16

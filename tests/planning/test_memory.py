@@ -15,11 +15,10 @@ from sr_transformers.planning.memory import (
     kept_around_blocks,
     kept_by_block,
     loss_memory,
-    parameter_counts,
     peak,
-    successor_bytes,
     training_memory,
 )
+from sr_transformers.planning.weights import parameter_counts, popularity_bytes, successor_bytes
 from sr_transformers.training.finish import count_parameters
 from sr_transformers.training.optimizers import with_muon
 from sr_transformers.training.row_updates import make_sparse, tables_of, with_row_updates
@@ -121,19 +120,30 @@ def test_a_sampled_loss_keeps_its_logits(head, precision):
 
 
 @pytest.mark.parametrize(
-    "parts", [["clock"], ["items", "recency"], ["successors"], ["recency", "bigrams", "items", "baskets", "intervals"]]
+    "parts",
+    [
+        ["clock"],
+        ["items", "recency"],
+        ["successors"],
+        ["recency", "bigrams", "items", "baskets", "intervals"],
+        ["mix"],
+        ["baskets", "mix"],
+    ],
 )
 def test_history_is_counted(parts):
-    one = config(history=parts, num_successors=7, successor_pairs=50)
+    one = config(history=parts, num_successors=7, successor_pairs=50, mix_stretches=5, mix_pairs=60)
     model = LSRMForCausalLM(one)
     assert parameter_counts(one) == count_parameters(model)
     buffers = sum(one.nbytes for one in model.buffers())
-    assert successor_bytes(one) == buffers
+    assert successor_bytes(one) + popularity_bytes(one) == buffers
     always = training_memory(one, Work(rows=2))["optimizer"]
-    assert always.get("successors", 0) == buffers
+    assert always.get("successors", 0) + always.get("popularity", 0) == buffers
     before = config(history=parts, num_successors=7)  # seven of every item, until they are counted
     of_pairs = 8 * (3 * before.vocab_size * 7 - 50)
-    assert successor_bytes(before) == buffers + (of_pairs if "successors" in parts else 0)
+    assert successor_bytes(before) == successor_bytes(one) + (of_pairs if before.counts_successors else 0)
+    of_popularity = 8 * before.vocab_size * 256 + 16 * 256 - 8 * 60 - 16 * 5  # every item in every stretch of time
+    timed = "mix" in parts and before.needs_times
+    assert popularity_bytes(before) == popularity_bytes(one) + (of_popularity if timed else 0)
 
 
 @pytest.mark.parametrize("updates", ["lazy_adam", "row_adagrad"])

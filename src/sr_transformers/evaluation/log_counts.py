@@ -15,6 +15,11 @@ _TABLE = 1 << 24  # numbers in the table of stretches and items
 _STRETCHES = 256
 
 
+def most_stretches(vocab_size: int) -> int:
+    """Into how many stretches of time counts of so many items are divided, if a log has as many moments."""
+    return int(np.clip(_TABLE // vocab_size, 8, _STRETCHES))
+
+
 def training_blocks(
     data: PreparedData, histories: np.ndarray, times: bool = False
 ) -> Iterator[tuple[list[np.ndarray], list[np.ndarray]]]:
@@ -74,7 +79,7 @@ class RecentCounts:
         step = max(int(data.train_lengths.sum()) // _MOMENTS, 1)
         some = [np.zeros(0, np.int64)]
         some += [moment for _, block in training_blocks(data, users[::step], times=True) for moment in block]
-        wanted = int(np.clip(_TABLE // data.vocab_size, 8, _STRETCHES))
+        wanted = most_stretches(data.vocab_size)
         moments = np.sort(np.concatenate(some))
         ends = moments[(np.arange(1, wanted + 1) * len(moments) // wanted) - 1] if len(moments) else moments
         self._ends = np.unique(ends)

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from sr_transformers.lsrm.attention_lsrm import LONGEST_ROW
-from sr_transformers.lsrm.biases_lsrm import DISTANCES, TIMES
-from sr_transformers.lsrm.configuration_lsrm import LAGS, SWIGLU, LSRMConfig
-from sr_transformers.lsrm.history_lsrm import CLOCK_CELLS, HISTORY_CELLS
+from sr_transformers.lsrm.configuration_lsrm import SWIGLU, LSRMConfig
 from sr_transformers.lsrm.loss_lsrm import chunk_sizes
+from sr_transformers.planning.weights import parameter_counts, popularity_bytes, successor_bytes
 from sr_transformers.training.row_updates import DENSE, ROW_ADAGRAD, TABLE_UPDATES
 
 WIDE = 4  # bytes of weights, gradients and the residual stream
@@ -117,42 +116,6 @@ class Shards:
     copies: bool = True
     gathered: float = 0.0
     buckets: float = 0.0
-
-
-def parameter_counts(config: LSRMConfig) -> dict[str, int]:
-    """Parameters by group, as `training.finish.count_parameters` counts them in a built model."""
-    d, inner = config.hidden_size, config.inner_size
-    norm = d if config.norm == "rms" else 2 * d
-    per_layer = 4 * d + inner * (2 if config.hidden_act == SWIGLU else 1) + d + 2 * norm  # attention, feed-forward
-    per_layer += 2 * d if config.residual == "gated" else 0
-    tables = 1 if config.tie_word_embeddings else 2
-    once = norm + (config.head != "plain")
-    once += config.num_attention_heads * ((config.position == "relative") * DISTANCES + config.attention_time * TIMES)
-    counts = {
-        "blocks": config.num_non_embedding_parameters,
-        "biases_and_norms": config.num_hidden_layers * per_layer + once,
-        "item_embedding": tables * config.vocab_size * d,
-        "position_embedding": config.max_position_embeddings * d if config.position == "learned" else 0,
-    }
-    return counts | ({"history": history_numbers(config)} if config.history else {})
-
-
-def history_numbers(config: LSRMConfig) -> int:
-    """Parameters of `history`."""
-    parts, d = config.history, config.hidden_size
-    of_states = sum(cells for part, cells in HISTORY_CELLS.items() if part in parts)
-    clock = sum(CLOCK_CELLS) * d if "clock" in parts else 0
-    return of_states * (d + 1) + clock + (2 * config.vocab_size if "items" in parts else 0)
-
-
-def successor_bytes(config: LSRMConfig) -> int:
-    """Bytes of the successors of every item, which every process keeps beside its weights (`data.transitions`). Before
-    training has counted them (`successor_pairs`), the most that there can be."""
-    if not config.counts_successors:
-        return 0
-    counted = config.successor_pairs > 1
-    pairs = config.successor_pairs if counted else LAGS * config.vocab_size * config.num_successors
-    return 8 * pairs + LAGS * (8 * (config.vocab_size + 1) + 4 * config.vocab_size)
 
 
 def state_bytes(config: LSRMConfig, work: Work) -> tuple[float, float]:
@@ -273,6 +236,8 @@ def training_memory(config: LSRMConfig, work: Work, shards: Shards | None = None
     always = {"weights": weights, "optimizer": optimizer}
     if successors := successor_bytes(config):
         always["successors"] = successors
+    if popularity := popularity_bytes(config):
+        always["popularity"] = popularity
     if shards.gathered or shards.buckets:
         always["communication"] = int(shards.gathered + shards.buckets)
     # The tied table gets a gradient from the head and one from the embedding; `gradients` holds their sum's place.

@@ -16,9 +16,10 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
+from sr_transformers.evaluation.log_counts import most_stretches
 from sr_transformers.lsrm.configuration_lsrm import LAGS, LSRMConfig
 from sr_transformers.planning.gpus import GPU
-from sr_transformers.planning.memory import Work, parameter_counts, peak, successor_bytes, training_memory
+from sr_transformers.planning.memory import Work, peak, training_memory
 from sr_transformers.planning.strategies import (
     TABLE,
     flops_per_target,
@@ -28,6 +29,7 @@ from sr_transformers.planning.strategies import (
     strategies,
     traffic,
 )
+from sr_transformers.planning.weights import parameter_counts, successor_bytes
 
 # Of a GPU's published memory: the rest is for the CUDA context, NCCL's buffers and the allocator's holes. Ours.
 USABLE = 0.92
@@ -75,9 +77,11 @@ def make_plan(
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number of bytes per second above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
-    if config.counts_successors and targets is not None:  # each of them makes at most one pair of a lag
+    if config.counts_successors and targets is not None:  # each makes at most one pair of a lag
         config = copy.deepcopy(config)
         config.successor_pairs = LAGS * min(config.vocab_size * config.num_successors, targets)
+        config.mix_stretches = most_stretches(config.vocab_size)
+        config.mix_pairs = min(config.vocab_size * config.mix_stretches, targets)
     counts, flops = parameter_counts(config), flops_per_target(config, work)
     other = replace(work, checkpointing=not work.checkpointing)
     by_checkpointing = {

@@ -13,7 +13,8 @@ reduce-scatter or an all-gather half of it.
 from dataclasses import dataclass
 
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
-from sr_transformers.planning.memory import PRECISIONS, WIDE, Shards, Work, parameter_counts, state_bytes, whole_model
+from sr_transformers.planning.memory import PRECISIONS, WIDE, Shards, Work, state_bytes, whole_model
+from sr_transformers.planning.weights import parameter_counts
 
 SINGLE, DDP, ZERO_1, ZERO_2, ZERO_3, FSDP2 = "single", "ddp", "zero-1", "zero-2", "zero-3", "fsdp2"
 ZERO_2_HOST, FSDP2_HOST = "zero-2+host", "fsdp2+host"  # optimizer, or everything, in the memory of the host
