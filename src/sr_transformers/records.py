@@ -104,7 +104,7 @@ class RunRecord:
         head_flops: 6 * d * num_interactions_seen * (V, or negatives + 1 if sampled), not part of `training_flops`.
         steps, epochs: optimizer steps, and epochs they amount to.
         best_step: step of the weights that were kept; switched_at: step at which SGD began, None if it never did.
-        seconds: wall time of training, validation included; of a resumed run, of its last part.
+        seconds: wall time of training, validation included; of a resumed run, of all its parts.
         peak_memory_bytes: largest resident set of the (first) process, or memory allocated on the accelerator.
         history: one entry per log: step, epoch, and loss or eval_* values.
         validation: metrics of the kept weights on the validation targets.

@@ -75,6 +75,24 @@ def test_the_state_travels_through_trainer_state(tmp_path):
     assert not control.should_training_stop
 
 
+def test_time_goes_on_where_the_checkpoint_was_saved(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("sr_transformers.training.phases.time.perf_counter", lambda: now)
+    phases = TrainingPhases("loss", False, patience=3, switch=False)
+    now = 107.0
+    state = saved(phases, tmp_path / "state.json", step=6)
+    now = 5000.0
+    fresh = TrainingPhases("loss", False, patience=3, switch=False)
+    fresh.restore(state)
+    now = 5002.0
+    assert fresh.seconds == 7.0 + 2.0
+    again = TrainingPhases("loss", False, patience=3, switch=False)
+    again.restore(saved(fresh, tmp_path / "state.json", step=8))
+    assert again.seconds == 9.0
+    fresh.on_train_begin(SimpleNamespace(), TrainerState(stateful_callbacks=[fresh]), TrainerControl())
+    assert fresh.seconds == 0.0  # from the start: another run
+
+
 def test_a_run_that_was_over_stays_over(tmp_path):
     phases = TrainingPhases("loss", False, patience=2, switch=False)
     assert evaluate(phases, 2.0, 2.1, 2.2).should_training_stop

@@ -235,12 +235,13 @@ def test_a_run_as_it_stands_has_the_best_weights_of_its_checkpoints_and_takes_no
     fast = recipe(num_train_epochs=4, learning_rate=0.3, lr_scheduler_type="constant", patience=9)
     with fitted(fast, markov_prepared, tmp_path / "run") as run:
         weights = {name: value.clone() for name, value in run.trainer.model.state_dict().items()}
-        steps, best = run.trainer.state.global_step, run.trainer.state.best_global_step
+        steps, best, seconds = run.trainer.state.global_step, run.trainer.state.best_global_step, run.seconds
     assert not (tmp_path / "run" / "run.json").exists()  # nobody has looked at the test targets
     with fitted(fast, markov_prepared, tmp_path / "run", as_it_stands=True) as run:
         assert all(torch.equal(value, weights[name]) for name, value in run.trainer.model.state_dict().items())
         record = run.finish(with_baselines=False)
     assert (record.steps, record.best_step, record.epochs) == (steps, best, 4)
+    assert record.seconds > 0.5 * seconds  # training was long ago, and counts
     assert [one["model"] for one in record.reports] == ["lsrm tiny"]
     assert RunRecord.load(tmp_path / "run") == record
 

@@ -4,6 +4,7 @@ Source: paper, section on optimizer switching; SGD's settings and the meaning of
 phase ends after `patience` evaluations without improvement, and SGD starts from the weights that validated best.
 """
 
+import time
 from typing import Any
 
 from transformers import TrainerCallback, TrainerState
@@ -24,6 +25,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
         stale: evaluations since then.
         switched_at: global step of the switch, None before it.
         best_checkpoint: name of the checkpoint that holds the weights that validated best, as of the last one saved.
+        earlier_seconds: wall time of training up to the checkpoint that the run went on from.
         active: whether training is going on; evaluations outside it are not looked at.
         wants_switch: set at the end of the Adam phase; the trainer switches and calls `switched`.
     """
@@ -39,8 +41,15 @@ class TrainingPhases(TrainerCallback, ExportableState):
         self.best_checkpoint: str | None = None
         self.stale = 0
         self.switched_at: int | None = None
+        self.earlier_seconds = 0.0
+        self._begun = time.perf_counter()
         self.wants_switch = False
         self.active = False
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of training until now, of all parts of a run that was stopped and went on."""
+        return self.earlier_seconds + time.perf_counter() - self._begun
 
     def state(self) -> dict:
         arguments = {
@@ -50,7 +59,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
             "switch": self.switch,
         }
         stored = ("phase", "best", "stale", "switched_at", "best_checkpoint")
-        attributes = {name: getattr(self, name) for name in stored}
+        attributes = {name: getattr(self, name) for name in stored} | {"earlier_seconds": self.seconds}
         return {"args": arguments, "attributes": attributes}
 
     def restore(self, state: TrainerState) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ class Fitted:
         trainer: with the weights that validated best.
         settings: see `run_settings`.
         started: UTC, ISO 8601.
-        seconds: wall time of training.
+        seconds: wall time of training, of all parts of a run that was stopped and went on.
     """
 
     recipe: Recipe
@@ -156,13 +155,12 @@ def fitted(
             callbacks=callbacks,
         )
         started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        start = time.perf_counter()
         with _settings_kept(output_dir, settings) if arguments.process_index == 0 else contextlib.nullcontext():
             if as_it_stands:
                 trainer.take_best(checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=checkpoint)
-        yield Fitted(recipe, trainer, settings, started, time.perf_counter() - start)
+        yield Fitted(recipe, trainer, settings, started, trainer.phases.seconds)
 
 
 def leave_processes() -> None:

@@ -1,0 +1,106 @@
+"""What each part of `history` is worth: a study's arms, which lack one part each, against the model with all of them.
+
+    sr-transformers scaling run history-online-retail --output studies/history-online-retail --keep-weights
+    python recipes/experiments/history_parts.py run studies/history-online-retail prepared/online-retail
+    python recipes/experiments/history_parts.py table     # writes the table of docs/history.md
+
+Ranks of validation and test targets are compared user by user, over the seeds of an arm (`sr-transformers compare`).
+Which parts are kept is decided on validation; the test figures stand beside it.
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from sr_transformers import ModelScorer, PreparedData
+from sr_transformers.evaluation.significance import compare
+from sr_transformers.marks import put
+from sr_transformers.records import command_line, source_commit, write_whole
+from sr_transformers.scaling.studies.analysis import StudyRun, load_runs
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "recipes" / "results" / "history_parts"
+PAGE = ROOT / "docs" / "history.md"
+ALL = "all"
+SPLITS = ("validation", "test")
+METRICS = ("hr@10", "ndcg@10")
+
+
+def arms_of(runs: list[StudyRun]) -> dict[str, list[StudyRun]]:
+    """Runs by the block of the study, the model with all parts first."""
+    arms: dict[str, list[StudyRun]] = defaultdict(list)
+    for run in runs:
+        arms[run.plan["block"]].append(run)
+    return {name: arms[name] for name in sorted(arms, key=lambda name: name != ALL)}
+
+
+def measure(study: Path, data: PreparedData) -> list[dict[str, Any]]:
+    """A row for each arm: mean losses over its seeds, and by split and metric what `compare` says."""
+    arms = arms_of(load_runs(study))
+    models = {
+        name: [
+            ModelScorer(AutoModelForCausalLM.from_pretrained(study / "runs" / run.name), f"{name} {run.name}")
+            for run in runs
+        ]
+        for name, runs in arms.items()
+    }
+    found = {split: compare(models, data, split)["entries"] for split in SPLITS}
+    return [
+        {
+            "arm": name,
+            "history": runs[0].record.recipe["model"]["history"],
+            "seeds": [run.record.seed for run in runs],
+            "epochs": runs[0].plan["epochs"],
+            "loss": {
+                "validation": statistics.mean(run.record.validation["loss"] for run in runs),
+                "test": statistics.mean(run.loss for run in runs),
+            },
+            **{split: found[split][place]["metrics"] for split in SPLITS},
+        }
+        for place, (name, runs) in enumerate(arms.items())
+    ]
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: a row for each arm, differences from the model with all parts with standard errors over users."""
+    heads = [f"{split}: {what}" for split in SPLITS for what in ("HR@10", "NDCG@10", "loss")]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * 7 + "|"]
+    whole = found["rows"][0]
+    for row in found["rows"]:
+        cells = []
+        for split in SPLITS:
+            if row is whole:
+                cells += [f"{row[split][metric]['value']:.4f}" for metric in METRICS] + [f"{row['loss'][split]:.3f}"]
+                continue
+            for metric in METRICS:
+                one = row[split][metric]
+                cells.append(f"{one['difference']:+.4f} ± {one['standard_error']:.4f}")
+            cells.append(f"{row['loss'][split] - whole['loss'][split]:+.3f}")
+        lines.append(f"| {row['arm']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, dest="command")
+    run = commands.add_parser("run")
+    run.add_argument("study", type=Path, help="folder of the study, its models kept")
+    run.add_argument("data", help="prepared folder")
+    commands.add_parser("table")
+    options = parser.parse_args()
+    if options.command == "run":
+        data = PreparedData(options.data).verified()
+        rows = measure(options.study, data)
+        found = {"command": command_line(), "commit": source_commit(), "data": data.manifest["source"], "rows": rows}
+        write_whole(RESULTS / f"{options.study.name}.json", json.dumps(found, indent=1) + "\n")
+    for path in sorted(RESULTS.glob("*.json")):
+        put(PAGE, path.stem, table(json.loads(path.read_text())))
+
+
+if __name__ == "__main__":
+    main()
