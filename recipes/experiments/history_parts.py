@@ -1,7 +1,7 @@
-"""What each part of `history` is worth: a study's arms, which lack one part each, against the model with all of them.
+"""What each part of `history` is worth: a study's arms, which lack a part each, against the model that has them.
 
     sr-transformers scaling run history-online-retail --output studies/history-online-retail --keep-weights
-    python recipes/experiments/history_parts.py run studies/history-online-retail prepared/online-retail
+    python recipes/experiments/history_parts.py run studies/history-online-retail prepared/online-retail --base all
     python recipes/experiments/history_parts.py table     # writes the table of docs/history.md
 
 Ranks of validation and test targets are compared user by user, over the seeds of an arm (`sr-transformers compare`).
@@ -26,22 +26,21 @@ from sr_transformers.scaling.studies.analysis import StudyRun, load_runs
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "history_parts"
 PAGE = ROOT / "docs" / "history.md"
-ALL = "all"
 SPLITS = ("validation", "test")
 METRICS = ("hr@10", "ndcg@10")
 
 
-def arms_of(runs: list[StudyRun]) -> dict[str, list[StudyRun]]:
-    """Runs by the block of the study, the model with all parts first."""
+def arms_of(runs: list[StudyRun], base: str) -> dict[str, list[StudyRun]]:
+    """Runs by the block of the study, that of `base` first."""
     arms: dict[str, list[StudyRun]] = defaultdict(list)
     for run in runs:
         arms[run.plan["block"]].append(run)
-    return {name: arms[name] for name in sorted(arms, key=lambda name: name != ALL)}
+    return {name: arms[name] for name in sorted(arms, key=lambda name: name != base)}
 
 
-def measure(study: Path, data: PreparedData) -> list[dict[str, Any]]:
-    """A row for each arm: mean losses over its seeds, and by split and metric what `compare` says."""
-    arms = arms_of(load_runs(study))
+def measure(study: Path, data: PreparedData, base: str) -> list[dict[str, Any]]:
+    """A row for each arm, the base first: mean losses over its seeds, and by split and metric what `compare` says."""
+    arms = arms_of(load_runs(study), base)
     models = {
         name: [
             ModelScorer(AutoModelForCausalLM.from_pretrained(study / "runs" / run.name), f"{name} {run.name}")
@@ -67,20 +66,20 @@ def measure(study: Path, data: PreparedData) -> list[dict[str, Any]]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: a row for each arm, differences from the model with all parts with standard errors over users."""
+    """Markdown: a row for each arm, differences from the first with standard errors over users."""
     heads = [f"{split}: {what}" for split in SPLITS for what in ("HR@10", "NDCG@10", "loss")]
     lines = [f"| | {' | '.join(heads)} |", "|---" * 7 + "|"]
-    whole = found["rows"][0]
+    base = found["rows"][0]
     for row in found["rows"]:
         cells = []
         for split in SPLITS:
-            if row is whole:
+            if row is base:
                 cells += [f"{row[split][metric]['value']:.4f}" for metric in METRICS] + [f"{row['loss'][split]:.3f}"]
                 continue
             for metric in METRICS:
                 one = row[split][metric]
                 cells.append(f"{one['difference']:+.4f} ± {one['standard_error']:.4f}")
-            cells.append(f"{row['loss'][split] - whole['loss'][split]:+.3f}")
+            cells.append(f"{row['loss'][split] - base['loss'][split]:+.3f}")
         lines.append(f"| {row['arm']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -91,11 +90,12 @@ def main() -> None:
     run = commands.add_parser("run")
     run.add_argument("study", type=Path, help="folder of the study, its models kept")
     run.add_argument("data", help="prepared folder")
+    run.add_argument("--base", required=True, help="block of the study that the others are compared with")
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "run":
         data = PreparedData(options.data).verified()
-        rows = measure(options.study, data)
+        rows = measure(options.study, data, options.base)
         found = {"command": command_line(), "commit": source_commit(), "data": data.manifest["source"], "rows": rows}
         write_whole(RESULTS / f"{options.study.name}.json", json.dumps(found, indent=1) + "\n")
     for path in sorted(RESULTS.glob("*.json")):
