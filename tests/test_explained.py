@@ -11,21 +11,17 @@ from sr_transformers import ExplainedRecommendation, LSRMConfig, LSRMForCausalLM
 from sr_transformers.data.vocabulary import build_tokenizer
 
 ITEMS = [f"i{n}" for n in range(28)]
-TIMED = ("recency", "bigrams", "items", "baskets", "intervals", "clock", "successors")
+TIMED = ("recency", "bigrams", "items", "baskets", "intervals", "clock")
 HISTORY, TIMES = ["i3", "i4", "i3", "unheard of", "i9", "i3", "i4"], [10, 10, 20, 20, 30, 40, 40]
 
 
 def model(parts) -> LSRMForCausalLM:
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 4}
-    made = LSRMForCausalLM(LSRMConfig(vocab_size=30, history=list(parts), num_successors=3, time_unit=7.0, **sizes))
+    made = LSRMForCausalLM(LSRMConfig(vocab_size=30, history=list(parts), time_unit=7.0, **sizes))
     for parameter in made.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
-    if "successors" in parts:
-        made.history.successor_tokens.copy_(torch.randint(2, 30, made.history.successor_tokens.shape))
-        made.history.successor_counts.fill_(2)
-        made.history.successor_totals.fill_(9)
     return made.eval()
 
 
@@ -45,7 +41,7 @@ class Called(LSRMForCausalLM):
         return super().forward(*args, **kwargs)
 
 
-@pytest.mark.parametrize("parts", [TIMED, ("recency", "items"), ("items", "successors")], ids="-".join)
+@pytest.mark.parametrize("parts", [TIMED, ("recency", "items")], ids="-".join)
 @pytest.mark.parametrize("called", [False, True], ids=["read", "called"])
 def test_the_factor_is_the_probability_over_that_of_a_model_with_empty_tables(parts, called):
     made = model(parts)
@@ -84,9 +80,9 @@ def test_several_users_and_what_popularity_answers():
     assert found[1] == recommender.recommend(HISTORY, k=3, explain=True)
 
 
-@pytest.mark.parametrize("parts", [(), ("successors",)])
+@pytest.mark.parametrize("parts", [(), ("clock",)])
 def test_nothing_to_explain_is_said(parts):
     recommender = Recommender(model(parts), build_tokenizer(ITEMS))
     assert not recommender.scorer.scores_own_past
-    with pytest.raises(ValueError, match=r"adds nothing \(history: (none|successors)\); leave explain out"):
-        recommender.recommend(["i1"], explain=True)
+    with pytest.raises(ValueError, match=r"adds nothing \(history: (none|clock)\); leave explain out"):
+        recommender.recommend(["i1"], times=[3] if parts else None, explain=True)

@@ -100,7 +100,7 @@ ROWS = [
     _flag("A316", "--lr_scheduler_type warmup_stable_decay", "makes no schedule warmup_stable_decay.*num_decay_steps"),
     _flag("A318", "--time_unit 7", "time_unit is no key of a recipe: training takes it from the log"),
     _flag("A319", "--successor_pairs 9", "successor_pairs is no key of a recipe: training counts them"),
-    _flag("A320", "--num_successors 3", "--num_successors: nothing reads it.* successors, mix among the parts of history"),
+    _flag("A320", "--num_successors 3", "--num_successors: nothing reads it.* mix among the parts of history"),
     _flag("A321", "--negative_power 0.5", "--negative_power: nothing reads it.* num_negatives"),
     _flag("A322", "--sgd_learning_rate 0.5", "--sgd_learning_rate: nothing reads it.* switch_optimizer true"),
     _flag("A323", "--warmup_steps 5 --lr_scheduler_type constant", "--warmup_steps: nothing reads it.*than constant"),
@@ -231,7 +231,7 @@ ROWS = [
     _plan("A309", "--history yesterday", "choose from"),
     _plan("A310", "--num-successors 0", "--num-successors"),
     _plan("A344", "--items 100000000000000000000", "--items, .*make no model: .*at most 2147483647"),
-    _plan("A345", "--num-successors 5", "--num-successors .*add one to --history"),
+    _plan("A345", "--num-successors 5", "--num-successors .*add it to --history"),
     # The command line itself
     Row("N050", "no such command", "recomend", "invalid choice: 'recomend'"),
     Row("N051", "an option before the command", "--data d evaluate", ""),

@@ -9,7 +9,7 @@ from sr_transformers.data.logs import synthetic
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.data.past_inputs import PastInputs
 from sr_transformers.data.prepare import prepare
-from sr_transformers.data.ties import ShuffledBaskets, shuffled_baskets
+from sr_transformers.data.ties import ShuffledBaskets
 
 
 @pytest.fixture(scope="module")
@@ -88,17 +88,10 @@ def test_packed_rows_hold_every_target_once_and_their_windows_lie_in_one_order(t
         assert sorted(pairs) == sorted(wanted)
 
 
-def test_a_model_that_reads_successors_is_refused(log):
-    assert isinstance(shuffled_baskets(log, 0, SimpleNamespace(history=("counts",))), ShuffledBaskets)
-    assert isinstance(shuffled_baskets(log, 0, SimpleNamespace()), ShuffledBaskets)
-    with pytest.raises(ValueError, match="shuffle_baskets is true, but the model's history has the part 'successors'"):
-        shuffled_baskets(log, 0, SimpleNamespace(history=("counts", "successors")))
-
-
 def test_the_past_of_a_window_lies_in_the_order_of_its_items(log):
     shuffled = ShuffledBaskets(log, seed=2)
     config = SimpleNamespace(history=("counts",), needs_times=True, attention_time=False, query_time=False)
     dataset = WindowDataset(shuffled, 1, PastInputs(config))
     _, (items,), (past,) = dataset[np.array([[1, 8, 12]])]
-    assert np.array_equal(items, past.items[8:21])
+    assert np.array_equal(items[:-1], past.items[8:])
     assert np.array_equal(past.times, log.timestamps(1, 20))

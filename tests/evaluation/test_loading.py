@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from made_successors import made_successors
+from made_mix import fill_mix
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, pipeline
 
@@ -391,10 +391,10 @@ def test_transformers_loads_our_models_whole_or_not_at_all(saved, folder, part):
     assert all(part in name for name in found["missing_keys"])
 
 
-def test_tables_of_successors_that_no_counting_gives_are_refused(tmp_path):
-    model = LSRMForCausalLM(LSRMConfig(vocab_size=12, hidden_size=8, num_hidden_layers=1, history=["successors"]))
-    model.history.set_successors(made_successors(10, 4))
-    model.history.successor_tokens[3] = -7
+def test_counts_that_no_counting_gives_are_refused(tmp_path):
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=12, hidden_size=8, num_hidden_layers=1, history=["mix"]))
+    fill_mix(model, [])
+    model.history.mix.successor_tokens[3] = -7
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"{tmp_path / WEIGHTS}: history.successor_tokens holds numbers that no"):
+    with pytest.raises(ValueError, match=f"{tmp_path / WEIGHTS}: history.mix.successor_tokens holds numbers that no"):
         Checkpoint(tmp_path).model()

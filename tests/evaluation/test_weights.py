@@ -6,7 +6,6 @@ import threading
 import pytest
 import torch
 from made_mix import fill_mix
-from made_successors import made_successors
 from safetensors.torch import save_file
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
@@ -64,29 +63,22 @@ def test_offloaded_weights_are_looked_at_too(model, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("starts", -1), ("starts", 10**6), ("starts", 3), ("tokens", -1), ("tokens", 12), ("counts", -1), ("totals", -5)],
-)
-def test_tables_of_successors_that_no_counting_gives_are_found(name, value):
-    sizes = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 1}
-    model = LSRMForCausalLM(LSRMConfig(**sizes, history=["successors"], num_successors=4))
-    refuse_no_numbers(model, "here")  # nothing was counted yet
-    model.history.set_successors(made_successors(10, 4))
-    refuse_no_numbers(model, "here")
-    table = getattr(model.history, f"successor_{name}")
-    table.view(-1)[table.shape[-1] - 1 if value == 3 else 5] = value
-    with pytest.raises(ValueError, match=f"here: history.successor_{name} holds numbers that no counting gives"):
-        refuse_no_numbers(model, "here")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("recent_starts", -1), ("recent_tokens", 12), ("recent_counts", -1), ("popularity", -5)]
+    [
+        *(
+            (f"{kind}_{name}", value)
+            for kind in ("recent", "successor")
+            for name, value in (("starts", -1), ("starts", 10**6), ("tokens", -1), ("tokens", 12), ("counts", -1))
+        ),
+        ("popularity", -5),
+    ],
 )
 def test_tables_of_a_mix_that_no_counting_gives_are_found(name, value):
     sizes = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 1}
     model = LSRMForCausalLM(LSRMConfig(**sizes, history=["baskets", "mix"]))
+    refuse_no_numbers(model, "here")  # nothing was counted yet
     fill_mix(model, [3, 9])
     refuse_no_numbers(model, "here")
-    getattr(model.history.mix, name)[1] = value
+    getattr(model.history.mix, name).view(-1)[1] = value
     with pytest.raises(ValueError, match=f"here: history.mix.{name} holds numbers that no counting gives"):
         refuse_no_numbers(model, "here")
 

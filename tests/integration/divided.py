@@ -399,10 +399,10 @@ def check_refusals(size, folder):
     refused(lambda: ModelScorer(model, compile=True), "do without compile")
     refused(lambda: model.resize_token_embeddings(30), "keeps its size")
     refused(lambda: model.save_pretrained(folder / "no", max_shard_size="1MB"), "max_shard_size")
-    refused(lambda: divide(make(vocab_size=23, history=["successors"]), mesh(size)), "successors")
+    refused(lambda: divide(make(vocab_size=23, history=["mix"]), mesh(size)), "counts of mix")
     if size == 2:
         if rank == 0:
-            make(vocab_size=23, history=["successors"]).save_pretrained(folder / "successors")
+            make(vocab_size=23, history=["mix"]).save_pretrained(folder / "mix")
             make(vocab_size=23).save_pretrained(folder / "short")
             (folder / "short" / "config.json").write_text(make(vocab_size=24).config.to_json_string())
             make(vocab_size=23).save_pretrained(folder / "lacking")
@@ -410,8 +410,8 @@ def check_refusals(size, folder):
             (folder / "lacking" / "config.json").write_text(untied.to_json_string())
         dist.barrier()
         plan = DistributedConfig(tp_size=2, tp_plan="auto")
-        auto = AutoModelForCausalLM.from_pretrained(folder / "successors", distributed_config=plan)
-        refused(lambda: auto(ids, labels=ids), "successors")
+        auto = AutoModelForCausalLM.from_pretrained(folder / "mix", distributed_config=plan)
+        refused(lambda: auto(ids, labels=ids), "counts of mix")
         refused(lambda: load_divided(folder / "short", mesh(size)), "is no weight of this model")
         refused(lambda: load_divided(folder / "lacking", mesh(size)), "lacks the weights lm_head.weight")
 

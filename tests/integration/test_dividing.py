@@ -54,12 +54,12 @@ def test_a_divided_run_is_that_of_one_process_and_survives_being_killed(odd_log,
         ("both", recipe(tmp_path, "both", rows=3, tp_size=2, **both), {}),
         ("tables", recipe(tmp_path, "tables", rows=6, model=TABLES, tp_size=2, **SHORT), {}),
         ("sampled", recipe(tmp_path, "sampled", dropout=0.1, rows=6, num_negatives=5, tp_size=2, **SHORT), {}),
-        ("successors", recipe(tmp_path, "successors", rows=6, model={"history": ["successors"]}, tp_size=2), {}),
+        ("counts", recipe(tmp_path, "counts", rows=6, model={"history": ["mix"]}, tp_size=2), {}),
         ("three", recipe(tmp_path, "three", tp_size=3), {}),
     ]  # fmt: skip
     notes = train_all(launch(4), tmp_path, odd_log, 4, four)
     refused = {
-        "successors": "tables of successors are not",
+        "counts": "the counts of mix are not",
         "three": "groups of 3 processes, and there are 4 processes",
     }
     for note in notes:

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
-from made_successors import made_successors
 from transformers import DynamicCache, StaticCache
 
 from sr_transformers.data.past_inputs import Past, PastInputs
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LAGS, NEEDS_TIMES, NUM_SPECIAL, LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES, LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
-V, K, UNIT = 30, 5, 3.0
+V, UNIT = 30, 3.0
 TABLES = (("recency", 84), ("baskets", 84), ("intervals", 34), ("bigrams", 3))
 
 
@@ -23,14 +22,11 @@ def make(parts=HISTORY_PARTS, **more) -> LSRMForCausalLM:
     """A small model whose tables and counts are filled."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8}
-    config = LSRMConfig(vocab_size=V, history=list(parts), num_successors=K, time_unit=UNIT, **sizes, **more)
+    config = LSRMConfig(vocab_size=V, history=list(parts), time_unit=UNIT, **sizes, **more)
     model = LSRMForCausalLM(config).eval()
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
-    history = model.history
-    if "successors" in parts:
-        history.set_successors(made_successors(V - NUM_SPECIAL, K))
     return model
 
 
@@ -52,7 +48,10 @@ def packed(config: LSRMConfig) -> tuple[dict, list]:
         batch["input_ids"][row, p : p + n] = torch.from_numpy(past.items[s : s + n])
         batch["position_ids"][row, p : p + n] = torch.arange(n)
         batch["shift_labels"][row, p : p + n] = torch.from_numpy(past.items[s + 1 : s + n + 1])
-    return {**batch, **PastInputs(config)(windows, users, lines, places, (2, 12))}, where
+    ends = zip(users, (windows[:, 1] + windows[:, 2]).tolist(), strict=True)
+    read = [Past(past.items[:end], past.times[: end + config.query_time]) for past, end in ends]
+    read = read if config.needs_times else [Past(past.items) for past in read]
+    return {**batch, **PastInputs(config)(windows[:, 2], read, lines, places, (2, 12))}, where
 
 
 def count_class(count: int) -> int:
@@ -63,7 +62,7 @@ def power(value: float, classes: int) -> int:
     return min(math.floor(math.log2(max(value, 1))), classes - 1)
 
 
-def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor, train_end: int) -> torch.Tensor:
+def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor) -> torch.Tensor:
     """`(V,)`: what is added to all scores after the interaction q, counted out of the lists; with `query_time` it is
     asked when the next one happens."""
     history, x, t = model.history, past.items.tolist(), past.times.tolist()
@@ -92,24 +91,10 @@ def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor, trai
         if "items" in history.parts and (since > 0 or not timed):
             again, more = history.item_table.weight[v]
             scores[v] += 2 * (again + more * (count_class(len(moments) if timed else count) - 2))
-    for lag in range(LAGS if "successors" in history.parts else 0):
-        if q < lag or x[q - lag] < 2:
-            continue
-        item = x[q - lag]
-        later = [x[k + lag + 1] for k in range(q - lag, train_end - lag - 1) if x[k] == item]
-        kept = slice(*history.successor_starts[lag, item : item + 2].tolist())
-        for token, count in zip(
-            history.successor_tokens[kept].tolist(), history.successor_counts[kept].tolist(), strict=True
-        ):
-            left = count - later.count(token)
-            if left > 0:
-                share = power((history.successor_totals[lag, item].item() - len(later)) / left, 11)
-                cell = lag * 33 + share * 3 + (left >= 2) + (left >= 4)
-                scores[token] += 2 * history.successor_table(hidden)[cell]
     return scores
 
 
-SELECTIONS = [HISTORY_PARTS, ("recency", "bigrams", "items"), ("successors",), ("baskets",), ("items", "clock")]
+SELECTIONS = [HISTORY_PARTS, ("recency", "bigrams", "items"), ("baskets",), ("items", "clock")]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +109,7 @@ def test_scores_are_those_counted_item_by_item(parts, query_time):
     plain, found, some = model.score_items(hidden), model(**batch).logits, False
     for past, start, size, row, place in where:
         for step in range(size):
-            extra = added(model, past, start + step, hidden[row, place + step], len(past.items))
+            extra = added(model, past, start + step, hidden[row, place + step])
             some |= bool(extra.any())
             expected = plain[row, place + step] + extra
             torch.testing.assert_close(found[row, place + step, 2:], expected[2:], rtol=1e-6, atol=1e-6)
@@ -177,7 +162,7 @@ def test_a_fresh_model_with_history_is_the_model_without():
     torch.testing.assert_close(with_history(**batch).logits, plain(**inputs).logits, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("parts", [HISTORY_PARTS, ("recency", "bigrams", "items", "successors")], ids="-".join)
+@pytest.mark.parametrize("parts", [HISTORY_PARTS, ("recency", "bigrams", "items")], ids="-".join)
 def test_scorer_reads_the_whole_past(parts):
     """Ranking, by states and through the model's own forward, against the counted reference."""
     model = make(parts)
@@ -200,7 +185,7 @@ def test_scorer_reads_the_whole_past(parts):
         torch.testing.assert_close(alone[0, 2:], scores[row, 2:], rtol=1e-5, atol=1e-5)
         if "clock" not in parts:
             state = model.model(window).last_hidden_state[0, -1]
-            expected = model.score_items(state) + added(model, past, len(past.items) - 1, state, 0)
+            expected = model.score_items(state) + added(model, past, len(past.items) - 1, state)
             torch.testing.assert_close(scores[row, 2:], expected[2:], rtol=1e-5, atol=1e-5)
 
 
@@ -237,7 +222,7 @@ def test_the_moment_of_the_request_is_wanted_and_needs_moments():
 
 def test_ids_alone_are_the_whole_history():
     """With input_ids and nothing else, padding on either side and without a mask, as with the same past given."""
-    model = make(("recency", "bigrams", "items", "successors"))
+    model = make(("recency", "bigrams", "items"))
     items = [p.items[:6] for p in pasts()[1:]]
     expected = ModelScorer(model).score(items)
     ids = torch.from_numpy(np.stack(items))
@@ -251,7 +236,7 @@ def test_ids_alone_are_the_whole_history():
 
 
 def test_generate_counts_what_it_has_generated():
-    model = make(("recency", "bigrams", "items", "successors"))
+    model = make(("recency", "bigrams", "items"))
     ids = torch.from_numpy(pasts()[2].items[:4])[None]
     cached = model.generate(ids, max_new_tokens=8, do_sample=False, use_cache=True)  # beyond the window of 8
     history = ids[0].tolist()
@@ -270,7 +255,7 @@ def test_what_cannot_be_is_refused():
         model(torch.tensor([[4, 5]]))
     with pytest.raises(ValueError, match="give their times"):
         ModelScorer(model).score([np.array([4, 5])])
-    counting = make(("recency", "successors"))
+    counting = make(("recency",))
     for cache in (DynamicCache(config=counting.config), StaticCache(config=counting.config, max_cache_len=8)):
         counting(torch.tensor([[4, 5]]), past_key_values=cache, use_cache=True)  # nothing was in it
         with pytest.raises(ValueError, match="past_key_values do not hold that: pass history too"):

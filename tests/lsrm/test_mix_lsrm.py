@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from made_mix import WINDOW, fill_mix, made_weights
-from made_successors import made_successors
 
 from sr_transformers.data.past_inputs import Past
 from sr_transformers.evaluation.model_scorer import ModelScorer
@@ -27,7 +26,6 @@ def make(parts=TIMED, weights=True, **more) -> LSRMForCausalLM:
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
-    model.history.set_successors(made_successors(V - NUM_SPECIAL, 5))
     fill_mix(model, ENDS)
     if not weights:
         model.config.mix_share = 0.0
@@ -43,7 +41,7 @@ def pasts() -> list[Past]:
 
 def counted(model: LSRMForCausalLM, past: Past) -> list[np.ndarray]:
     """`(V,)` masses of every expert beside the model, after the last interaction."""
-    x, t, mix, history = past.items.tolist(), past.times.tolist(), model.history.mix, model.history
+    x, t, mix = past.items.tolist(), past.times.tolist(), model.history.mix
     own = [np.zeros(V) for _ in range(len(HALF_LIVES) + 1)]
     outside = [np.zeros(V) for _ in own]
     for k, item in enumerate(x):
@@ -56,8 +54,8 @@ def counted(model: LSRMForCausalLM, past: Past) -> list[np.ndarray]:
     for lag in range(LAGS):
         item = x[-1 - lag] if len(x) > lag else 0
         if item >= NUM_SPECIAL:
-            begin, end = history.successor_starts[lag, item : item + 2].tolist()
-            chains[lag][history.successor_tokens[begin:end].numpy()] = history.successor_counts[begin:end].numpy()
+            begin, end = mix.successor_starts[lag, item : item + 2].tolist()
+            chains[lag][mix.successor_tokens[begin:end].numpy()] = mix.successor_counts[begin:end].numpy()
     popular = mix.popularity.numpy().astype(float)
     if not model.config.needs_times:
         return [*own, *chains, popular]
@@ -88,7 +86,7 @@ def score(model: LSRMForCausalLM, some: list[Past], scorer=None, **more) -> torc
     return (scorer or ModelScorer(model)).score([past.items for past in some], times=times, **more)
 
 
-@pytest.mark.parametrize("parts", [TIMED, PLAIN, ("mix",), ("successors", "clock", "mix")])
+@pytest.mark.parametrize("parts", [TIMED, PLAIN, ("mix",), ("clock", "mix")])
 def test_probabilities_are_those_of_a_count_by_hand(parts):
     model = make(parts)
     found = score(model, pasts())

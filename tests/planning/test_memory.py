@@ -124,7 +124,6 @@ def test_a_sampled_loss_keeps_its_logits(head, precision):
     [
         ["clock"],
         ["items", "recency"],
-        ["successors"],
         ["recency", "bigrams", "items", "baskets", "intervals"],
         ["mix"],
         ["baskets", "mix"],
@@ -140,7 +139,7 @@ def test_history_is_counted(parts):
     assert always.get("successors", 0) + always.get("popularity", 0) == buffers
     before = config(history=parts, num_successors=7)  # seven of every item, until they are counted
     of_pairs = 8 * (3 * before.vocab_size * 7 - 50)
-    assert successor_bytes(before) == successor_bytes(one) + (of_pairs if before.counts_successors else 0)
+    assert successor_bytes(before) == successor_bytes(one) + (of_pairs if before.keeps_counts else 0)
     of_popularity = 8 * before.vocab_size * 256 + 16 * 256 - 8 * 60 - 16 * 5  # every item in every stretch of time
     timed = "mix" in parts and before.needs_times
     assert popularity_bytes(before) == popularity_bytes(one) + (of_popularity if timed else 0)

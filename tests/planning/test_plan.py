@@ -66,8 +66,8 @@ def test_strategies_are_those_that_can_be():
     assert strategies(6, BIG, Work(optimizer="muon")) == ("ddp", "fsdp2", "table/2", "table/6")
     assert "fsdp2" not in strategies(6, BIG, Work(optimizer="muon", **ROWS))
     assert strategies(4, BIG, Work())[-2:] == ("table/2", "table/4")
-    successors = LSRMConfig.from_size("98k", vocab_size=1000, history=["successors"])
-    assert not any(one.startswith("table") for one in strategies(4, successors, Work()))
+    counting = LSRMConfig.from_size("98k", vocab_size=1000, history=["mix"])
+    assert not any(one.startswith("table") for one in strategies(4, counting, Work()))
 
 
 def test_a_divided_table_by_hand():
@@ -266,7 +266,7 @@ def test_the_command_with_what_is_special(capsys):
         "Fastest that fits: ddp",
     ):
         assert words in out
-    history = ["--history", "successors", "recency", "--num-successors", "8", "--targets", "1000"]
+    history = ["--history", "mix", "recency", "--num-successors", "8", "--targets", "1000"]
     assert main(["plan", "--size", "98k", "--items", "3416", *history]) == 0
     out = capsys.readouterr().out
     assert "At most 8 successors of every item: at most 0.1 MB on each process" in out

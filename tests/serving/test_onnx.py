@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from made_mix import fill_mix
-from made_successors import made_successors
 from transformers import AutoTokenizer
 
 import sr_transformers
@@ -223,7 +222,7 @@ def test_wrong_requests_are_refused(checkpoint, tmp_path, monkeypatch):
         export_onnx(checkpoint, tmp_path / "new")
 
 
-TIMED = ("recency", "bigrams", "items", "successors", "baskets", "intervals", "clock")
+TIMED = ("recency", "bigrams", "items", "baskets", "intervals", "clock")
 ENDS = [2, 9, 1_700_000_010, 1_700_000_060]  # of stretches of time
 
 
@@ -238,8 +237,6 @@ def with_history(parts, folder, **more):
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
-    if config.counts_successors:
-        model.history.set_successors(made_successors(len(ITEMS), 3))
     if "mix" in parts:
         fill_mix(model, ENDS)
     model.save_pretrained(folder)
@@ -252,8 +249,8 @@ SELECTIONS += [
     pytest.param(parts, asked, marks=pytest.mark.slow)
     for parts, asked in (
         ((*TIMED, "mix"), False),
-        ((*TIMED[:4], "mix"), False),
-        (TIMED[:4], False),
+        ((*TIMED[:3], "mix"), False),
+        (TIMED[:3], False),
         (("clock",), False),
     )
 ]
@@ -264,7 +261,7 @@ def test_history_is_inside_the_graph(parts, query_time, tmp_path):
     """Repeats, some within a basket, far beyond the window; one user alone and several."""
     folder = with_history(parts, tmp_path / "model", query_time=query_time)
     session = onnxruntime.InferenceSession(str(export_onnx(folder, tmp_path / "onnx", k=60)))
-    timed = bool(set(parts) & set(TIMED[4:]))
+    timed = bool(set(parts) & set(TIMED[3:]))
     names = ["input_ids", *(["times"] if timed else []), *(["query_times"] if query_time else [])]
     assert [one.name for one in session.get_inputs()] == names
     recommender = Recommender.from_pretrained(folder)
@@ -291,7 +288,7 @@ def test_history_is_inside_the_graph(parts, query_time, tmp_path):
 
 def test_an_unknown_item_stands_in_its_place(tmp_path):
     """As in training: it counts as a step, and is nobody's own item."""
-    folder = with_history(("recency", "bigrams", "successors"), tmp_path / "model")
+    folder = with_history(("recency", "bigrams"), tmp_path / "model")
     session = onnxruntime.InferenceSession(str(export_onnx(folder, tmp_path / "onnx", k=60)))
     recommender = Recommender.from_pretrained(folder)
     tokens = np.array([[5, 6, 5, 1, 9, 5, 1, 6]])

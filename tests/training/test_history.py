@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, p
 from sr_transformers import Recipe, Recommender, Session, prepare, train
 from sr_transformers.cli import main
 from sr_transformers.data.fractions import FractionOfData
-from sr_transformers.data.transitions import later_transitions, successor_table
+from sr_transformers.data.transitions import successor_table
 from sr_transformers.evaluation.evaluator import evaluate, known_past
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LAGS
 from sr_transformers.training.binding import time_unit
 
-IDS_ONLY = ["recency", "bigrams", "items", "successors"]
+IDS_ONLY = ["recency", "bigrams", "items"]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_the_folder_holds_all_of_it(log, run):
     assert report["metrics"]["loss"] == pytest.approx(record.reports[0]["metrics"]["loss"], rel=2e-4)
     assert model.config.time_unit == time_unit(log)
     for name, table in successor_table(log, 8).items():
-        assert torch.equal(getattr(model.history, name), torch.from_numpy(table))
+        assert torch.equal(getattr(model.history.mix, name), torch.from_numpy(table))
 
 
 def test_a_recommender_and_a_session_answer_as_the_evaluation(log, run):
@@ -183,11 +183,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(log, run, tmp_path):
 
 def test_a_part_of_the_log_counts_itself_alone(log):
     part = FractionOfData(log, "users", 0.5)
-    whole, half = successor_table(log, 8), successor_table(part, 8)
-    assert half["successor_totals"].sum() == sum(
-        max(int(n) - lag - 1, 0) for n in part.train_lengths for lag in range(LAGS)
-    )
-    assert half["successor_totals"].sum() < whole["successor_totals"].sum()
+    whole, half = successor_table(log, 40), successor_table(part, 40)
+    transitions = sum(max(int(n) - lag - 1, 0) for n in part.train_lengths for lag in range(LAGS))
+    assert half["successor_counts"].sum() == transitions < whole["successor_counts"].sum()
 
 
 def test_successors_by_counting(log):
@@ -198,7 +196,6 @@ def test_successors_by_counting(log):
             items = log.train_items(user, int(log.train_lengths[user]))
             for a, b in zip(items[: -lag - 1], items[lag + 1 :], strict=True):
                 counts[a, b] += 1
-        assert np.array_equal(table["successor_totals"][lag], counts.sum(1))
         starts = table["successor_starts"][lag]
         for item in range(log.vocab_size):
             of_item = counts[item]
@@ -209,22 +206,6 @@ def test_successors_by_counting(log):
     assert table["successor_starts"][0, 0] == 0
     assert np.array_equal(table["successor_starts"][:-1, -1], table["successor_starts"][1:, 0])
     assert table["successor_starts"][-1, -1] == len(table["successor_tokens"]) == len(table["successor_counts"])
-
-
-@pytest.mark.parametrize("lag", range(LAGS))
-def test_later_transitions_by_counting(lag):
-    rng = np.random.default_rng(lag)
-    histories = [rng.integers(2, 7, n) for n in (12, 9, 30)]
-    starts, sizes, rows = np.array([3, 0, 10]), np.array([6, 8, 15]), np.array([0, 20, 40])
-    expected = [
-        (row + place, int(items[later + 1]))
-        for items, start, size, row in zip(histories, starts, sizes, rows, strict=True)
-        for place in range(size)
-        for later in range(start + place, len(items) - 1)
-        if start + place >= lag and items[later - lag] == items[start + place - lag]
-    ]
-    found = zip(*map(np.ndarray.tolist, later_transitions(histories, starts, sizes, rows, lag)), strict=True)
-    assert sorted(found) == sorted(expected)
 
 
 def test_a_log_without_moments_is_refused_by_name(tmp_path):

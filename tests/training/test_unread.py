@@ -6,7 +6,7 @@ from sr_transformers.training.unread import refuse_unread
 
 def test_an_option_that_nothing_reads_is_refused_and_one_that_something_reads_is_not():
     read = {
-        "num_successors": {"history": ["items", "successors"]},
+        "num_successors": {"history": ["items", "mix"]},
         "negative_power": {"num_negatives": 5},
         "warmup_steps": {"lr_scheduler_type": "linear"},
         "eval_steps": {"eval_strategy": "steps"},

@@ -42,7 +42,7 @@ def test_a_log_without_moments_gets_no_parts_that_read_them():
     tied = 1 - FEW_MOMENTS / 20.0
     assert choose(counts(repeat_share=0.5, tied_share=tied - 1e-9)).overrides == {}
     choice = choose(counts(repeat_share=0.5, tied_share=tied + 1e-9))
-    assert choice.overrides == {"history": ["recency", "bigrams", "items", "successors", "mix"]}
+    assert choice.overrides == {"history": ["recency", "bigrams", "items", "mix"]}
     assert "without moments" in choice.because
 
 

@@ -28,7 +28,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="how the item table learns; other than dense only the rows that a step reads, with sampled softmax",
     )
     one.add_argument("--history", nargs="+", default=[], metavar="PART", help="parts of the model's history")
-    one.add_argument("--num-successors", type=at_least(1), default=512, metavar="K", help="with successors or mix")
+    one.add_argument("--num-successors", type=at_least(1), default=512, metavar="K", help="with mix")
     one.add_argument("--attention", choices=("sdpa", "flash"), default="sdpa", help="flash: kernels of variable length")
     one.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     one.add_argument("--accumulating", action="store_true", help="several micro-batches make a step")
@@ -52,10 +52,8 @@ def _plan(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.planning.plan import make_plan
     from sr_transformers.planning.text import show
 
-    if "num_successors" in options.given and not {"successors", "mix"} & set(options.history):
-        raise ValueError(
-            "--num-successors is of the parts successors and mix; add one to --history, or leave this out."
-        )
+    if "num_successors" in options.given and "mix" not in options.history:
+        raise ValueError("--num-successors is of the part mix; add it to --history, or leave this out.")
     check_place(options.json)
     number, gpu = parse_gpus(options.gpus) if options.gpus else (1, None)
     width = options.row_width or options.window

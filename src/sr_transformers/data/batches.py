@@ -28,11 +28,10 @@ class WindowDataset(Dataset):
     """Rows of windows, by the rows themselves: a key is `(K, 3)` int64 (history, start, size) and the value its items.
 
     The value is the key, a list of K int arrays of `size + 1` items (what the window reads and, one further, what it
-    predicts), and, if asked for, a list of the K whole training histories that they come from.
+    predicts), and, if asked for, a list of the K histories that they come from, up to the end of the window.
 
     Args:
-        past_inputs: of a model that `reads_past`, which reads whole histories, and their moments up to the end of the
-            window if it needs them.
+        past_inputs: of a model that `reads_past`, which reads these histories, and their moments if it needs them.
     """
 
     def __init__(self, data: PreparedData | ShuffledBaskets, num_rows: int, past_inputs: PastInputs | None = None):
@@ -45,10 +44,9 @@ class WindowDataset(Dataset):
         items, pasts = [], []
         for history, start, size in windows.tolist():
             if self.past_inputs is not None:
-                whole = self.data.train_items(history, int(self.data.train_lengths[history]))
-                stop = start + size + self.past_inputs.query_time
-                times = self.data.train_times(history, stop) if self.past_inputs.needs_times else None
-                pasts.append(Past(whole, times))
+                stop, asked = start + size, self.past_inputs.query_time
+                times = self.data.train_times(history, stop + asked) if self.past_inputs.needs_times else None
+                pasts.append(Past(self.data.train_items(history, stop), times))
             items.append(self.data.train_items(history, start + size + 1, start))
         return windows, items, pasts
 
@@ -231,6 +229,6 @@ class PackingCollator:
             batch.update(self.negatives.draw([windows for windows, _, _ in rows]))
         if self.past_inputs is not None:
             lines, places = np.array(begins, np.int64).reshape(-1, 2).T
-            windows, pasts = np.concatenate([one for one, _, _ in rows]), [past for _, _, row in rows for past in row]
-            batch.update(self.past_inputs(windows, pasts, lines, places, (height, width)))
+            pasts = [past for _, _, of_row in rows for past in of_row]
+            batch.update(self.past_inputs(np.array(sizes), pasts, lines, places, (height, width)))
         return batch

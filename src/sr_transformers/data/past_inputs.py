@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sr_transformers.data.transitions import later_transitions
-from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.mix_lsrm import HALF_LIVES
 from sr_transformers.lsrm.own_items_lsrm import Pasts, without_own
 
@@ -104,39 +102,23 @@ class PastInputs:
 
     def __init__(self, config: Any):
         self.config, self.needs_times = config, config.needs_times
-        self.successors = "successors" in config.history
         self.clock = "clock" in config.history
         self.moments = config.attention_time
         self.query_time = int(config.query_time)
 
     def __call__(
-        self, windows: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
+        self, sizes: np.ndarray, pasts: Sequence[Past], lines: np.ndarray, places: np.ndarray, shape: tuple[int, int]
     ) -> dict[str, Any]:
         """Inputs of a batch.
 
         Args:
-            windows: `(M, 3)` int64: history, start and size.
-            pasts: of each window the whole training history; times as far as the window reads, for a model with
-                `query_time` one further.
+            sizes: `(M,)`, how many interactions each window reads.
+            pasts: of each window the history up to its end.
             lines, places: `(M,)` int64, where the window begins in the batch of this shape.
         """
-        starts, sizes = windows[:, 1], windows[:, 2]
-        read = [
-            Past(
-                past.items[:end],
-                past.times[: end + self.query_time] if self.needs_times and past.times is not None else None,
-            )
-            for past, end in zip(pasts, (starts + sizes).tolist(), strict=True)
-        ]
-        found = pasts_of(read, sizes, lines, places)
+        found = pasts_of(pasts, sizes, lines, places)
         half_lives = HALF_LIVES if self.config.mix_share else ()  # a model that is only trained does without
         history = found.columns(*shape, half_lives) if self.config.history else {}
-        if self.successors:
-            rows = lines * shape[1] + places
-            for lag in range(LAGS):
-                later = later_transitions([past.items for past in pasts], starts, sizes, rows, lag)
-                for name, part in zip((f"later_rows_{lag}", f"later_tokens_{lag}"), later, strict=True):
-                    history[name] = torch.from_numpy(part)
         return {
             **({"history": history} if history else {}),
             **({"clock": found.clock(*shape)} if self.clock else {}),

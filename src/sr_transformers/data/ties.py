@@ -3,8 +3,6 @@
 Their order in the file is an accident. Read in that order epoch after epoch, a model learns it.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 
@@ -51,21 +49,3 @@ class ShuffledBaskets:
     def train_times(self, history: int, stop: int, start: int = 0) -> np.ndarray:
         """Moments of `train_items`, which no shuffling moves."""
         return self._data.train_times(history, stop, start)
-
-
-def shuffled_baskets(data: PreparedData, seed: int, config: Any) -> ShuffledBaskets:
-    """The view to train a model on.
-
-    Args:
-        config: of the model.
-
-    Raises:
-        ValueError: for a model that reads successors: it must not know a user's own later transitions, which are taken
-            out of counts that were made in the order of the log.
-    """
-    if "successors" in getattr(config, "history", ()):
-        raise ValueError(
-            "shuffle_baskets is true, but the model's history has the part 'successors', which are counted in the "
-            "order of the log; leave one of the two out."
-        )
-    return ShuffledBaskets(data, seed)

@@ -84,28 +84,28 @@ def refuse_changed(folder: Path, advice: str, names: Collection[str] | None = No
 
 def refuse_no_numbers(model: PreTrainedModel, where: str) -> None:
     """Raises ValueError if a weight is NaN or infinite, wherever it lies (offloaded ones are fetched one by one), or if
-    a table of counts (`LSRMHistory`, `LSRMMix`) cannot be one."""
+    a table of counts (`LSRMMix`) cannot be one."""
     for name, parameter in model.named_parameters():
         _refuse_no_number(name, parameter, where)
     for prefix, module in model.named_modules():
-        for counts, by_item in (("successor", "successor_totals"), ("recent", "popularity")):
+        for counts in ("successor", "recent"):
             if hasattr(module, f"{counts}_starts"):
-                _refuse_impossible_counts(prefix, module, counts, by_item, where)
+                _refuse_impossible_counts(prefix, module, counts, where)
         if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
             with align_module_device(module):
                 for name, parameter in module.named_parameters(prefix, recurse=False):
                     _refuse_no_number(name, parameter, where)
 
 
-def _refuse_impossible_counts(prefix: str, module: Any, counts: str, by_item: str, where: str) -> None:
-    """Of tables `counts`_starts, _tokens and _counts, and of one with a number for each item."""
+def _refuse_impossible_counts(prefix: str, module: Any, counts: str, where: str) -> None:
+    """Of tables `counts`_starts, _tokens and _counts, and of popularity, which has a number for each item."""
     starts, tokens, numbers = (getattr(module, f"{counts}_{table}") for table in ("starts", "tokens", "counts"))
-    of_items = getattr(module, by_item)
+    popularity = module.popularity
     sound = {
         f"{counts}_starts": (starts >= 0).all() & (starts <= len(tokens)).all() & (starts.diff() >= 0).all(),
-        f"{counts}_tokens": ((tokens >= 0) & (tokens < of_items.shape[-1])).all(),
+        f"{counts}_tokens": ((tokens >= 0) & (tokens < len(popularity))).all(),
         f"{counts}_counts": (numbers >= 0).all(),
-        by_item: (of_items >= 0).all(),
+        "popularity": (popularity >= 0).all(),
     }
     for name, fine in sound.items():
         if not fine:

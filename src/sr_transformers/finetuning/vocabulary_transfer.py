@@ -44,11 +44,9 @@ MAX_DISTANCE = 5
 MEAN_NOISE = 0.01
 _USERS_AT_A_TIME = 1 << 15
 COUNTED = (
-    *(f"history.successor_{name}" for name in ("starts", "tokens", "counts", "totals")),
-    *(
-        f"history.mix.{name}"
-        for name in ("popularity", "recent_ends", "recent_starts", "recent_tokens", "recent_counts")
-    ),
+    "history.mix.popularity",
+    *(f"history.mix.{kind}_{name}" for kind in ("successor", "recent") for name in ("starts", "tokens", "counts")),
+    "history.mix.recent_ends",
 )
 
 

@@ -63,9 +63,8 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
 
 # What scores may have beside `h . w_v`, see `history_lsrm` and, for "mix", `mix_lsrm`; three need moments.
 NEEDS_TIMES = ("baskets", "intervals", "clock")
-HISTORY_PARTS = ("recency", "bigrams", "items", "successors", *NEEDS_TIMES, "mix")
+HISTORY_PARTS = ("recency", "bigrams", "items", *NEEDS_TIMES, "mix")
 OWN_PARTS = ("recency", "bigrams", "items", "baskets", "intervals", "mix")  # of the scores of a user's own items
-COUNTS_SUCCESSORS = ("successors", "mix")
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of time, per second
 LAGS = 3  # successors of the last item, of the one before, and of the one before that
 
@@ -132,10 +131,9 @@ class LSRMConfig(PreTrainedConfig):
         unk_token_id: stands for an item outside the vocabulary, never ranked.
         tie_word_embeddings: score items with their input embeddings (the paper does).
         use_cache: whether `generate` keeps keys and values.
-        history: parts of the scores that come from the user's own past and from what followed an item elsewhere
-            (`history_lsrm`), a selection of `HISTORY_PARTS`; none: the paper's model.
-        num_successors: successors kept of every item at most, the most frequent ones, if "successors" or "mix" are
-            among them.
+        history: parts of the scores that come from the user's own past (`history_lsrm`) and from counting (`mix_lsrm`),
+            a selection of `HISTORY_PARTS`; none: the paper's model.
+        num_successors: successors kept of every item at most, the most frequent ones, if "mix" is among them.
         successor_pairs: pairs of an item and a successor that are kept; set by training.
         mix_share: of "mix", how much counting has to say, from 0 (the model alone) to 1; fitted when training is over.
         mix_weights: what the probabilities of each expert that counts are multiplied by; fitted likewise.
@@ -296,9 +294,9 @@ class LSRMConfig(PreTrainedConfig):
         return self.attention_time or bool(self.history)
 
     @property
-    def counts_successors(self) -> bool:
-        """Whether the model keeps what followed what in the training data."""
-        return any(part in COUNTS_SUCCESSORS for part in self.history)
+    def keeps_counts(self) -> bool:
+        """Whether the model keeps counts of its training data, whole in every process."""
+        return "mix" in self.history
 
     @property
     def biases_attention(self) -> bool:

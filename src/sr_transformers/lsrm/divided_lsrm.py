@@ -12,8 +12,8 @@ process.
 A table counts as divided if its weight is a DTensor cut by rows over a mesh of one dimension called "tp", as
 transformers' tensor parallelism leaves it. Other DTensors (FSDP) are not: there processes have batches of their own.
 
-What it refuses: processes of one group with different batches, negatives or dropout, and "successors" and "mix" in
-`history`, whose tables every process would keep whole.
+What it refuses: processes of one group with different batches, negatives or dropout, and "mix" in `history`, whose
+counts every process would keep whole.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor, Shard
 
-from .configuration_lsrm import COUNTS_SUCCESSORS
 from .item_scores_lsrm import ItemScores
 
 MESH = "tp"  # name of the mesh's dimension, as transformers has it
@@ -229,12 +228,12 @@ def refuse_undivided(parts: Sequence[str], head: Any) -> None:
     """Refuses tables of `history` that would stay whole in every process beside a divided item table.
 
     Raises:
-        ValueError: for "successors" and "mix".
+        ValueError: for "mix".
     """
-    if any(part in COUNTS_SUCCESSORS for part in parts) and head_division(head) is not None:
+    if "mix" in parts and head_division(head) is not None:
         raise ValueError(
-            "the item table is divided over processes, but the tables of successors are not: each process would keep "
-            "all of them. Load the model whole, or train one without successors and mix in its history."
+            "the item table is divided over processes, but the counts of mix are not: each process would keep all of "
+            "them. Load the model whole, or train one without mix in its history."
         )
 
 

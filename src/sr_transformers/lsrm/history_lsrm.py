@@ -1,12 +1,11 @@
 # Copyright 2026 The sr_transformers authors. Licensed under the Apache License, Version 2.0.
-"""What a user's own past, and what followed the same items elsewhere, add to the scores of single items.
+"""What a user's own past adds to the scores of its items.
 
     p(v) ~ exp(h . w_v + b_v)
 
 b_v is 0 for almost all items. For an item of the user's own past it comes from tables over how often, how long ago and
-at which intervals the user came back to it, for a successor (an item that followed one of the last items in the
-training data) from a table over how often it did; what a cell of a table is worth depends on the state h. All of it is
-known before the target: counts of the past, and the moment of the last known interaction.
+at which intervals the user came back to it; what a cell of a table is worth depends on the state h. All of it is known
+before the target: counts of the past, and the moment of the last known interaction.
 
 The past is given as `columns`: one entry per interaction, together with the stretch of places for which it is the most
 recent one of its item. So a place has exactly one entry per distinct item of its past, whole histories cost no more
@@ -19,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .configuration_lsrm import LAGS, NUM_SPECIAL, LSRMConfig
+from .configuration_lsrm import NUM_SPECIAL, LSRMConfig
 from .divided_lsrm import look_up
 from .item_scores_lsrm import ItemScores
-from .mix_lsrm import HALF_LIVES, Counted, LSRMMix
+from .mix_lsrm import HALF_LIVES, LSRMMix
 from .own_items_lsrm import pasts_in
 from .scoring_lsrm import wide
 
@@ -31,19 +30,16 @@ from .scoring_lsrm import wide
 COUNT_BOUNDS = (1, 2, 3, 4, 6, 9, 16)
 _COUNTS, _STEPS, _TIMES = len(COUNT_BOUNDS), 12, 12
 _RATIOS, _REGULAR = 11, 3  # time since the last purchase over the item's own interval; baskets 2, 3-5, 6 and more
-_SHARES, _SUPPORT = 11, 3  # successors: share of the transitions (powers of 2); transitions 1, 2-3, 4 and more
 # Tables of zeros have far to go: their values move this many times faster than other weights.
 GAIN = 2.0
 
-# name of a part -> cells of its table
-_CELLS = {
+# Name of a part -> cells of its table; and vectors of the clock.
+HISTORY_CELLS = {
     "recency": _COUNTS * _STEPS,
     "baskets": _COUNTS * _TIMES,
     "intervals": _RATIOS * _REGULAR + 1,
     "bigrams": 3,
 }
-# What the weights of `history` are, for planning: cells by part, and vectors of the clock.
-HISTORY_CELLS = {**_CELLS, "successors": LAGS * _SHARES * _SUPPORT}
 CLOCK_CELLS = (_COUNTS, _TIMES)
 QUERY_CELLS = 24  # of the clock, for the time up to the request: classes as those of times, up to longer ones
 
@@ -142,7 +138,7 @@ class _Pairs:
         return of_column.index_select(0, self.column)
 
     def look_ups(self) -> list[torch.Tensor]:
-        """Places `(P,)` int32 in the tables: for every part, in the order of `_CELLS`, in that of the states,
+        """Places `(P,)` int32 in the tables: for every part, in the order of `HISTORY_CELLS`, in that of the states,
         `(B * T * out,)`, then for the items in one of the columns, counted from 1."""
         places: list[torch.Tensor] = []
         begins, offset, columns = self.rows * self.out, 0, self.columns
@@ -151,7 +147,7 @@ class _Pairs:
         if "time" in columns:
             since = columns["now"].reshape(-1).index_select(0, self.rows).sub_(self._spread(columns["time"]))
             later = (since > 0).int()
-        for part in _CELLS:
+        for part in HISTORY_CELLS:
             if part not in self.parts:
                 continue
             if part == "recency":
@@ -165,7 +161,7 @@ class _Pairs:
             else:
                 cell = self._bigram_cell().add_(offset)
             places.append(cell.add_(begins))
-            offset += _CELLS[part]
+            offset += HISTORY_CELLS[part]
         if "items" in self.parts:
             own = self.column + 1
             places.append(own if later is None else own.mul_(later))  # nothing comes back within its basket
@@ -187,12 +183,6 @@ class _Pairs:
         second = second.masked_fill(second == last, -2)  # it counts as the last one
         is_last, is_second = (before == one.index_select(0, self.rows) for one in (last, second))
         return is_last.int().add_(is_second.int(), alpha=2)
-
-
-def successor_cell(totals: torch.Tensor, counts: torch.Tensor, lag: int) -> torch.Tensor:
-    """Cell of the successors' table of an item that came `counts` of `totals` times after another; int32."""
-    share = _power(totals / counts.clamp(min=1), _SHARES)
-    return share * _SUPPORT + (counts >= 2) + (counts >= 4) + lag * _SHARES * _SUPPORT
 
 
 class ZeroLinear(nn.Linear):
@@ -228,54 +218,23 @@ class LSRMClock(nn.Module):
 
 
 class LSRMHistory(nn.Module):
-    """Scores of single items from the user's own past and from successors, see the head of this file.
+    """Scores of the items of the user's own past, see the head of this file.
 
     Args:
-        config: `history` names the parts, `successor_pairs` how many pairs of an item and a successor there are,
-            `time_unit` the usual time between two baskets.
-
-    Successors lie one lag after the other and in it one item after the other, by rising token: those of an item from
-    `successor_starts[lag, item]` to before the next item's.
+        config: `history` names the parts, `time_unit` is the usual time between two baskets.
     """
 
     def __init__(self, config: LSRMConfig):
         super().__init__()
         self.parts = tuple(config.history)
         self.config = config  # training sets its time_unit
-        self.own_parts = [part for part in _CELLS if part in self.parts]
-        cells = sum(_CELLS[part] for part in self.own_parts)
+        self.own_parts = [part for part in HISTORY_CELLS if part in self.parts]
+        cells = sum(HISTORY_CELLS[part] for part in self.own_parts)
         if cells:
             self.own_table = ZeroLinear(config.hidden_size, cells)
         if "items" in self.parts:
             self.item_table = ZeroEmbedding(config.vocab_size, 2)
-        self.successor_starts: torch.Tensor
-        self.successor_tokens: torch.Tensor
-        self.successor_counts: torch.Tensor
-        self.successor_totals: torch.Tensor
         self.mix = LSRMMix(config) if "mix" in self.parts else None
-        if "successors" in self.parts:
-            self.successor_table = ZeroLinear(config.hidden_size, LAGS * _SHARES * _SUPPORT)
-        if config.counts_successors:
-            self.register_buffer("successor_starts", torch.zeros(LAGS, config.vocab_size + 1, dtype=torch.int64))
-            self.register_buffer("successor_tokens", torch.zeros(config.successor_pairs, dtype=torch.int32))
-            self.register_buffer("successor_counts", torch.zeros(config.successor_pairs, dtype=torch.int32))
-            self.register_buffer("successor_totals", torch.zeros(LAGS, config.vocab_size, dtype=torch.int32))
-
-    def set_successors(self, tables: Mapping[str, torch.Tensor]) -> None:
-        """Takes what `data.transitions.successor_table` counted; the configuration says how many pairs there are."""
-        for name, table in tables.items():
-            setattr(self, name, table.to(getattr(self, name).device))
-        self.config.successor_pairs = len(self.successor_tokens)
-
-    def successors_of(self, items: torch.Tensor, lag: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The pairs of items, one item after the other: `(P,)` which of the items, and `(P,)` where the pair stands."""
-        starts = self.successor_starts[lag]
-        begin = starts.index_select(0, items)
-        sizes = starts.index_select(0, items + 1) - begin
-        first = sizes.cumsum(0) - sizes
-        which = torch.repeat_interleave(torch.arange(len(items), device=items.device), sizes)
-        pairs = torch.arange(len(which), device=items.device) + (begin - first).index_select(0, which)
-        return which, pairs
 
     @property
     def mixes(self) -> bool:
@@ -311,18 +270,7 @@ class LSRMHistory(nn.Module):
         """`(R, V)` logarithms of mixed probabilities from the model's scores at `places` `(K,)` of every line; lowest
         for what is no item (`items`: `scoring_lsrm.item_range`)."""
         assert self.mix is not None
-        return self.mix(scores, columns, places, self.followers(columns, places), items)
-
-    def followers(self, columns: Mapping[str, torch.Tensor], places: torch.Tensor) -> list[Counted]:
-        """What followed the last items at `places` `(K,)` of every line in the training data, by lag."""
-        found = []
-        for lag in range(LAGS):
-            items = columns["recent"][lag][:, places].reshape(-1)
-            known = (items >= NUM_SPECIAL).nonzero()[:, 0]
-            which, pairs = self.successors_of(items[known], lag)
-            counts = self.successor_counts[pairs, None].float()
-            found.append(Counted(known[which], self.successor_tokens[pairs].long(), counts))
-        return found
+        return self.mix(scores, columns, places, items)
 
     @torch.compiler.disable  # likewise
     def forward(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> list[ItemScores]:
@@ -330,17 +278,12 @@ class LSRMHistory(nn.Module):
 
         Args:
             hidden: `(B, T, d)` states.
-            columns: of `own_items_lsrm.Pasts`; in training also `data.transitions.later_transitions`.
+            columns: of `own_items_lsrm.Pasts`.
 
         Returns:
-            One `ItemScores` for own items, and one for every lag of the successors.
+            One `ItemScores`; none if no part scores own items.
         """
-        found = []
-        if self.own_parts or "items" in self.parts:
-            found.append(self.own(hidden, columns))
-        if "successors" in self.parts:
-            found += [self._successors(hidden, columns, lag) for lag in range(LAGS)]
-        return found
+        return [self.own(hidden, columns)] if self.own_parts or "items" in self.parts else []
 
     def own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
         """Those of the users' own items, see `forward`; of columns without `end` each counts for one place."""
@@ -357,32 +300,6 @@ class LSRMHistory(nn.Module):
             which.append(len(tables) - 1)
         return ItemScores(pairs.rows, pairs.tokens, SumOfLookUps.apply(which, *tables, *pairs.look_ups()))
 
-    def _successors(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor], lag: int) -> ItemScores:
-        places = hidden.shape[0] * hidden.shape[1]
-        items = columns["recent"][lag].reshape(-1)
-        known = (items >= NUM_SPECIAL).nonzero()[:, 0]
-        item = items.index_select(0, known)
-        which, pairs = self.successors_of(item, lag)
-        totals = self.successor_totals[lag].index_select(0, item)
-        tokens, counts = (table.index_select(0, pairs) for table in (self.successor_tokens, self.successor_counts))
-        if f"later_rows_{lag}" in columns and len(pairs):  # in training: what the user did from the target on
-            entry = items.new_zeros(places).index_copy(0, known, torch.arange(len(known), device=known.device))
-            later = entry.index_select(0, columns[f"later_rows_{lag}"])
-            totals = totals.index_add(0, later, -torch.ones_like(later, dtype=totals.dtype))
-            # Which pair that is, by search: pairs stand by place, and at a place by successor.
-            standing = which * self.config.vocab_size + tokens
-            gone = later * self.config.vocab_size + columns[f"later_tokens_{lag}"]
-            taken = torch.searchsorted(standing, gone).clamp(max=len(standing) - 1)
-            taken = taken.index_select(0, (standing.index_select(0, taken) == gone).nonzero()[:, 0])
-            counts = counts.index_add(0, taken, -torch.ones_like(taken, dtype=counts.dtype))
-        left = (counts > 0).nonzero()[:, 0]
-        which, tokens, counts = (one.index_select(0, left) for one in (which, tokens, counts))
-        rows = known.index_select(0, which)
-        cell = successor_cell(totals.index_select(0, which), counts, lag)
-        worth = _wide(self.successor_table(hidden)).reshape(-1)
-        values = worth.index_select(0, cell + rows * self.successor_table.out_features)
-        return ItemScores(rows.int(), tokens, values * GAIN)
-
 
 __all__ = [
     "CLOCK_CELLS",
@@ -392,5 +309,4 @@ __all__ = [
     "LSRMHistory",
     "ZeroEmbedding",
     "ZeroLinear",
-    "successor_cell",
 ]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .configuration_lsrm import LAGS, LSRMConfig
+from .configuration_lsrm import LAGS, NUM_SPECIAL, LSRMConfig
 from .scoring_lsrm import only_items
 
 HALF_LIVES = (3.0, 10.0, 30.0, 100.0, 300.0)  # of frequencies, in interactions, and one without end
@@ -52,9 +52,11 @@ class LSRMMix(nn.Module):
     Args:
         config: `mix_share` is s, `mix_weights` has the experts' weights by name, `mix_window` is the window of recent
             popularity in stretches of time; `mix_stretches` and `mix_pairs` say how many stretches, and pairs of a
-            stretch and an item, there are.
+            stretch and an item, there are, `successor_pairs` how many pairs of an item and what followed it.
 
-    The counts of a stretch lie one item after the other, from `recent_starts[stretch]` to before the next one's.
+    The counts of a stretch lie one item after the other, from `recent_starts[stretch]` to before the next one's. What
+    followed an item lies one lag after the other and in it one item after the other, by rising token: that of an item
+    from `successor_starts[lag, item]` to before the next item's.
 
     Raises:
         ValueError: for weights that are not one number, 0 or more, for each expert, or a share out of [0, 1].
@@ -70,11 +72,17 @@ class LSRMMix(nn.Module):
             raise ValueError(f"mix_share is {config.mix_share}; it lies in [0, 1].")
         stretches, pairs = config.mix_stretches, config.mix_pairs
         self.popularity: torch.Tensor
+        self.successor_starts: torch.Tensor
+        self.successor_tokens: torch.Tensor
+        self.successor_counts: torch.Tensor
         self.recent_ends: torch.Tensor
         self.recent_starts: torch.Tensor
         self.recent_tokens: torch.Tensor
         self.recent_counts: torch.Tensor
         self.register_buffer("popularity", torch.zeros(config.vocab_size, dtype=torch.int32))
+        self.register_buffer("successor_starts", torch.zeros(LAGS, config.vocab_size + 1, dtype=torch.int64))
+        self.register_buffer("successor_tokens", torch.zeros(config.successor_pairs, dtype=torch.int32))
+        self.register_buffer("successor_counts", torch.zeros(config.successor_pairs, dtype=torch.int32))
         if config.needs_times:
             self.register_buffer("recent_ends", torch.zeros(stretches, dtype=torch.int64))
             self.register_buffer("recent_starts", torch.zeros(stretches + 1, dtype=torch.int64))
@@ -91,23 +99,42 @@ class LSRMMix(nn.Module):
         for name, table in tables.items():
             setattr(self, name, table.to(getattr(self, name).device))
         self.config.mix_window, self.config.mix_weights, self.config.mix_share = window, None, 0.0
+        self.config.successor_pairs = len(self.successor_tokens)
         if "recent_ends" in tables:
             self.config.mix_stretches, self.config.mix_pairs = len(self.recent_ends), len(self.recent_tokens)
 
-    def sparse(
-        self, columns: Mapping[str, torch.Tensor], places: torch.Tensor, followers: Sequence[Counted]
-    ) -> list[Counted]:
+    def successors_of(self, items: torch.Tensor, lag: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs of items, one item after the other: `(P,)` which of the items, and `(P,)` where the pair stands."""
+        starts = self.successor_starts[lag]
+        begin = starts.index_select(0, items)
+        sizes = starts.index_select(0, items + 1) - begin
+        first = sizes.cumsum(0) - sizes
+        which = torch.repeat_interleave(torch.arange(len(items), device=items.device), sizes)
+        pairs = torch.arange(len(which), device=items.device) + (begin - first).index_select(0, which)
+        return which, pairs
+
+    def sparse(self, columns: Mapping[str, torch.Tensor], places: torch.Tensor) -> list[Counted]:
         """Experts that know some items, in their order.
 
         Args:
             columns: of `own_items_lsrm.Pasts` with `HALF_LIVES`.
             places: `(K,)` int64, for which the question is what comes next; a line has K rows from now on.
-            followers: `(P, 1)` each, of every lag, for these rows.
         """
-        own = self._own(columns, places)
+        own, followers = self._own(columns, places), self._followers(columns, places)
         if not self.config.needs_times:
             return [own, *followers]
         return [own._replace(values=own.values[:, :_OWN]), own._replace(values=own.values[:, _OWN:]), *followers]
+
+    def _followers(self, columns: Mapping[str, torch.Tensor], places: torch.Tensor) -> list[Counted]:
+        """What followed the last items in the training data, by lag."""
+        found = []
+        for lag in range(LAGS):
+            items = columns["recent"][lag][:, places].reshape(-1)
+            known = (items >= NUM_SPECIAL).nonzero()[:, 0]
+            which, pairs = self.successors_of(items[known], lag)
+            counts = self.successor_counts[pairs, None].float()
+            found.append(Counted(known[which], self.successor_tokens[pairs].long(), counts))
+        return found
 
     def _own(self, columns: Mapping[str, torch.Tensor], places: torch.Tensor) -> Counted:
         begin, end = columns["begin"], columns["end"]
@@ -151,13 +178,12 @@ class LSRMMix(nn.Module):
         self,
         columns: Mapping[str, torch.Tensor],
         places: torch.Tensor,
-        followers: Sequence[Counted],
         targets: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`(R, E)` float64 probabilities that the experts give to the targets `(R,)`, and whether they have anything to
         say."""
         masses, totals = [], []
-        for rows, tokens, values in self.sparse(columns, places, followers):
+        for rows, tokens, values in self.sparse(columns, places):
             hit = (tokens == targets[rows]).nonzero()[:, 0]
             nothing = values.new_zeros(len(targets), values.shape[1], dtype=torch.float64)
             masses.append(nothing.index_add(0, rows[hit], values[hit].double()))
@@ -174,27 +200,20 @@ class LSRMMix(nn.Module):
         scores: torch.Tensor,
         columns: Mapping[str, torch.Tensor],
         places: torch.Tensor,
-        followers: Sequence[Counted],
         items: tuple[int, int],
     ) -> torch.Tensor:
         """`(R, V)` logarithms of the mixed probabilities, lowest for what is no item.
 
         Args:
-            scores: `(R, V)` of the model, which may end with the last item; columns, places, followers: see `sparse`.
+            scores: `(R, V)` of the model, which may end with the last item; columns, places: see `sparse`.
             items: `scoring_lsrm.item_range`.
         """
-        return mixed_scores(scores, self.counted(scores, columns, places, followers), self.config.mix_share, items)
+        return mixed_scores(scores, self.counted(scores, columns, places), self.config.mix_share, items)
 
-    def counted(
-        self,
-        scores: torch.Tensor,
-        columns: Mapping[str, torch.Tensor],
-        places: torch.Tensor,
-        followers: Sequence[Counted],
-    ) -> torch.Tensor:
+    def counted(self, scores: torch.Tensor, columns: Mapping[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
         """`(R, V)` logarithms of what the experts say, in the form of `scores`; anything for what is no item."""
         size, tokens = scores.shape
-        sparse, dense = self.sparse(columns, places, followers), self.dense(columns, places, tokens)
+        sparse, dense = self.sparse(columns, places), self.dense(columns, places, tokens)
         nothing = scores.new_zeros(size, 1, dtype=torch.float64)
         totals = [nothing.expand(-1, values.shape[1]).index_add(0, rows, values.double()) for rows, _, values in sparse]
         total = torch.cat([*totals, *[of_all.expand(size)[:, None] for _, of_all in dense]], 1)

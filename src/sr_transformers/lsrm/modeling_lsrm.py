@@ -71,9 +71,9 @@ class LSRMPreTrainedModel(WholeFoldersMixin, PreTrainedModel):
             pad_to_multiple_of: rows are added up to a multiple of this, which are no items; mean_resizing: as there.
         """
         refuse_resizing(self.get_input_embeddings())
-        if any(part in ("items", "successors", "mix") for part in self.config.history):
+        if any(part in ("items", "mix") for part in self.config.history):
             raise ValueError(
-                "a model whose history counts by item (items, successors, mix) cannot be resized; `finetune`, or "
+                "a model whose history counts by item (items, mix) cannot be resized; `finetune`, or "
                 "`finetuning.vocabulary`, gives it another vocabulary."
             )
         if self.config.head == "normalised" and not self.config.tie_word_embeddings:

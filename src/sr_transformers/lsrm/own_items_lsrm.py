@@ -202,7 +202,7 @@ def asked_after(times: torch.Tensor, lengths: torch.Tensor, query_times: torch.T
 
 
 def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What `Pasts.columns` gives of users without any item of their own; what they had last stays, for successors."""
+    """What `Pasts.columns` gives of users without any item of their own; what they had last stays for `LSRMMix`."""
     of_places = ("recent", "now", "moment")
     return {name: values if name in of_places else values[:0] for name, values in columns.items()}
 

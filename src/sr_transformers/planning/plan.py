@@ -77,7 +77,7 @@ def make_plan(
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number of bytes per second above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
-    if config.counts_successors and targets is not None:  # each makes at most one pair of a lag
+    if config.keeps_counts and targets is not None:  # each makes at most one pair of a lag
         config = copy.deepcopy(config)
         config.successor_pairs = LAGS * min(config.vocab_size * config.num_successors, targets)
         config.mix_stretches = most_stretches(config.vocab_size)
@@ -98,7 +98,7 @@ def make_plan(
         "memory": by_checkpointing,
         "flops_per_target": {**asdict(flops), "useful": flops.useful, "done": flops.done},
     }
-    if config.counts_successors:
+    if config.keeps_counts:
         plan["successors"] = {"bytes_per_process": successor_bytes(config), "num_successors": config.num_successors}
         if targets is not None:
             plan["successors"]["bytes_while_counted"] = _COUNTED_PAIR * targets

@@ -56,7 +56,7 @@ def strategies(devices: int, config: LSRMConfig, work: Work) -> tuple[str, ...]:
     """What can be done with so many devices, the simplest first.
 
     Row updates need whole weights, so neither FSDP nor ZeRO; Muon needs whole matrices, which FSDP gathers and ZeRO
-    does not; the successors of `history` lie whole on every process, so they forbid a divided table.
+    does not; the counts of `mix` lie whole on every process, so they forbid a divided table.
     """
     muon = work.optimizer == "muon"
     if devices == 1:
@@ -64,7 +64,7 @@ def strategies(devices: int, config: LSRMConfig, work: Work) -> tuple[str, ...]:
     sharded: tuple[str, ...] = (FSDP2,) if muon else (ZERO_1, ZERO_2, FSDP2, ZERO_3, ZERO_2_HOST, FSDP2_HOST)
     sharded = () if work.by_rows else sharded
     parts = [part for part in (*(2**power for power in range(1, 20)), devices) if devices % part == 0]
-    divided = () if config.counts_successors else tuple(f"{TABLE}/{part}" for part in sorted(set(parts)))
+    divided = () if config.keeps_counts else tuple(f"{TABLE}/{part}" for part in sorted(set(parts)))
     return (DDP, *sharded, *divided)
 
 

@@ -34,19 +34,19 @@ def history_numbers(config: LSRMConfig) -> int:
 
 
 def successor_bytes(config: LSRMConfig) -> int:
-    """Bytes of the successors of every item, which every process keeps beside its weights (`data.transitions`). Before
+    """Bytes of the successors of every item that `mix` keeps on every process (`data.transitions`). Before
     training has counted them (`successor_pairs`), the most that there can be."""
-    if not config.counts_successors:
+    if not config.keeps_counts:
         return 0
     counted = config.successor_pairs > 1
     pairs = config.successor_pairs if counted else LAGS * config.vocab_size * config.num_successors
-    return 8 * pairs + LAGS * (8 * (config.vocab_size + 1) + 4 * config.vocab_size)
+    return 8 * pairs + LAGS * 8 * (config.vocab_size + 1)
 
 
 def popularity_bytes(config: LSRMConfig) -> int:
     """Bytes of the counts of popularity, of all times and of late, that `mix` keeps on every process. Before training
     has counted them (`mix_pairs`), the most that there can be."""
-    if "mix" not in config.history:
+    if not config.keeps_counts:
         return 0
     if not config.needs_times:
         return 4 * config.vocab_size

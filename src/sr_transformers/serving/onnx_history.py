@@ -13,7 +13,6 @@ from torch import nn
 
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID
 from sr_transformers.lsrm.configuration_lsrm import LAGS
-from sr_transformers.lsrm.history_lsrm import GAIN, successor_cell
 from sr_transformers.lsrm.mix_lsrm import HALF_LIVES, expert_names, mixed_scores
 from sr_transformers.lsrm.scoring_lsrm import item_range
 
@@ -97,25 +96,7 @@ class DenseHistory(nn.Module):
         self.history = model.history
         self.vocab_size = model.config.vocab_size
         self.scores_own = bool(self.history.own_parts) or "items" in self.history.parts
-        self.successors = "successors" in self.history.parts
         self.mix = DenseMix(model) if self.history.mixes else None
-        self.tokens: torch.Tensor
-        self.counts: torch.Tensor
-        if model.config.counts_successors:
-            for name, table in zip(("tokens", "counts"), self._padded(), strict=True):
-                self.register_buffer(name, table, persistent=False)
-
-    def _padded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(LAGS, V, K)` int32 successors and how often they came, 0 where there are no more: a graph reads rows of
-        equal length."""
-        most = max(int(self.history.successor_starts.diff().max()), 1)
-        tokens, counts = torch.zeros(2, LAGS, self.vocab_size, most, dtype=torch.int32)
-        for lag in range(LAGS):
-            items, pairs = self.history.successors_of(torch.arange(self.vocab_size), lag)
-            place = pairs - self.history.successor_starts[lag, items]
-            tokens[lag, items, place] = self.history.successor_tokens[pairs]
-            counts[lag, items, place] = self.history.successor_counts[pairs]
-        return tokens, counts
 
     def forward(
         self,
@@ -136,26 +117,7 @@ class DenseHistory(nn.Module):
         if self.scores_own:
             own = self.history.own(hidden, columns).values
             found = found + own.masked_fill(columns["count"] == 0, 0.0).view(found.shape)
-        if self.successors:
-            worth = self.history.successor_table(hidden)[:, 0] * GAIN
-            for lag in range(LAGS):
-                item = ids[:, ids.shape[1] - 1 - lag]
-                counts = self.counts[lag][item]
-                cell = successor_cell(self.history.successor_totals[lag][item][:, None], counts, lag)
-                values = worth.gather(1, cell.long()).masked_fill((counts == 0) | (item < NUM_SPECIAL)[:, None], 0.0)
-                found = found.scatter_add(1, self.tokens[lag][item].long(), values)
-        if self.mix is None:
-            return found
-        last = [ids[:, ids.shape[1] - 1 - lag] for lag in range(LAGS)]
-        chains = [
-            torch.zeros_like(found).scatter_add(
-                1,
-                self.tokens[lag][item].long(),
-                self.counts[lag][item] * (item >= NUM_SPECIAL)[:, None].to(found.dtype),
-            )
-            for lag, item in enumerate(last)
-        ]
-        return self.mix(found, chains, columns, ids)
+        return found if self.mix is None else self.mix(found, columns, ids)
 
 
 class DenseMix(nn.Module):
@@ -171,32 +133,34 @@ class DenseMix(nn.Module):
         self.share, self.items = float(model.config.mix_share), item_range(model.config)
         self.weights: torch.Tensor
         self.popularity: torch.Tensor
+        self.tokens: torch.Tensor
+        self.counts: torch.Tensor
         self.ends: torch.Tensor
         self.recent: torch.Tensor
         weights = [model.config.mix_weights[name] for name in expert_names(self.timed)]
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
         self.register_buffer("popularity", mix.popularity.float(), persistent=False)
+        for name, table in zip(("tokens", "counts"), _padded(mix, model.config.vocab_size), strict=True):
+            self.register_buffer(name, table, persistent=False)
         if self.timed:
             recent = [mix.recent(ended, model.config.vocab_size) for ended in range(len(mix.recent_ends) + 1)]
             self.register_buffer("ends", mix.recent_ends, persistent=False)
             self.register_buffer("recent", torch.stack(recent), persistent=False)
 
-    def forward(
-        self,
-        scores: torch.Tensor,
-        chains: list[torch.Tensor],
-        columns: dict[str, torch.Tensor],
-        ids: torch.Tensor,
-    ) -> torch.Tensor:
+    def forward(self, scores: torch.Tensor, columns: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
         """`(B, V)` logarithms of the mixed probabilities of scores that are lowest for what is no item.
 
         Args:
-            chains: `(B, V)` each, what followed the last items.
             columns, ids: see `dense_columns`.
         """
         age = torch.arange(ids.shape[1] - 1, -1, -1, device=ids.device).float().expand(ids.shape[0], -1)
         is_item = (torch.arange(scores.shape[1], device=ids.device) >= NUM_SPECIAL).to(scores.dtype)
         nothing = torch.zeros_like(scores)
+        chains = []
+        for lag in range(LAGS):
+            item = ids[:, ids.shape[1] - 1 - lag]
+            known = (item >= NUM_SPECIAL)[:, None].to(scores.dtype)
+            chains.append(nothing.scatter_add(1, self.tokens[lag][item].long(), self.counts[lag][item] * known))
         own = [nothing.scatter_add(1, ids, torch.exp(age * (-math.log(2.0) / life))) * is_item for life in HALF_LIVES]
         own.append(columns["count"].view(scores.shape) * is_item)
         masses = [*own, *chains, self.popularity.expand(scores.shape)]
@@ -212,3 +176,16 @@ class DenseMix(nn.Module):
             counted = counted + mass * factors[:, number : number + 1]
         counted = counted.clamp(min=torch.finfo(torch.float32).tiny).log()
         return mixed_scores(scores, counted, self.share, self.items)
+
+
+def _padded(mix: Any, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(LAGS, V, K)` int32 successors and how often they came, 0 where there are no more: a graph reads rows of equal
+    length."""
+    most = max(int(mix.successor_starts.diff().max()), 1)
+    tokens, counts = torch.zeros(2, LAGS, vocab_size, most, dtype=torch.int32)
+    for lag in range(LAGS):
+        items, pairs = mix.successors_of(torch.arange(vocab_size), lag)
+        place = pairs - mix.successor_starts[lag, items]
+        tokens[lag, items, place] = mix.successor_tokens[pairs]
+        counts[lag, items, place] = mix.successor_counts[pairs]
+    return tokens, counts

@@ -5,7 +5,6 @@ import torch
 from transformers import PreTrainedModel
 
 from sr_transformers.data.prepared import PreparedData
-from sr_transformers.data.transitions import successor_table
 from sr_transformers.lsrm.identity_lsrm import check_same_items
 from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.training.mixing import mix_counts
@@ -39,10 +38,8 @@ def bind(model: PreTrainedModel, data: PreparedData, filter_seen: bool | None) -
         model.config.time_unit = time_unit(data)
         times = data.manifest["times"]
         model.config.times_in = None if times["millionths"] else times["unit"]
-    if history is not None and model.config.counts_successors:
-        history.set_successors(_tensors(successor_table(data, model.config.num_successors)))
     if history is not None and history.mix is not None:
-        tables, window = mix_counts(data, model.config.needs_times, model.config.query_time)
+        tables, window = mix_counts(data, model.config)
         history.mix.set_counts(_tensors(tables), window)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from sr_transformers.data.past_inputs import Past, last_columns
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.data.transitions import successor_table
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.evaluator import check_scorer, scores_of
 from sr_transformers.evaluation.log_counts import RecentCounts, counts_of_items, popularity
@@ -22,16 +23,15 @@ from sr_transformers.training.arguments import EVALUATION_KS
 SHARES = tuple(number / 10 for number in range(11))  # of what was counted
 
 
-def mix_counts(data: PreparedData, timed: bool, query_time: bool = False) -> tuple[dict[str, np.ndarray], int]:
+def mix_counts(data: PreparedData, config: Any) -> tuple[dict[str, np.ndarray], int]:
     """What `LSRMMix.set_counts` takes: counts of the training data, and the window of recent popularity in stretches,
     chosen on validation targets.
 
     Args:
-        timed: whether the model reads moments; without them there is no recent popularity.
-        query_time: of the configuration.
+        config: of the model. If it reads no moments, there is no recent popularity.
     """
-    tables = {"popularity": counts_of_items(data).astype(np.int32)}
-    if not timed:
+    tables = {"popularity": counts_of_items(data).astype(np.int32), **successor_table(data, config.num_successors)}
+    if not config.needs_times:
         return tables, 1
     recent = RecentCounts(data)
     starts, tokens, of_tokens = recent.pairs()
@@ -42,7 +42,7 @@ def mix_counts(data: PreparedData, timed: bool, query_time: bool = False) -> tup
         "recent_tokens": np.concatenate([tokens, rest]).astype(np.int32),
         "recent_counts": np.concatenate([of_tokens, rest]).astype(np.int32),
     }
-    return tables, best_window(recent, popularity(data), validation_targets(data, query_time))
+    return tables, best_window(recent, popularity(data), validation_targets(data, config.query_time))
 
 
 class _Asked(NamedTuple):
@@ -51,7 +51,6 @@ class _Asked(NamedTuple):
     pasts: list[Past]
     targets: torch.Tensor
     columns: dict[str, torch.Tensor]
-    followers: list[Any]
 
 
 @torch.no_grad()
@@ -74,7 +73,7 @@ def fit_mix(model: Any, data: PreparedData, metric: str = "loss") -> dict[str, A
     config.mix_share, config.mix_weights = 0.0, None
     scorer, place = ModelScorer(model), torch.zeros(1, dtype=torch.int64, device=device)
     check_scorer(scorer, data)
-    found = [mix.probabilities(one.columns, place, one.followers, one.targets) for one in _asked(model, data, place)]
+    found = [mix.probabilities(one.columns, place, one.targets) for one in _asked(model, data, place)]
     if not found:
         return None
     shares, speak = (torch.cat(columns).cpu().numpy() for columns in zip(*found, strict=True))
@@ -95,7 +94,7 @@ def _asked(model: Any, data: PreparedData, place: torch.Tensor) -> Iterator[_Ask
         pasts = [Past(items, times) for items, times in zip(part.histories, timed, strict=True)]
         columns = last_columns(pasts, 1, place.device, half_lives=HALF_LIVES)
         targets = torch.from_numpy(part.targets).to(place.device)
-        yield _Asked(pasts, targets, columns, model.history.followers(columns, place))
+        yield _Asked(pasts, targets, columns)
 
 
 def _best_share(scorer: ModelScorer, data: PreparedData, place: torch.Tensor, metric: str) -> float:
@@ -105,7 +104,7 @@ def _best_share(scorer: ModelScorer, data: PreparedData, place: torch.Tensor, me
     totals = {share: RankingTotals(EVALUATION_KS, data.vocab_size) for share in SHARES}
     for one in _asked(model, data, place):
         scores, histories = scores_of(scorer, one.pasts), [past.items for past in one.pasts]
-        counted = model.history.mix.counted(scores, one.columns, place, one.followers)
+        counted = model.history.mix.counted(scores, one.columns, place)
         seen = pairs_of(histories, scores.device) if filter_seen else None
         for share, of_share in totals.items():
             together = mixed_scores(scores, counted, share, items)

@@ -25,7 +25,7 @@ from sr_transformers.data.examples import EvalDataset, TrainDataset
 from sr_transformers.data.packing import LAST_POSITION
 from sr_transformers.data.past_inputs import PastInputs
 from sr_transformers.data.prepared import PreparedData
-from sr_transformers.data.ties import shuffled_baskets
+from sr_transformers.data.ties import ShuffledBaskets
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
@@ -185,7 +185,7 @@ class LSRMTrainer(RankingTrainer):
             width, layout, args.objective == LAST_POSITION, negatives, self._past_inputs
         )
         seed = args.data_seed if args.data_seed is not None else args.seed
-        self._shuffled = shuffled_baskets(data, seed, model.config) if args.shuffle_baskets else None
+        self._shuffled = ShuffledBaskets(data, seed) if args.shuffle_baskets else None
         index, count = self.data_shard
         self.sampler = EpochBatchSampler(
             data.train_lengths,

@@ -7,7 +7,6 @@ it does something.
 from collections.abc import Iterable
 from typing import Any
 
-from sr_transformers.lsrm.configuration_lsrm import COUNTS_SUCCESSORS
 from sr_transformers.training.preflight import NEVER_WARM
 from sr_transformers.training.recipe import Recipe, default_of
 from sr_transformers.training.row_updates import LAZY_ADAM
@@ -33,10 +32,7 @@ def refuse_unread(recipe: Recipe, given: Iterable[str], flag: str = "--") -> Non
     schedule, optimizer = value("lr_scheduler_type"), value("optim")
     moments = optimizer not in _WITHOUT_MOMENTS or value("table_updates") == LAZY_ADAM
     rules = {
-        "num_successors": (
-            any(part in COUNTS_SUCCESSORS for part in value("history") or ()),
-            f"one of {', '.join(COUNTS_SUCCESSORS)} among the parts of history",
-        ),
+        "num_successors": ("mix" in (value("history") or ()), "mix among the parts of history"),
         "negative_power": (value("num_negatives") != 0, "num_negatives"),
         "warmup_steps": (schedule not in NEVER_WARM, f"another lr_scheduler_type than {schedule}"),
         "eval_steps": (value("eval_strategy") == "steps", "eval_strategy steps"),

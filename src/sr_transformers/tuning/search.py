@@ -117,7 +117,7 @@ def tune(
 
 
 # What a trial has or may have though nobody fixed it, as far as other keys are read with it only.
-_OF_A_TRIAL = {"history": ["successors"], "num_negatives": 1024, "switch_optimizer": False}
+_OF_A_TRIAL = {"history": ["mix"], "num_negatives": 1024, "switch_optimizer": False}
 
 
 def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,7 @@ _WINDOWS = (20, 50, 100, 200)
 _HISTORIES = {
     "none": [],
     "all": list(HISTORY_PARTS),
-    "without successors": [part for part in HISTORY_PARTS if part != "successors"],
-    "without moments": ["recency", "bigrams", "items", "successors", "mix"],
+    "without moments": ["recency", "bigrams", "items", "mix"],
 }
 
 
@@ -151,7 +150,7 @@ SPACE = (
     Knob("attention_dropout", _DROPOUT, decode=lambda rate: [rate, rate], encode=_first),
     # What a user's own past adds, where users come back to items.
     Knob("history", Choices(_HISTORIES, fits=_has_moments), when=_repeats),
-    Knob("num_successors", Choices.of(64, 512), when=lambda counts, values: "successors" in values.get("history", ())),
+    Knob("num_successors", Choices.of(64, 512), when=lambda counts, values: "mix" in values.get("history", ())),
     # Loss: history and a sampled softmax exclude each other.
     Knob(
         "num_negatives",

@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 import torch
 from made_mix import fill_mix
-from made_successors import made_successors
 
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, LSRMConfig
@@ -81,9 +80,9 @@ def test_the_teachers_own_loss_is_the_floor_of_the_log(sampled, teacher, markov_
 @pytest.mark.parametrize(
     "blocks",
     [
-        {"history": ["recency", "bigrams", "items", "successors"], "num_successors": 5},
+        {"history": ["recency", "bigrams", "items"]},
         {"history": ["clock"]},
-        {"history": list(HISTORY_PARTS), "num_successors": 5, "attention_time": True, "time_unit": 2.0},
+        {"history": list(HISTORY_PARTS), "attention_time": True, "time_unit": 2.0},
     ],
     ids=["counts", "clock", "all"],
 )
@@ -96,8 +95,6 @@ def test_a_teacher_with_history_reads_the_whole_of_it_at_every_step(blocks, mark
     for parameter in teacher.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.5)
-    if "successors" in config.history:
-        teacher.history.set_successors(made_successors(markov_prepared.vocab_size - 2, 5))
     if "mix" in config.history:
         fill_mix(teacher, [2, 5])
     found = sample_log(teacher, markov_prepared, 600, tmp_path / "log", seed=3, say=lambda line: None)
