@@ -42,10 +42,7 @@ def measure(study: Path, data: PreparedData, base: str) -> list[dict[str, Any]]:
     """A row for each arm, the base first: mean losses over its seeds, and by split and metric what `compare` says."""
     arms = arms_of(load_runs(study), base)
     models = {
-        name: [
-            ModelScorer(AutoModelForCausalLM.from_pretrained(study / "runs" / run.name), f"{name} {run.name}")
-            for run in runs
-        ]
+        name: [ModelScorer(AutoModelForCausalLM.from_pretrained(study / "runs" / run.name)) for run in runs]
         for name, runs in arms.items()
     }
     found = {split: compare(models, data, split)["entries"] for split in SPLITS}
@@ -97,6 +94,7 @@ def main() -> None:
         data = PreparedData(options.data).verified()
         rows = measure(options.study, data, options.base)
         found = {"command": command_line(), "commit": source_commit(), "data": data.manifest["source"], "rows": rows}
+        RESULTS.mkdir(parents=True, exist_ok=True)
         write_whole(RESULTS / f"{options.study.name}.json", json.dumps(found, indent=1) + "\n")
     for path in sorted(RESULTS.glob("*.json")):
         put(PAGE, path.stem, table(json.loads(path.read_text())))
