@@ -62,14 +62,16 @@ def test_a_recipe_trains(path, prepared, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["history-complete-journey", "history-online-retail"])
-def test_a_study_of_parts_has_each_alone_and_all_without_it(name):
+def test_a_study_of_parts_has_none_all_and_all_without_each(name):
     study = Study.load(RECIPES / "studies" / f"{name}.yaml")
     found = {run.block: frozenset(dict(run.settings).get("history", ())) for run in study.runs}
     every = frozenset(HISTORY_PARTS)
-    expected = {"none": frozenset(), "all": every}
-    expected |= {f"{part}-alone": frozenset({part}) for part in every}
-    expected |= {f"without-{part}": every - {part} for part in every}
+    expected = {"none": frozenset(), "all": every} | {f"without-{part}": every - {part} for part in every}
+    expected |= {"shuffled": every} if name == "history-online-retail" else {}
     assert found == expected
+    assert {run.block for run in study.runs if dict(run.settings).get("shuffle_baskets")} == expected.keys() & {
+        "shuffled"
+    }
     assert {run.seed for run in study.runs} == {1, 2, 3}
     assert len({run.epochs for run in study.runs}) == 1
     assert not any(run.in_law for run in study.runs)

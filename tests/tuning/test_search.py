@@ -250,7 +250,7 @@ def test_a_launcher_of_several_processes_is_refused(markov_prepared, tmp_path, m
         ({"hidden_sise": 3}, "--fix: unknown key 'hidden_sise'; did you mean 'hidden_size'"),
         ({"eval_steps": 3}, "--fix eval_steps: it cannot be fixed, for the search prunes"),
         ({"save_steps": 3}, "--fix save_steps: it cannot be fixed, for a search that was stopped goes on"),
-        ({"num_successors": 64, "history": ["items"]}, "^--fix num_successors: nothing reads it.*successors"),
+        ({"num_successors": 64, "history": ["items"]}, "^--fix num_successors: nothing reads it.*mix among"),
         ({"sgd_momentum": 0.5}, "^--fix sgd_momentum: nothing reads it.*it needs switch_optimizer true"),
         ({"hidden_size": "wide"}, "model.hidden_size is 'wide'"),
     ],
