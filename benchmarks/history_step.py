@@ -1,7 +1,7 @@
 """What `history` costs in a step of training.
 
-    python benchmarks/history_step.py --log demo=runs/demo/data     # the prepared log of `make demo`
-    python benchmarks/history_step.py --log "online-retail, V 26k"=online-retail.parquet
+    python benchmarks/history_step.py --log demo=runs/demo/data "online-retail, V 26k"=online-retail.parquet
+    python benchmarks/history_step.py --case demo --log demo=runs/demo/data     # the prepared log of `make demo`
 
 One process trains a model with history and the same without, a step of one and a step of the other in turn, on the same
 rows and one thread. The ratio is the median over pairs of steps, so what else the machine does mostly cancels out.
@@ -78,8 +78,7 @@ def log_of(path: str, items: int | None, folder: Path) -> PreparedData:
         pl.format("more-{}", more).alias("item_id"),
         (more % 100 * 86_400 + log["timestamp"].min()).alias("timestamp"),
     )
-    filled = pl.concat([log, rest])
-    return prepare(filled, folder / "prepared", min_interactions=1)
+    return prepare(pl.concat([log, rest]), folder / "prepared", min_interactions=1)
 
 
 def main() -> None:
@@ -91,12 +90,12 @@ def main() -> None:
     options.threads = 1
     torch.set_num_threads(1)
     logs = dict(one.split("=", 1) for one in options.log)
-    if unknown := set(logs) - set(CASES):
-        sys.exit(f"unknown case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}.")
-    for name, path in logs.items():
+    if other := set(logs) ^ set(options.case):
+        sys.exit(f"--log names a log for each case of --case and no other; look at {', '.join(sorted(other))}.")
+    for name in options.case:
         recipe, settings, items = CASES[name]
         with tempfile.TemporaryDirectory() as folder:
-            data = log_of(path, items, Path(folder))
+            data = log_of(logs[name], items, Path(folder))
             plain = Training(recipe, settings | {"history": []}, data, f"{folder}/plain")
             history = Training(recipe, settings, data, f"{folder}/history")
             for _ in range(WARM_UP):

@@ -62,23 +62,30 @@ def test_offloaded_weights_are_looked_at_too(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "place", "value"),
     [
         *(
-            (f"{kind}_{name}", value)
+            (f"{kind}_{name}", place, value)
             for kind in ("recent", "successor")
-            for name, value in (("starts", -1), ("starts", 10**6), ("tokens", -1), ("tokens", 12), ("counts", -1))
+            for name, place, value in (
+                ("starts", 1, -1),
+                ("starts", 1, 10**6),
+                ("starts", -1, 0),  # below the start before it
+                ("tokens", 1, -1),
+                ("tokens", 1, 12),
+                ("counts", 1, -1),
+            )
         ),
-        ("popularity", -5),
+        ("popularity", 1, -5),
     ],
 )
-def test_tables_of_a_mix_that_no_counting_gives_are_found(name, value):
+def test_tables_of_a_mix_that_no_counting_gives_are_found(name, place, value):
     sizes = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 1}
     model = LSRMForCausalLM(LSRMConfig(**sizes, history=["baskets", "mix"]))
     refuse_no_numbers(model, "here")  # nothing was counted yet
     fill_mix(model, [3, 9])
     refuse_no_numbers(model, "here")
-    getattr(model.history.mix, name).view(-1)[1] = value
+    getattr(model.history.mix, name).view(-1)[place] = value
     with pytest.raises(ValueError, match=f"here: history.mix.{name} holds numbers that no counting gives"):
         refuse_no_numbers(model, "here")
 
