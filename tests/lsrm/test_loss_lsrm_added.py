@@ -17,53 +17,48 @@ from sr_transformers.lsrm.loss_lsrm import full_softmax_loss, loss_of_logits, ne
 
 
 def scattered(n, targets, v=101, seed=0):
-    """Two lists of numbers for some items of some rows, every fourth target among them."""
+    """Numbers for some items of some rows, every fourth target among them."""
     torch.manual_seed(seed)
-    found = []
-    for index in range(2):
-        asked = torch.rand(n, v) < 0.1
-        asked[::4].scatter_(1, targets[::4, None], True)
-        rows, tokens = asked.nonzero().int().unbind(1)
-        order = torch.randperm(len(rows))
-        values = torch.randn(len(rows), dtype=torch.float64) * (index + 1)
-        found.append(ItemScores(rows[order], tokens[order], values.requires_grad_()))
-    return found
+    asked = torch.rand(n, v) < 0.1
+    asked[::4].scatter_(1, targets[::4, None], True)
+    rows, tokens = asked.nonzero().int().unbind(1)
+    order = torch.randperm(len(rows))
+    values = torch.randn(len(rows), dtype=torch.float64).mul_(2)
+    return ItemScores(rows[order], tokens[order], values.requires_grad_())
 
 
-def reference_with(hidden, weight, targets, lists):
-    """Loss and all gradients from dense float64 logits, the lists added one by one."""
-    h, w, *values = (one.detach().double().requires_grad_() for one in (hidden, weight, *(of.values for of in lists)))
-    logits = h @ w.t()
-    for (rows, tokens, _), of in zip(lists, values, strict=True):
-        logits = logits.index_put((rows.long(), tokens.long()), of, accumulate=True)
+def reference_with(hidden, weight, targets, scores):
+    """Loss and all gradients from dense float64 logits."""
+    h, w, values = (one.detach().double().requires_grad_() for one in (hidden, weight, scores.values))
+    logits = (h @ w.t()).index_put((scores.rows.long(), scores.tokens.long()), values, accumulate=True)
     loss = F.cross_entropy(logits, targets, reduction="sum")
     loss.backward()
-    return loss.detach(), [h.grad, w.grad, *(of.grad for of in values)]
+    return loss.detach(), [h.grad, w.grad, values.grad]
 
 
 @pytest.mark.parametrize(("chunk", "block"), [(5, 7), (36, 101), (37, 10), (None, None), (1, 1)])
 def test_scores_of_single_items_are_added_to_the_logits(chunk, block):
     hidden, weight, targets = states()
-    lists = scattered(len(targets), targets)
-    expected, gradients = reference_with(hidden, weight, targets, lists)
-    loss = full_softmax_loss(hidden, weight, targets, chunk, block, extra=lists)
+    scores = scattered(len(targets), targets)
+    expected, gradients = reference_with(hidden, weight, targets, scores)
+    loss = full_softmax_loss(hidden, weight, targets, chunk, block, extra=scores)
     torch.testing.assert_close(loss.detach(), expected)
     (3 * loss).backward()
-    for one, other in zip([hidden, weight, *(of.values for of in lists)], gradients, strict=True):
+    for one, other in zip([hidden, weight, scores.values], gradients, strict=True):
         torch.testing.assert_close(one.grad, 3 * other)
     with torch.no_grad():
-        torch.testing.assert_close(full_softmax_loss(hidden, weight, targets, chunk, block, extra=lists), expected)
+        torch.testing.assert_close(full_softmax_loss(hidden, weight, targets, chunk, block, extra=scores), expected)
 
 
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
 def test_scores_of_single_items_whichever_gradient_is_asked_for(wanted):
     hidden, weight, targets = states()
-    lists = scattered(len(targets), targets)
-    expected, gradients = reference_with(hidden, weight, targets, lists)
-    asked = [hidden, weight, *(of.values for of in lists)]
-    for one, needed in zip(asked, (*wanted[:2], wanted[2], wanted[2]), strict=True):
+    scores = scattered(len(targets), targets)
+    expected, gradients = reference_with(hidden, weight, targets, scores)
+    asked = [hidden, weight, scores.values]
+    for one, needed in zip(asked, wanted, strict=True):
         one.requires_grad_(needed)
-    loss = full_softmax_loss(hidden, weight, targets, 10, 30, extra=lists)
+    loss = full_softmax_loss(hidden, weight, targets, 10, 30, extra=scores)
     torch.testing.assert_close(loss.detach(), expected)
     loss.backward()
     for one, other in zip(asked, gradients, strict=True):
@@ -72,12 +67,13 @@ def test_scores_of_single_items_whichever_gradient_is_asked_for(wanted):
 
 def test_scores_of_single_items_in_bf16():
     hidden, weight, targets = states(dtype=torch.bfloat16)
-    lists = [one._replace(values=one.values.detach().float().requires_grad_()) for one in scattered(37, targets)]
-    expected, gradients = reference_with(hidden, weight, targets, lists)
-    loss = full_softmax_loss(hidden, weight, targets, 10, 30, extra=lists)
+    scores = scattered(37, targets)
+    scores = scores._replace(values=scores.values.detach().float().requires_grad_())
+    expected, gradients = reference_with(hidden, weight, targets, scores)
+    loss = full_softmax_loss(hidden, weight, targets, 10, 30, extra=scores)
     loss.backward()
     torch.testing.assert_close(loss.detach().double(), expected, rtol=0.01, atol=0.0)
-    for one, other in zip([hidden, weight, *(of.values for of in lists)], gradients, strict=True):
+    for one, other in zip([hidden, weight, scores.values], gradients, strict=True):
         torch.testing.assert_close(one.grad.double(), other, rtol=0.05, atol=0.05)
 
 
@@ -88,22 +84,22 @@ def test_a_head_that_is_called_takes_them_in_too(n):
     head = torch.nn.Linear(8, 101, bias=False, dtype=torch.float64)
     head.weight = torch.nn.Parameter(weight.detach().clone())
     head.register_forward_hook(lambda module, inputs, output: output * 1.0)
-    lists = scattered(n, targets)
-    expected, gradients = reference_with(hidden, weight, targets, lists)
-    loss = next_item_loss(hidden[None], head, targets[None], extra=lists)
+    scores = scattered(n, targets)
+    expected, gradients = reference_with(hidden, weight, targets, scores)
+    loss = next_item_loss(hidden[None], head, targets[None], extra=scores)
     torch.testing.assert_close(loss.detach(), expected / n)
     loss.backward()
-    for one, other in zip([hidden, head.weight, *(of.values for of in lists)], gradients, strict=True):
+    for one, other in zip([hidden, head.weight, scores.values], gradients, strict=True):
         torch.testing.assert_close(one.grad, other / n)
 
 
 def test_without_targets_all_gradients_are_zero():
     hidden, weight, targets = states()
-    lists = scattered(37, targets)
-    loss = full_softmax_loss(hidden[:0], weight, targets[:0], extra=lists)
+    scores = scattered(37, targets)
+    loss = full_softmax_loss(hidden[:0], weight, targets[:0], extra=scores)
     loss.backward()
     assert loss == 0
-    assert not any(one.grad.any() for one in (hidden, weight, *(of.values for of in lists)))
+    assert not any(one.grad.any() for one in (hidden, weight, scores.values))
 
 
 def test_chunks_of_added_scores_are_larger_while_the_catalogue_is_small():
@@ -120,7 +116,7 @@ def test_what_is_asked_for_says_how_large_chunks_are(monkeypatch, given, seen):
     monkeypatch.setattr(
         loss_lsrm, "chunk_sizes", lambda n, device, more: (asked.append((n, more)), sizes(n, device))[1]
     )
-    full_softmax_loss(hidden, weight, targets, extra=scattered(37, targets) if given else ())
+    full_softmax_loss(hidden, weight, targets, extra=scattered(37, targets) if given else None)
     assert asked == [seen]
 
 

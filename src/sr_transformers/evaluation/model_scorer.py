@@ -215,10 +215,11 @@ class ModelScorer:
         history: Any = self.model.history
         refuse_undivided(history.parts, self.model.lm_head)
         part, width = self.part, states.shape[1]
-        for one in history(states, columns):
+        own = history(states, columns)
+        if own is not None:
             if width > 1:
-                one = one.at(torch.tensor([width - 1], device=states.device), width)
-            rows, tokens, values = one if part is None else part.only(one)
+                own = own.at(torch.tensor([width - 1], device=states.device), width)
+            rows, tokens, values = own if part is None else part.only(own)
             scores.index_put_((rows.long(), tokens.long()), values, accumulate=True)
         if history.mixes:
             places = torch.tensor([width - 1], device=states.device)

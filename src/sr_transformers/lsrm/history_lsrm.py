@@ -58,7 +58,8 @@ def _power(value: torch.Tensor, classes: int) -> torch.Tensor:
     if torch.compiler.is_exporting():  # no graph reinterprets bits
         return _steps(value, [2.0**power for power in range(1, classes)])
     # Read off the exponent of the float32, in a tenth of the time of a logarithm.
-    return (value.float().clamp(min=1.0).view(torch.int32) >> 23).clamp_(max=classes + 126).sub_(127)
+    exponent = value.float().clamp(min=1.0).view(torch.int32).bitwise_right_shift_(23)
+    return exponent.clamp_(max=classes + 126).sub_(127)
 
 
 def _steps(value: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
@@ -272,21 +273,26 @@ class LSRMHistory(nn.Module):
         assert self.mix is not None
         return self.mix(scores, columns, places, items)
 
+    @property
+    def scores_own(self) -> bool:
+        """Whether a part scores own items."""
+        return bool(self.own_parts) or "items" in self.parts
+
     @torch.compiler.disable  # likewise
-    def forward(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> list[ItemScores]:
-        """What is added to the scores of which items.
+    def forward(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores | None:
+        """What is added to the scores of the users' own items.
 
         Args:
             hidden: `(B, T, d)` states.
             columns: of `own_items_lsrm.Pasts`.
 
         Returns:
-            One `ItemScores`; none if no part scores own items.
+            None if no part scores own items.
         """
-        return [self.own(hidden, columns)] if self.own_parts or "items" in self.parts else []
+        return self.own(hidden, columns) if self.scores_own else None
 
     def own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
-        """Those of the users' own items, see `forward`; of columns without `end` each counts for one place."""
+        """As `forward`, of parts that score own items; columns without `end` count for one place each."""
         out = self.own_table.out_features if self.own_parts else 0
         pairs = _Pairs(columns, hidden.shape[1], self.parts, out, self.config.time_unit)
         tables, which = [], []

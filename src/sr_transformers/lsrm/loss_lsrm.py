@@ -17,7 +17,6 @@ What it refuses: a second derivative (of a head that is read), and targets that 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,8 +53,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         begin, end = items
         num_targets, num_items = hidden.shape[0], end - begin
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        lists = [ItemScores(*extra[first : first + 3]) for first in range(0, len(extra), 3)]
-        grad_extra = [torch.zeros_like(one.values) for one in lists]
+        scores = ItemScores(*extra) if extra else None
+        grad_scores = None if scores is None else torch.zeros_like(scores.values)
         compute, device = hidden.dtype, hidden.device
         full = wide(compute)
         table = weight.to(compute)  # once per call: bf16 and fp16 multiply on their own units
@@ -64,7 +63,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         rows, block = min(chunk_rows, num_targets), max(min(block_items, num_items), 1)
         blocks = [(first, min(first + block, end)) for first in range(begin, end, block)]
         learns = any(ctx.needs_input_grad)
-        keep = learns or bool(lists)
+        keep = learns or scores is not None
         store = torch.empty(rows * (num_items if keep else block), dtype=compute, device=device)
         scratch = None if compute == full else torch.empty(rows * block, dtype=full, device=device)
         total = torch.zeros((), dtype=full, device=device)
@@ -87,8 +86,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 exponentials.append(stored)
                 tops.append(top)
             added = None
-            if lists and blocks:
-                added = AddedScores(lists, start, n, n == num_targets, target, blocks, store, tops, top, learns)
+            if scores is not None and blocks:
+                added = AddedScores(scores, start, n, n == num_targets, target, blocks, store, tops, top)
                 z = added.apply(z)
             # Where the table is divided, only the targets whose rows are here.
             mine: Any = slice(None) if part is None else ((target >= 0) & (target < len(table))).nonzero()[:, 0]
@@ -108,7 +107,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             # d loss / d logit is p - 1 at the target: taken exactly, apart from the products over all other items.
             residual = torch.exp2(target_logit - log_z) - 1.0
             if added is not None:
-                added.gradients(grad_extra, log_z, residual)
+                grad_scores = added.gradient(grad_scores, log_z, residual)
             sum_hidden = of_target * residual
             order = target.argsort()
             bounds = torch.tensor([first for first, _ in blocks] + [end], device=device)
@@ -129,20 +128,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_hidden[start : start + n] = sum_hidden
             if grad_weight is not None:
                 grad_weight.index_add_(0, target[mine], (wide_h * residual)[mine])
-        ctx.save_for_backward(grad_hidden, grad_weight, *grad_extra)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_scores)
         ctx.weight_dtype = weight.dtype
         return total / _LOG2_E
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
-        grad_hidden, grad_weight, *grad_extra = ctx.saved_tensors
+        grad_hidden, grad_weight, grad_scores = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
-        of_lists = [one for grad in grad_extra for one in (None, None, grad * grad_output.to(grad.dtype))]
-        return grad_hidden, grad_weight, None, None, None, None, None, *of_lists
+        of_scores = [] if grad_scores is None else [None, None, grad_scores * grad_output.to(grad_scores.dtype)]
+        return grad_hidden, grad_weight, None, None, None, None, None, *of_scores
 
 
 def full_softmax_loss(
@@ -152,7 +151,7 @@ def full_softmax_loss(
     chunk_rows: int | None = None,
     block_items: int | None = None,
     items: tuple[int, int] | None = None,
-    extra: Sequence[ItemScores] = (),
+    extra: ItemScores | None = None,
     part: Division | None = None,
 ) -> torch.Tensor:
     """Sum over targets of the exact cross-entropy over all items, in nats.
@@ -173,13 +172,13 @@ def full_softmax_loss(
     Memory: a buffer of `chunk_rows * V` numbers and the two gradients; nothing of size N x V.
     """
     if targets.numel() == 0:
-        return hidden.sum() * 0.0 + weight.sum() * 0.0 + sum(one.values.sum() * 0.0 for one in extra)
+        return hidden.sum() * 0.0 + weight.sum() * 0.0 + (0.0 if extra is None else extra.values.sum() * 0.0)
     items = items or (0, weight.shape[0])
     # Chunks are alike in all parts: their processes wait for each other.
-    rows, block = chunk_sizes(items[1] - items[0] if part is None else part.most, hidden.device, bool(extra))
+    rows, block = chunk_sizes(items[1] - items[0] if part is None else part.most, hidden.device, extra is not None)
     if not torch.is_grad_enabled():  # autograd would ask for gradients of all leaves that ever need them
         hidden, weight = hidden.detach(), weight.detach()
-        extra = [one._replace(values=one.values.detach()) for one in extra]
+        extra = None if extra is None else extra._replace(values=extra.values.detach())
     return _ChunkedCrossEntropy.apply(
         hidden.contiguous(),
         weight,
@@ -188,7 +187,7 @@ def full_softmax_loss(
         block_items or block,
         items,
         part,
-        *[tensor for one in extra for tensor in one],
+        *(extra or ()),
     )
 
 
@@ -256,14 +255,14 @@ def _called_loss(
     items: tuple[int, int],
     negative_ids: torch.Tensor | None,
     negative_log_q: torch.Tensor | None,
-    extra: Sequence[ItemScores],
+    extra: ItemScores | None,
 ) -> torch.Tensor:
     """The loss of a head that has to be called, summed over the targets: of a few hundred logits' rows at a time, which
     backward computes again."""
 
     def part(states: torch.Tensor, wanted: torch.Tensor, *added: torch.Tensor) -> torch.Tensor:
         logits = score_items(head, states, items)
-        logits = add_scores(logits, [ItemScores(*added[first : first + 3]) for first in range(0, len(added), 3)])
+        logits = add_scores(logits, ItemScores(*added)) if added else logits
         if negative_ids is None or negative_log_q is None:
             return nn.functional.cross_entropy(logits, wanted, reduction="sum")
         positive = logits.gather(1, wanted[:, None])[:, 0]
@@ -276,7 +275,7 @@ def _called_loss(
             part,
             hidden[start : start + rows],
             targets[start : start + rows],
-            *[tensor for one in extra for tensor in one.between(start, start + rows)],
+            *(() if extra is None else extra.between(start, start + rows)),
             use_reentrant=False,
         )
         for start in range(0, max(len(targets), 1), rows)
@@ -293,7 +292,7 @@ def next_item_loss(
     negative_ids: torch.Tensor | None = None,
     negative_log_q: torch.Tensor | None = None,
     items: tuple[int, int] | None = None,
-    extra: Sequence[ItemScores] = (),
+    extra: ItemScores | None = None,
 ) -> torch.Tensor:
     """Mean next-item cross-entropy in nats over the positions that have a target: that of the logits which
     `scoring_lsrm.score_items` gives (under autocast in training: rounded as its type is).
@@ -312,7 +311,7 @@ def next_item_loss(
         ValueError: if only one of the two is given (a sampled loss needs both), for a target that is no item, or for
             `extra` beside sampled negatives.
     """
-    if negative_ids is not None and extra:
+    if negative_ids is not None and extra is not None:
         raise ValueError(
             "sampled softmax (num_negatives) knows nothing of scores from the history; use the full softmax, "
             "num_negatives 0, or a model without history."
@@ -323,7 +322,7 @@ def next_item_loss(
     hidden = hidden.reshape(-1, hidden.shape[-1])
     targets = shift_labels.reshape(-1)
     if not bool(wanted.all()):
-        hidden, targets, extra = hidden[wanted], targets[wanted], [one.of(wanted) for one in extra]
+        hidden, targets, extra = hidden[wanted], targets[wanted], None if extra is None else extra.of(wanted)
     if items is None:
         items = (0, head.weight.shape[0])
     _check_items(targets, items)
@@ -335,7 +334,7 @@ def next_item_loss(
     if part is not None:
         check_same_batch(part, hidden, targets, negative_ids)
         if negative_ids is None:
-            hidden, extra = whole_gradient(hidden, part), [part.only(one) for one in extra]
+            hidden, extra = whole_gradient(hidden, part), None if extra is None else part.only(extra)
             targets, items = targets - part.first, part.inside(items)
     gathered = is_gathered(head)
     if gathered or reads_weight(head) or shares_weight(head):

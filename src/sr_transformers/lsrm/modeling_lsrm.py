@@ -304,7 +304,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        extra = []
+        extra = None
         if self.history is not None:
             refuse_undivided(self.history.parts, self.lm_head)
             if history is None:
@@ -355,7 +355,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         self,
         hidden_states: torch.Tensor,
         logits_to_keep: int | torch.Tensor,
-        extra: list[ItemScores],
+        extra: ItemScores | None,
         history: dict[str, torch.Tensor] | None,
     ) -> torch.Tensor:
         """Logits of the positions that are wanted, with all that the history does to them."""
@@ -364,7 +364,9 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             return logits
         places = torch.arange(width, device=hidden_states.device)[None, :, None]
         places = slice_logits_to_keep(places, logits_to_keep)[0, :, 0]
-        rows = add_scores(logits.flatten(0, 1), [one.at(places, width) for one in extra])
+        rows = logits.flatten(0, 1)
+        if extra is not None:
+            rows = add_scores(rows, extra.at(places, width))
         if self.history.mixes:
             rows = self.history.mixed(rows, history, places, item_range(self.config))
         return rows.view(logits.shape)

@@ -95,7 +95,6 @@ class DenseHistory(nn.Module):
         super().__init__()
         self.history = model.history
         self.vocab_size = model.config.vocab_size
-        self.scores_own = bool(self.history.own_parts) or "items" in self.history.parts
         self.mix = DenseMix(model) if self.history.mixes else None
 
     def forward(
@@ -114,7 +113,7 @@ class DenseHistory(nn.Module):
             ids, times, query_times: see `dense_columns`.
         """
         found, columns = scores, dense_columns(ids, times, self.vocab_size, query_times)
-        if self.scores_own:
+        if self.history.scores_own:
             own = self.history.own(hidden, columns).values
             found = found + own.masked_fill(columns["count"] == 0, 0.0).view(found.shape)
         return found if self.mix is None else self.mix(found, columns, ids)
