@@ -10,7 +10,6 @@ Which parts are kept is decided on validation; the test figures stand beside it.
 
 import argparse
 import json
-import statistics
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "history_parts"
 PAGE = ROOT / "docs" / "history.md"
 SPLITS = ("validation", "test")
-METRICS = ("hr@10", "ndcg@10")
+METRICS = {"hr@10": ("HR@10", 4), "ndcg@10": ("NDCG@10", 4), "loss": ("loss", 3)}  # heading, decimals
 
 
 def arms_of(runs: list[StudyRun], base: str) -> dict[str, list[StudyRun]]:
@@ -39,7 +38,7 @@ def arms_of(runs: list[StudyRun], base: str) -> dict[str, list[StudyRun]]:
 
 
 def measure(study: Path, data: PreparedData, base: str) -> list[dict[str, Any]]:
-    """A row for each arm, the base first: mean losses over its seeds, and by split and metric what `compare` says."""
+    """A row for each arm, the base first: by split and metric what `compare` says."""
     arms = arms_of(load_runs(study), base)
     models = {
         name: [ModelScorer(AutoModelForCausalLM.from_pretrained(study / "runs" / run.name)) for run in runs]
@@ -52,10 +51,6 @@ def measure(study: Path, data: PreparedData, base: str) -> list[dict[str, Any]]:
             "history": runs[0].record.recipe["model"]["history"],
             "seeds": [run.record.seed for run in runs],
             "epochs": runs[0].plan["epochs"],
-            "loss": {
-                "validation": statistics.mean(run.record.validation["loss"] for run in runs),
-                "test": statistics.mean(run.loss for run in runs),
-            },
             **{split: found[split][place]["metrics"] for split in SPLITS},
         }
         for place, (name, runs) in enumerate(arms.items())
@@ -64,19 +59,18 @@ def measure(study: Path, data: PreparedData, base: str) -> list[dict[str, Any]]:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: a row for each arm, differences from the first with standard errors over users."""
-    heads = [f"{split}: {what}" for split in SPLITS for what in ("HR@10", "NDCG@10", "loss")]
-    lines = [f"| | {' | '.join(heads)} |", "|---" * 7 + "|"]
-    base = found["rows"][0]
+    heads = [f"{split}: {head}" for split in SPLITS for head, _ in METRICS.values()]
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for row in found["rows"]:
         cells = []
         for split in SPLITS:
-            if row is base:
-                cells += [f"{row[split][metric]['value']:.4f}" for metric in METRICS] + [f"{row['loss'][split]:.3f}"]
-                continue
-            for metric in METRICS:
+            for metric, (_, decimals) in METRICS.items():
                 one = row[split][metric]
-                cells.append(f"{one['difference']:+.4f} ± {one['standard_error']:.4f}")
-            cells.append(f"{row['loss'][split] - base['loss'][split]:+.3f}")
+                if "difference" not in one:
+                    cells.append(f"{one['value']:.{decimals}f}")
+                    continue
+                error = f" ± {one['standard_error']:.{decimals}f}" if "standard_error" in one else ""
+                cells.append(f"{one['difference']:+.{decimals}f}{error}")
         lines.append(f"| {row['arm']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM
 
 from sr_transformers import ModelScorer, PreparedData
-from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
+from sr_transformers.evaluation.comparison import evaluate_each, standard_error
 from sr_transformers.evaluation.metrics import hit_rate
 from sr_transformers.evaluation.mix import Mix
 from sr_transformers.marks import put
@@ -45,7 +45,7 @@ def measure(model: ModelScorer, data: PreparedData) -> list[dict[str, Any]]:
     """A row for each group of each split: its share of the targets, HR@10 of both, and the paired difference."""
     mix, rows = Mix(data), []
     for split in ("validation", "test"):
-        ours, theirs = (hit_rate(evaluate_ranks(one, data, split, (K,))[1], K) for one in (model, mix))
+        ours, theirs = (hit_rate(evaluate_each(one, data, split, (K,))[1].ranks, K) for one in (model, mix))
         for name, inside in groups_of(data, split).items():
             difference = (ours - theirs)[inside]
             if not len(difference):

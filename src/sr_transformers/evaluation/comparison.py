@@ -8,7 +8,7 @@ import numpy as np
 
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.evaluator import evaluate
+from sr_transformers.evaluation.evaluator import Kept, evaluate
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
 from sr_transformers.evaluation.mix import Mix
 
@@ -45,17 +45,17 @@ def standard_error(differences: np.ndarray) -> float:
     return float(differences.std(ddof=1)) / math.sqrt(users) if users > 1 else math.nan
 
 
-def evaluate_ranks(
+def evaluate_each(
     scorer: Scorer,
     data: PreparedData,
     split: str = "test",
     ks: Sequence[int] = DEFAULT_KS,
     filter_seen: bool | None = None,
     progress: bool = False,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """The report of `evaluate`, and `(M,)` int64 ranks of the targets."""
-    ranks = np.zeros(data.num_targets(split), np.int64)
-    return evaluate(scorer, data, split, ks, filter_seen, progress, ranks), ranks
+) -> tuple[dict[str, Any], Kept]:
+    """The report of `evaluate`, and what became of each target."""
+    kept = Kept(data.num_targets(split))
+    return evaluate(scorer, data, split, ks, filter_seen, progress, kept), kept
 
 
 def evaluate_floors(
@@ -69,9 +69,9 @@ def evaluate_floors(
     """Reports of baselines, as `evaluate`, and the ranks that `mix` gives, None if it is not among them."""
     reports, mix = [], None
     for scorer in floors:
-        report, ranks = evaluate_ranks(scorer, data, split, ks, filter_seen, progress)
+        report, kept = evaluate_each(scorer, data, split, ks, filter_seen, progress)
         reports.append(report)
-        mix = ranks if isinstance(scorer, Mix) else mix
+        mix = kept.ranks if isinstance(scorer, Mix) else mix
     return reports, mix
 
 
@@ -96,8 +96,8 @@ def evaluate_beside(
     below, mix = evaluate_floors(floors, data, split, ks, filter_seen, progress)
     reports = []
     for scorer in models:
-        report, ranks = evaluate_ranks(scorer, data, split, ks, filter_seen, progress)
+        report, kept = evaluate_each(scorer, data, split, ks, filter_seen, progress)
         reports.append(report)
         if mix is not None:
-            reports[-1]["against_mix"] = paired_difference(ranks, mix)
+            reports[-1]["against_mix"] = paired_difference(kept.ranks, mix)
     return reports + below

@@ -23,6 +23,21 @@ from sr_transformers.lsrm.scoring_lsrm import refuse_diverged
 _BLOCK = 1 << 16  # targets looked at a time
 
 
+class Kept:
+    """What became of each target.
+
+    Args:
+        num_targets: M.
+
+    Attributes:
+        ranks: `(M,)` int64, `metrics.MISSED` for a target without one.
+        losses: `(M,)` float64 in nats, NaN for a target without a rank and for a scorer without probabilities.
+    """
+
+    def __init__(self, num_targets: int):
+        self.ranks, self.losses = np.zeros(num_targets, np.int64), np.full(num_targets, np.nan)
+
+
 def add_users(
     totals: RankingTotals,
     scorer: Scorer,
@@ -31,7 +46,7 @@ def add_users(
     filter_seen: bool,
     shard: tuple[int, int] = (0, 1),
     progress: bool = False,
-    ranks: np.ndarray | None = None,
+    kept: Kept | None = None,
 ) -> None:
     """Ranks the targets of a split and adds them to `totals`.
 
@@ -41,7 +56,7 @@ def add_users(
         split: "test" or "validation".
         filter_seen: take the items of a user's own history out of the ranking.
         shard: (i, n): only every n-th target, from the i-th on; for n processes that share the work.
-        ranks: `(M,)` int64, filled with the rank of every target that is ranked here (-1: missed); None: not kept.
+        kept: filled in for every target that is ranked here; None: nothing is kept.
 
     Raises:
         ValueError: as `check_scorer`, and for a split without targets.
@@ -63,9 +78,10 @@ def add_users(
         for first in range(0, len(block), batch_size):
             places = order[first : first + batch_size]
             rows = block[places]
-            found = _add_batch(totals, scorer, data, rows, filter_seen)
-            if ranks is not None:
-                ranks[start + index + count * places] = found
+            ranks, losses = _add_batch(totals, scorer, data, rows, filter_seen)
+            if kept is not None:
+                where = start + index + count * places
+                kept.ranks[where], kept.losses[where] = ranks, np.nan if losses is None else losses
             bar.update(len(rows) * count)
     bar.close()
 
@@ -102,12 +118,12 @@ def check_scorer(scorer: Scorer, data: PreparedData) -> None:
 
 def _add_batch(
     totals: RankingTotals, scorer: Scorer, data: PreparedData, rows: np.ndarray, filter_seen: bool
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
     known = [known_past(scorer, data, history, position) for history, position in rows.tolist()]
     seen = [past.items for past in known] if filter_seen else None
     ranking, losses = rank_histories(scorer, known, target_tokens(data, rows), seen, totals.ks)
     totals.add(ranking.ranks, None if losses is None else losses[~np.isnan(losses)], ranking.top)
-    return ranking.ranks
+    return ranking.ranks, losses
 
 
 def known_past(scorer: Scorer, data: PreparedData, history: int, stop: int) -> Past:
@@ -184,7 +200,7 @@ def evaluate(
     ks: Sequence[int] = DEFAULT_KS,
     filter_seen: bool | None = None,
     progress: bool = False,
-    ranks: np.ndarray | None = None,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """Evaluates one scorer.
 
@@ -192,7 +208,7 @@ def evaluate(
         split: "test" or "validation".
         ks: cut-offs.
         filter_seen: take items of the user's own history out of the ranking; None: see `seen_choice`.
-        ranks: filled with the ranks, see `add_users`.
+        kept: filled in, see `add_users`.
 
     Returns:
         A report: `model`, `protocol` (all that is needed to repeat or compare), `metrics` (`hr@k`, `ndcg@k`, `mrr`,
@@ -208,7 +224,7 @@ def evaluate(
     filter_seen = seen_choice(filter_seen, [getattr(scorer, "filter_seen", None)], data.verified())
     totals = RankingTotals(ks, data.vocab_size)
     start = time.perf_counter()
-    add_users(totals, scorer, data, split, filter_seen, progress=progress, ranks=ranks)
+    add_users(totals, scorer, data, split, filter_seen, progress=progress, kept=kept)
     query_time = getattr(scorer, "query_time", False)
     found = report(scorer.name, data, split, filter_seen, totals, time.perf_counter() - start, query_time)
     return found | facts_of(scorer)

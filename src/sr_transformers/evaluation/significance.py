@@ -12,7 +12,7 @@ import numpy as np
 
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.comparison import evaluate_ranks, standard_error
+from sr_transformers.evaluation.comparison import evaluate_each, standard_error
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
 from sr_transformers.evaluation.protocol import protocol_line, protocol_of, request_choice, seen_choice
 from sr_transformers.figures import COLOURS, blank, save
@@ -70,9 +70,10 @@ def compare(
 
     Returns:
         `protocol` (of `evaluate`), `num_targets`, `k`, `samples`, and `entries`, a list of `name`, `scorers` (how many)
-        and `metrics`: by metric `value`, the mean over users and seeds, and for all entries but the first `difference`
-        from the first one's value, its `standard_error` over users, and `low` and `high`, its 95 % interval over users
-        and seeds.
+        and `metrics`: HR, NDCG, and for entries with probabilities, if the first has some, `loss` in nats over the
+        targets that all of these know. Of each metric `value`, the mean over users and seeds, and for all entries but
+        the first `difference` from the first one's value, its `standard_error` over users, and `low` and `high`, its
+        95 % interval over users and seeds.
 
     Raises:
         ValueError: for less than two entries, or as `evaluate`.
@@ -82,24 +83,39 @@ def compare(
     all_scorers = [scorer for scorers in entries.values() for scorer in scorers]
     filter_seen = seen_choice(filter_seen, [getattr(one, "filter_seen", None) for one in all_scorers], data)
     request_choice(all_scorers)
-    gains: dict[str, dict[str, np.ndarray]] = {f"hr@{k}": {}, f"ndcg@{k}": {}}
+    gains: dict[str, dict[str, np.ndarray]] = {f"hr@{k}": {}, f"ndcg@{k}": {}, "loss": {}}
     report: dict[str, Any] = {}
     for name, scorers in entries.items():
         ks = sorted({*DEFAULT_KS, k})
-        found_by = [evaluate_ranks(scorer, data, split, ks, filter_seen, progress) for scorer in scorers]
-        report, ranks = found_by[-1][0], np.stack([of_one for _, of_one in found_by])
+        found_by = [evaluate_each(scorer, data, split, ks, filter_seen, progress) for scorer in scorers]
+        report, ranks = found_by[-1][0], np.stack([kept.ranks for _, kept in found_by])
         gains[f"hr@{k}"][name], gains[f"ndcg@{k}"][name] = hit_rate(ranks, k), ndcg(ranks, k)
+        gains["loss"][name] = np.stack([kept.losses for _, kept in found_by])
+    gains["loss"] = _where_all_have_one(gains["loss"])
     found: list[dict[str, Any]] = [
         {"name": name, "scorers": len(scorers), "metrics": {}} for name, scorers in entries.items()
     ]
+    first = found[0]["name"]
     for metric, of_entries in gains.items():
-        base = next(iter(of_entries.values()))
-        for one, values in zip(found, of_entries.values(), strict=True):
+        for one in found:
+            if one["name"] not in of_entries:
+                continue
+            values = of_entries[one["name"]]
             one["metrics"][metric] = {"value": float(values.mean())}
-            if values is not base:
-                one["metrics"][metric] |= _difference(values, base, samples, seed)
+            if one["name"] != first:
+                one["metrics"][metric] |= _difference(values, of_entries[first], samples, seed)
     facts = {name: report[name] for name in ("protocol", "num_targets", "num_targets_outside_vocabulary")}
     return {**facts, "k": k, "samples": samples, "entries": found}
+
+
+def _where_all_have_one(losses: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The losses of the entries that have any, over the targets that all of these know; none if the first entry has
+    none, with which they would be compared."""
+    having = {name: of_one for name, of_one in losses.items() if not np.isnan(of_one).all()}
+    if next(iter(losses)) not in having:
+        return {}
+    known = ~np.isnan(np.concatenate(list(having.values()))).any(0)
+    return {name: of_one[:, known] for name, of_one in having.items()} if known.any() else {}
 
 
 def _difference(values: np.ndarray, base: np.ndarray, samples: int, seed: int) -> dict[str, float]:
@@ -127,15 +143,24 @@ def _difference(values: np.ndarray, base: np.ndarray, samples: int, seed: int) -
     }
 
 
+def _shown(metric: str) -> str:
+    return "loss (nats)" if metric == "loss" else metric.upper()
+
+
 def table(comparison: dict[str, Any]) -> str:
     """A comparison as a Markdown table under a line that states the protocol."""
-    first, k = comparison["entries"][0]["name"], comparison["k"]
+    first = comparison["entries"][0]["name"]
     lines = [protocol_line(comparison), "", f"Differences from {first}, with 95 % intervals over users and seeds.", ""]
-    lines += [f"| | runs | HR@{k} | difference | NDCG@{k} | difference |", "|---|---|---|---|---|---|"]
+    names = {name: _shown(name) for name in comparison["entries"][0]["metrics"]}
+    heads = [head for name in names.values() for head in (name, "difference")]
+    lines += ["| | runs | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
     for one in comparison["entries"]:
         cells = []
-        for name in (f"hr@{k}", f"ndcg@{k}"):
-            found = one["metrics"][name]
+        for name in names:
+            found = one["metrics"].get(name)
+            if found is None:
+                cells += ["–", "–"]
+                continue
             cells.append(f"{found['value']:.4f}")
             cells.append(
                 f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})" if "low" in found else "–"
@@ -158,14 +183,15 @@ def draw(comparison: dict[str, Any], folder: str | Path) -> list[Path]:
     figure = blank(4.8 * len(names), 1.4 + 0.4 * len(others))
     places = range(len(others))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False, sharey=True)[0], names, strict=True):
-        found = [one["metrics"][name] for one in others]
+        having = [(place, one["metrics"][name]) for place, one in enumerate(others) if name in one["metrics"]]
+        found = [of_one for _, of_one in having]
         values = [one["difference"] for one in found]
         sides = [[v - one["low"] for v, one in zip(values, found, strict=True)]]
         sides += [[one["high"] - v for v, one in zip(values, found, strict=True)]]
         axes.axvline(0, color="0.5", linewidth=1)
-        axes.errorbar(values, places, xerr=sides, fmt="o", color=COLOURS[0], capsize=3)
+        axes.errorbar(values, [place for place, _ in having], xerr=sides, fmt="o", color=COLOURS[0], capsize=3)
         axes.set_yticks(places, [one["name"] for one in others])
         axes.set_ylim(len(others) - 0.5, -0.5)
-        axes.set_xlabel(f"{name.upper()} less that of {first['name']} ({first['metrics'][name]['value']:.3f})")
+        axes.set_xlabel(f"{_shown(name)} less that of {first['name']} ({first['metrics'][name]['value']:.3f})")
         axes.spines[["top", "right"]].set_visible(False)
     return save(figure, folder, "comparison")

@@ -11,7 +11,7 @@ from transformers.trainer_utils import PredictionOutput
 from sr_transformers.data.examples import EvalDataset
 from sr_transformers.data.past_inputs import Past
 from sr_transformers.data.vocabulary import NUM_SPECIAL
-from sr_transformers.evaluation.evaluator import add_users, num_batches, report, scores_of, target_tokens
+from sr_transformers.evaluation.evaluator import Kept, add_users, num_batches, report, scores_of, target_tokens
 from sr_transformers.evaluation.metrics import DEFAULT_KS, RankingTotals
 from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.training.arguments import EVALUATION_KS
@@ -99,20 +99,18 @@ class RankingTrainer(RowTrainer):
         """Totals over all targets of a data set and `(M,)` ranks, int64; the work is shared by the processes, all of
         which have to call this."""
         data, split = dataset.data, dataset.split
-        totals, ranks = RankingTotals(ks, data.vocab_size), np.zeros(data.num_targets(split), np.int64)
+        totals, kept = RankingTotals(ks, data.vocab_size), Kept(data.num_targets(split))
         index, count = self.data_shard
         with self.compute_loss_context_manager():
             scorer = ModelScorer(self.model, self.model.config.max_position_embeddings, reuse_memory=True)
-            add_users(
-                totals, scorer, data, split, data.filters_seen(self.args.filter_seen), (index, count), ranks=ranks
-            )
+            add_users(totals, scorer, data, split, data.filters_seen(self.args.filter_seen), (index, count), kept=kept)
             if self.in_step:  # as many forwards as the first process, which has the most
                 for _ in range(num_batches(data, split, (0, count)) - num_batches(data, split, (index, count))):
                     scores_of(scorer, [Past(np.array([NUM_SPECIAL]), np.array([0]))])
         if self.args.world_size > 1:  # what a process has not ranked is 0
             totals.load_vector(self._sum(totals.vector()))
-            ranks = self._sum(ranks)
-        return totals, ranks
+            return totals, self._sum(kept.ranks)
+        return totals, kept.ranks
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(values if self.speaks_for_shard else np.zeros_like(values)).to(self.args.device)
