@@ -8,7 +8,7 @@ import torch
 
 from sr_transformers.cli import main
 from sr_transformers.evaluation.evaluator import evaluate, target_tokens
-from sr_transformers.evaluation.significance import _difference, compare, table
+from sr_transformers.evaluation.significance import _difference, compare, draw, table
 
 
 class Knows:
@@ -49,6 +49,47 @@ def test_values_and_differences_are_those_of_the_evaluation(markov_prepared):
     assert "low" not in found["entries"][0]["metrics"]["hr@10"]
     assert f"| better | 1 | {rates[1]:.4f} | {of_better['difference']:+.4f} (" in table(found)
     assert "Differences from base" in table(found)
+
+
+class Likely(Knows):
+    """Gives every target that it is asked for the same probability, and all others what is left."""
+
+    gives_log_probabilities = True
+
+    def score(self, histories):
+        scores = torch.zeros(len(histories), self.width)
+        for row, history in enumerate(histories):
+            scores[row, abs(self.answers[tuple(history)])] = self.logit
+        return scores
+
+    def __init__(self, data, logit, name="likely"):
+        super().__init__(data, 1.0, 0, name)
+        self.logit = logit
+
+
+def test_losses_are_compared_where_there_are_any(markov_prepared, tmp_path):
+    data = markov_prepared
+    entries = {
+        "base": [Likely(data, 1.0)],
+        "other": [Likely(data, 2.0), Likely(data, 3.0)],
+        "mute": [Knows(data, 1, 0)],
+    }
+    found = compare(entries, data, filter_seen=False, samples=50)
+    base, other, mute = (one["metrics"] for one in found["entries"])
+    alone = [evaluate(one, data, filter_seen=False) for one in (*entries["base"], *entries["other"])]
+    losses = [report["metrics"]["loss"] for report in alone]
+    assert base["loss"] == {"value": pytest.approx(losses[0], rel=1e-6)}
+    assert other["loss"]["value"] == pytest.approx(np.mean(losses[1:]), rel=1e-6)
+    assert other["loss"]["difference"] == pytest.approx(np.mean(losses[1:]) - losses[0], rel=1e-6)
+    apart = alone[0]["standard_errors"]["loss"] + alone[1]["standard_errors"]["loss"]
+    assert 0 < other["loss"]["standard_error"] < apart
+    assert "loss" not in mute
+    lines = table(found).splitlines()
+    assert lines[-5] == "| | runs | HR@10 | difference | NDCG@10 | difference | loss (nats) | difference |"
+    assert lines[-1].endswith("| – | – |")
+    assert [path.name for path in draw(found, tmp_path)] == ["comparison.png", "comparison.svg"]
+    mute_first = compare(dict(reversed(entries.items())), data, filter_seen=False, samples=50)
+    assert not any("loss" in one["metrics"] for one in mute_first["entries"])
 
 
 def test_an_interval_covers_as_often_as_it_says():

@@ -186,8 +186,9 @@ def draw(comparison: dict[str, Any], folder: str | Path) -> list[Path]:
         having = [(place, one["metrics"][name]) for place, one in enumerate(others) if name in one["metrics"]]
         found = [of_one for _, of_one in having]
         values = [one["difference"] for one in found]
-        sides = [[v - one["low"] for v, one in zip(values, found, strict=True)]]
-        sides += [[one["high"] - v for v, one in zip(values, found, strict=True)]]
+        # Rounding may put an end of an interval without width on the other side.
+        sides = [[max(v - one["low"], 0.0) for v, one in zip(values, found, strict=True)]]
+        sides += [[max(one["high"] - v, 0.0) for v, one in zip(values, found, strict=True)]]
         axes.axvline(0, color="0.5", linewidth=1)
         axes.errorbar(values, [place for place, _ in having], xerr=sides, fmt="o", color=COLOURS[0], capsize=3)
         axes.set_yticks(places, [one["name"] for one in others])
