@@ -23,7 +23,7 @@ import torch
 from sr_transformers import LSRMForCausalLM, LSRMTrainer, PreparedData, Recipe, prepare
 from sr_transformers.training.binding import bind
 
-DEMO = ["recency", "bigrams", "items", "baskets", "intervals", "clock", "mix"]
+DEMO = ["recency", "bigrams", "items", "baskets", "clock", "mix"]
 DEMO_SETTINGS = {"learning_rate": 4e-3, "lr_scheduler_type": "linear", "switch_optimizer": False, "history": DEMO}
 # recipe, its settings, items of the catalogue (None: those of the log)
 CASES: dict[str, tuple[str, dict[str, Any], int | None]] = {

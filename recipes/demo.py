@@ -49,7 +49,7 @@ def main() -> None:
             "switch_optimizer": False,
             "logging_steps": 100,
             # People come back to groceries: what counting knows of them, see docs/history.md.
-            "history": ["recency", "bigrams", "items", "baskets", "intervals", "clock", "mix"],
+            "history": ["recency", "bigrams", "items", "baskets", "clock", "mix"],
         },
     )
     record = train(recipe, data, OUTPUT / "run")

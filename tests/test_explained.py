@@ -11,7 +11,7 @@ from sr_transformers import ExplainedRecommendation, LSRMConfig, LSRMForCausalLM
 from sr_transformers.data.vocabulary import build_tokenizer
 
 ITEMS = [f"i{n}" for n in range(28)]
-TIMED = ("recency", "bigrams", "items", "baskets", "intervals", "clock")
+TIMED = ("recency", "bigrams", "items", "baskets", "clock")
 HISTORY, TIMES = ["i3", "i4", "i3", "unheard of", "i9", "i3", "i4"], [10, 10, 20, 20, 30, 40, 40]
 
 

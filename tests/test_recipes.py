@@ -11,7 +11,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from transformers.utils import logging
 
 from sr_transformers import LSRMConfig, Recipe
-from sr_transformers.lsrm.configuration_lsrm import _CHOICES, HISTORY_PARTS, LSRM_SIZES
+from sr_transformers.lsrm.configuration_lsrm import _CHOICES, HISTORY_PARTS, LSRM_SIZES, NEEDS_TIMES
 from sr_transformers.scaling.studies.study import Study
 from sr_transformers.training.train import train
 
@@ -67,7 +67,9 @@ def test_a_study_of_parts_has_none_all_and_all_without_each(name):
     found = {run.block: frozenset(dict(run.settings).get("history", ())) for run in study.runs}
     every = frozenset(HISTORY_PARTS)
     expected = {"none": frozenset(), "all": every} | {f"without-{part}": every - {part} for part in every}
-    expected |= {"shuffled": every} if name == "history-online-retail" else {}
+    if name == "history-online-retail":
+        ids = every - set(NEEDS_TIMES)
+        expected |= {"shuffled": every, "ids": ids, "ids-without-recency": ids - {"recency"}}
     assert found == expected
     assert {run.block for run in study.runs if dict(run.settings).get("shuffle_baskets")} == expected.keys() & {
         "shuffled"

@@ -15,7 +15,7 @@ from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES, 
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
 V, UNIT = 30, 3.0
-TABLES = (("recency", 84), ("baskets", 84), ("intervals", 34), ("bigrams", 3))
+TABLES = (("recency", 84), ("baskets", 84), ("bigrams", 3))
 
 
 def make(parts=HISTORY_PARTS, **more) -> LSRMForCausalLM:
@@ -76,10 +76,6 @@ def added(model: LSRMForCausalLM, past: Past, q: int, hidden: torch.Tensor) -> t
         since = (now - t[last]) / UNIT
         cells = {"recency": count_class(count) * 12 + power(q - last + 1.25, 12)}
         cells["baskets"] = count_class(len(moments)) * 12 + (power(since * 16, 11) + 1 if since > 0 else 0)
-        cells["intervals"] = 33
-        if len(moments) > 1 and since > 0:
-            interval = (t[last] - moments[0]) / UNIT / (len(moments) - 1)
-            cells["intervals"] = power((since / interval) ** 2 * 32, 11) * 3 + (len(moments) >= 3) + (len(moments) >= 6)
         before = x[last - 1] if last else 0
         cells["bigrams"] = 0 if before < 2 else 1 if before == x[q] else 2 if q and before == x[q - 1] else 0
         begin = 0
@@ -189,7 +185,7 @@ def test_scorer_reads_the_whole_past(parts):
             torch.testing.assert_close(scores[row, 2:], expected[2:], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("parts", [("recency", "items", "baskets", "intervals", "clock"), ("clock",)], ids="-".join)
+@pytest.mark.parametrize("parts", [("recency", "items", "baskets", "clock"), ("clock",)], ids="-".join)
 def test_a_place_in_training_is_ranked_as_its_past_is(parts):
     """When the next interaction happens is the moment of the request in both."""
     model = make(parts, query_time=True)

@@ -124,7 +124,7 @@ def test_a_sampled_loss_keeps_its_logits(head, precision):
     [
         ["clock"],
         ["items", "recency"],
-        ["recency", "bigrams", "items", "baskets", "intervals"],
+        ["recency", "bigrams", "items", "baskets"],
         ["mix"],
         ["baskets", "mix"],
     ],

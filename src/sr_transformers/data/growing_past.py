@@ -14,8 +14,8 @@ from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.mix_lsrm import HALF_LIVES
 
 # Of an item: its token; position of its last interaction; interactions with it; the token before the last of them; and
-# with times: baskets with it, moments of its last and of its first interaction.
-_TOKEN, _POSITION, _COUNT, _BEFORE, _BASKETS, _TIME, _FIRST = range(7)
+# with times: baskets with it, and the moment of its last interaction.
+_TOKEN, _POSITION, _COUNT, _BEFORE, _BASKETS, _TIME = range(6)
 _LIVES = np.array(HALF_LIVES)
 
 
@@ -36,7 +36,7 @@ class GrowingPast:
         self._clock: deque[tuple[int, int]] = deque(maxlen=max(window, 1))
         self._moments: deque[int] = deque(maxlen=max(window, 1))
         self._entry_of: dict[int, int] = {}
-        self._entries = np.zeros((16, 7), np.int64)
+        self._entries = np.zeros((16, 6), np.int64)
         self._decayed = np.zeros((16, len(HALF_LIVES)))  # of an item: its interactions, older ones worth less
         self._now = self._in_basket = self._gap = 0
 
@@ -54,9 +54,7 @@ class GrowingPast:
             self._entries = np.concatenate([self._entries, np.zeros_like(self._entries)])
             self._decayed = np.concatenate([self._decayed, np.zeros_like(self._decayed)])
         entry = self._entries[number]
-        again = entry[_COUNT] > 0
-        entry[_BASKETS] += not again or self._now != entry[_TIME]
-        entry[_FIRST] = entry[_FIRST] if again else self._now
+        entry[_BASKETS] += not entry[_COUNT] or self._now != entry[_TIME]
         self._decayed[number] *= np.exp2((entry[_POSITION] - self.length) / _LIVES)
         self._decayed[number] += 1
         entry[[_TOKEN, _POSITION, _TIME]] = token, self.length, self._now
@@ -99,7 +97,7 @@ class GrowingPast:
             query_time: when it is asked what comes next; None: at the moment of the last interaction.
         """
         entries = torch.from_numpy(self._entries[: len(self._entry_of)]).to(device)
-        token, position, count, before, baskets, time, first = entries.unbind(1)
+        token, position, count, before, baskets, time = entries.unbind(1)
         line = torch.zeros_like(token)
         recent = entries.new_zeros(LAGS, 1, width)
         for lag in range(min(LAGS, self.length)):
@@ -116,7 +114,7 @@ class GrowingPast:
         }
         if timed:
             found["baskets"] = baskets.clone()
-            found["time"], found["first"] = ((moment - self._now).float() for moment in (time, first))
+            found["time"] = (time - self._now).float()
             now = self._now if query_time is None else query_time
             found["now"] = torch.zeros(1, width, device=entries.device)
             found["now"][0, -1] = now - self._now

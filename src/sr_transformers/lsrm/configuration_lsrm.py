@@ -61,10 +61,10 @@ def layer_rates(bounds: tuple[float, float] | list[float], num_layers: int) -> l
     return [round(bottom + (top - bottom) * layer / steps, 12) for layer in range(num_layers)]
 
 
-# What scores may have beside `h . w_v`, see `history_lsrm` and, for "mix", `mix_lsrm`; three need moments.
-NEEDS_TIMES = ("baskets", "intervals", "clock")
+# What scores may have beside `h . w_v`, see `history_lsrm` and, for "mix", `mix_lsrm`; two need moments.
+NEEDS_TIMES = ("baskets", "clock")
 HISTORY_PARTS = ("recency", "bigrams", "items", *NEEDS_TIMES, "mix")
-OWN_PARTS = ("recency", "bigrams", "items", "baskets", "intervals", "mix")  # of the scores of a user's own items
+OWN_PARTS = ("recency", "bigrams", "items", "baskets", "mix")  # of the scores of a user's own items
 UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # of time, per second
 LAGS = 3  # successors of the last item, of the one before, and of the one before that
 

@@ -3,8 +3,8 @@
 
     p(v) ~ exp(h . w_v + b_v)
 
-b_v is 0 for almost all items. For an item of the user's own past it comes from tables over how often, how long ago and
-at which intervals the user came back to it; what a cell of a table is worth depends on the state h. All of it is known
+b_v is 0 for almost all items. For an item of the user's own past it comes from tables over how often and how long ago
+the user came back to it, and after what; what a cell of a table is worth depends on the state h. All of it is known
 before the target: counts of the past, and the moment of the last known interaction.
 
 The past is given as `columns`: one entry per interaction, together with the stretch of places for which it is the most
@@ -29,7 +29,6 @@ from .scoring_lsrm import wide
 # usual time between two baskets, from a sixteenth on; class 0 is "in the current basket").
 COUNT_BOUNDS = (1, 2, 3, 4, 6, 9, 16)
 _COUNTS, _STEPS, _TIMES = len(COUNT_BOUNDS), 12, 12
-_RATIOS, _REGULAR = 11, 3  # time since the last purchase over the item's own interval; baskets 2, 3-5, 6 and more
 # Tables of zeros have far to go: their values move this many times faster than other weights.
 GAIN = 2.0
 
@@ -37,7 +36,6 @@ GAIN = 2.0
 HISTORY_CELLS = {
     "recency": _COUNTS * _STEPS,
     "baskets": _COUNTS * _TIMES,
-    "intervals": _RATIOS * _REGULAR + 1,
     "bigrams": 3,
 }
 CLOCK_CELLS = (_COUNTS, _TIMES)
@@ -71,7 +69,7 @@ def _steps(value: torch.Tensor, bounds: Sequence[float]) -> torch.Tensor:
 
 
 def _time_class(time: torch.Tensor, classes: int = _TIMES) -> torch.Tensor:
-    """Class of a time in usual intervals; 0 for no time at all. int32."""
+    """Class of a time in units of the usual one between two baskets; 0 for no time at all. int32."""
     return (_power(time * 16.0, classes - 1) + 1) * (time > 0)
 
 
@@ -157,8 +155,6 @@ class _Pairs:
             elif part == "baskets":
                 cell = _power(since / (self.time_unit / 16.0), _TIMES - 1).add_(1).mul_(later)
                 cell = cell.add_(self._spread(self.classes * _TIMES + offset))
-            elif part == "intervals":
-                cell = self._interval_cell(since, offset)
             else:
                 cell = self._bigram_cell().add_(offset)
             places.append(cell.add_(begins))
@@ -167,15 +163,6 @@ class _Pairs:
             own = self.column + 1
             places.append(own if later is None else own.mul_(later))  # nothing comes back within its basket
         return places
-
-    def _interval_cell(self, since: torch.Tensor, offset: int) -> torch.Tensor:
-        baskets = self.columns["baskets"]
-        intervals = (baskets - 1) / (self.columns["time"] - self.columns["first"]).clamp(min=1e-9)
-        ratio = since * self._spread(intervals)  # 0 where no interval is known, and within the basket
-        unknown = ratio == 0
-        regular = (baskets >= 3).int() + (baskets >= 6).int()
-        cell = _power(ratio.square_().mul_(32.0), _RATIOS).mul_(_REGULAR).add_(self._spread(regular + offset))
-        return cell.masked_fill_(unknown, _RATIOS * _REGULAR + offset)
 
     def _bigram_cell(self) -> torch.Tensor:
         before = self.columns["before"]

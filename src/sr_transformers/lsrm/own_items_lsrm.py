@@ -55,8 +55,8 @@ class Pasts:
         Returns:
             One entry each, `(C,)`: `line`, `token`, `place` (of the interaction), `begin` and `end` (places for which
             it counts), `count` (interactions with the item so far), `before` (the token before it, 0 for none) and,
-            with times, `baskets` (with the item so far), `time` and `first` (moments of this and of the first
-            interaction with the item, relative to the last moment of the past). `recent`, `(LAGS, B, W)`: the last
+            with times, `baskets` (with the item so far) and `time` (moment of this interaction, relative to the last
+            moment of the past). `recent`, `(LAGS, B, W)`: the last
             token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` float32: the moment at which
             it is asked what comes after each place (that of its interaction unless `asked` says otherwise), as `time`.
             With half-lives (`mix_lsrm.HALF_LIVES`) also `decayed`, `(C, K)`: `count` with older interactions worth
@@ -99,7 +99,6 @@ class Pasts:
             baskets = another.cumsum(0)
             found["baskets"] = baskets.index_select(0, kept) - baskets.index_select(0, kept_group) + 1
             found["time"] = relative.index_select(0, kept_order)
-            found["first"] = relative.index_select(0, order.index_select(0, kept_group))
             now = self.times if self.asked is None else self.asked
             found["now"] = relative.new_zeros(batch, width)
             found["now"][at] = (now - last)[seen].float()

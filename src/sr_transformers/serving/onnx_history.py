@@ -47,7 +47,6 @@ def dense_columns(
     if times is not None:
         relative = (times - times[:, -1:]).float()
         found["time"] = relative.gather(1, last).masked_fill(count == 0, 0.0)
-        found["first"] = torch.zeros_like(found["time"]).scatter_reduce(1, ids, relative, "amin")
         found["baskets"] = nothing.scatter_add(1, *_baskets(ids, times, position))
     columns = {name: values.reshape(-1) for name, values in found.items()}
     columns["recent"] = ids.flip(1)[:, :LAGS].t()[:, :, None]

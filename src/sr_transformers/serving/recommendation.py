@@ -31,10 +31,10 @@ class ExplainedRecommendation(Recommendation):
     Attributes:
         own_factor: `p(v) / p0(v)`: how many times as likely the item is as it would be without the user's own past, 0
             or more. p is the model's probability, and p0 the one that the same model gives when nothing is added to the
-            scores of the items that the user had (`history` of its configuration: recency, bigrams, items, baskets and
-            intervals). The window that the model reads, and what followed its items elsewhere (mix), are part
-            of both. As the probabilities of all items sum to 1, an item that the user never had gets a little less
-            when others get more: its factor is the same for all such items. nan where popularity stood in.
+            scores of the items that the user had (`history` of its configuration: recency, bigrams, items and baskets).
+            The window that the model reads, and what followed its items elsewhere (mix), are part of both. As
+            the probabilities of all items sum to 1, an item that the user never had gets a little less when others get
+            more: its factor is the same for all such items. nan where popularity stood in.
         had_before: whether the item is one of the user's own past.
     """
 

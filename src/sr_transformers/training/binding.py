@@ -60,7 +60,7 @@ def time_unit(data: PreparedData, users: int = 10_000) -> float:
     between = between[between > 0]
     if not len(between):
         raise ValueError(
-            f"no user of {data.path} has interactions at two different moments: leave baskets, intervals and clock out "
-            "of the model's history, and attention_time false."
+            f"no user of {data.path} has interactions at two different moments: leave baskets and clock out of the "
+            "model's history, and attention_time false."
         )
     return float(np.median(between))
