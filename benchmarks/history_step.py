@@ -23,11 +23,12 @@ import torch
 from sr_transformers import LSRMForCausalLM, LSRMTrainer, PreparedData, Recipe, prepare
 from sr_transformers.training.binding import bind
 
-DEMO = ["recency", "bigrams", "items", "baskets", "clock", "mix"]
-DEMO_SETTINGS = {"learning_rate": 4e-3, "lr_scheduler_type": "linear", "switch_optimizer": False, "history": DEMO}
+sys.path.insert(0, str(harness.HERE.parent / "recipes"))
+import demo
+
 # recipe, its settings, items of the catalogue (None: those of the log)
 CASES: dict[str, tuple[str, dict[str, Any], int | None]] = {
-    "demo": ("lsrm/98k", DEMO_SETTINGS, None),
+    "demo": (demo.RECIPE, demo.SETTINGS, None),
     "online-retail, V 26k": ("repeats", {}, 26_000),
 }
 WARM_UP = 4

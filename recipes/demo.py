@@ -17,6 +17,16 @@ from sr_transformers.evaluation.evaluator import table
 from sr_transformers.training.progress import bars_on_terminals_only
 
 OUTPUT = Path("runs/demo")
+RECIPE = "lsrm/98k"
+SETTINGS = {
+    # A short run: no plateau will be seen, so the learning rate falls to zero instead.
+    "num_train_epochs": 8,
+    "learning_rate": 4e-3,
+    "lr_scheduler_type": "linear",
+    "switch_optimizer": False,
+    # People come back to groceries: what counting knows of them, see docs/history.md.
+    "history": ["bigrams", "items", "baskets", "clock", "mix"],
+}
 
 
 def main() -> None:
@@ -39,19 +49,7 @@ def main() -> None:
     print(f"{counts['interactions']:,} interactions of {counts['users']:,} users with {counts['items']:,} items")
 
     step("train: LSRM 98k (2 layers x 64) with history for 8 epochs, full softmax over all items")
-    recipe = Recipe.load(
-        "lsrm/98k",
-        # A short run: no plateau will be seen, so the learning rate falls to zero instead.
-        {
-            "num_train_epochs": 8,
-            "learning_rate": 4e-3,
-            "lr_scheduler_type": "linear",
-            "switch_optimizer": False,
-            "logging_steps": 100,
-            # People come back to groceries: what counting knows of them, see docs/history.md.
-            "history": ["recency", "bigrams", "items", "baskets", "clock", "mix"],
-        },
-    )
+    recipe = Recipe.load(RECIPE, SETTINGS | {"logging_steps": 100})
     record = train(recipe, data, OUTPUT / "run")
     print(f"{record.num_interactions_seen / record.seconds:,.0f} targets per second, validation included")
 

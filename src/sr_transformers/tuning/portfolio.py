@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sr_transformers.data.prepared import PreparedData
-from sr_transformers.lsrm.configuration_lsrm import NEEDS_TIMES
 from sr_transformers.training.recipe import Recipe
 
 AUTO = "auto"
@@ -28,6 +27,8 @@ LONG_HISTORY = 50.0
 # Different moments per user. With fewer than two nobody is seen to come back at another time, and the parts of the
 # history that read moments have nothing to count.
 FEW_MOMENTS = 2.0
+# What history has there: `recency` stands in for `baskets`, beside which it adds nothing.
+WITHOUT_MOMENTS = ("recency", "bigrams", "items", "mix")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def choose(counts: Mapping[str, Any]) -> Choice:
         if moments >= FEW_MOMENTS:
             return Choice(REPEATS, _sentence(REPEATS, said))
         said += f"; without moments, as a user has only {moments:.1f} different ones (at least {FEW_MOMENTS:g})"
-        parts = [part for part in Recipe.load("regimes/repeats").model["history"] if part not in NEEDS_TIMES]
-        return Choice(REPEATS, _sentence(REPEATS, said), {"history": parts})
+        return Choice(REPEATS, _sentence(REPEATS, said), {"history": list(WITHOUT_MOMENTS)})
     few = f"and few items are had again ({repeats:.1%} of the interactions, below {FEW_REPEATS:.0%})"
     if length >= LONG_HISTORY:
         said = f"histories are long, {length:.1f} interactions per user (from {LONG_HISTORY:g} on), {few}"

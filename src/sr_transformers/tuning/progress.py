@@ -133,8 +133,8 @@ def setting(trial: Any) -> str:
 def in_line(parameters: dict[str, Any]) -> str:
     """Parameters in a line, the size first.
 
-    >>> in_line({"learning_rate": 0.00123456, "hidden_size": 64, "history": "all"})
-    'width 64, lr 0.001235, history all'
+    >>> in_line({"learning_rate": 0.00123456, "hidden_size": 64, "history": "none"})
+    'width 64, lr 0.001235, history none'
     """
     order = [*GROUPS["size"], *GROUPS["dropout"], *GROUPS["training"]]
     keys = sorted(parameters, key=lambda key: order.index(key) if key in order else len(order))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES
 from sr_transformers.training.recipe import Recipe, default_of, recipe_keys
-from sr_transformers.tuning.portfolio import FEW_REPEATS, KINDS, choose
+from sr_transformers.tuning.portfolio import FEW_REPEATS, KINDS, WITHOUT_MOMENTS, choose
 
 Counts = Mapping[str, Any]
 Values = Mapping[str, Any]
@@ -20,8 +20,8 @@ MANY_ITEMS = 20_000
 _WINDOWS = (20, 50, 100, 200)
 _HISTORIES = {
     "none": [],
-    "all": list(HISTORY_PARTS),
-    "without moments": ["recency", "bigrams", "items", "mix"],
+    "with moments": [part for part in HISTORY_PARTS if part != "recency"],
+    "without moments": list(WITHOUT_MOMENTS),
 }
 
 
