@@ -11,6 +11,7 @@ Which parts are kept is decided on validation; the test figures stand beside it.
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,17 @@ SPLITS = ("validation", "test")
 METRICS = {"hr@10": ("HR@10", 4), "ndcg@10": ("NDCG@10", 4), "loss": ("loss", 3)}  # heading, decimals
 
 
-def arms_of(runs: list[StudyRun], base: str) -> dict[str, list[StudyRun]]:
-    """Runs by the block of the study, that of `base` first."""
+def arms_of(runs: list[StudyRun], base: str, others: Sequence[str]) -> dict[str, list[StudyRun]]:
+    """Runs by the block of the study, that of `base` first; others: the other blocks, all if there are none."""
     arms: dict[str, list[StudyRun]] = defaultdict(list)
     for run in runs:
         arms[run.plan["block"]].append(run)
-    return {name: arms[name] for name in sorted(arms, key=lambda name: name != base)}
+    return {name: arms[name] for name in [base, *(others or sorted(set(arms) - {base}))]}
 
 
-def measure(study: Path, data: PreparedData, base: str) -> list[dict[str, Any]]:
+def measure(study: Path, data: PreparedData, base: str, others: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each arm, the base first: by split and metric what `compare` says."""
-    arms = arms_of(load_runs(study), base)
+    arms = arms_of(load_runs(study), base, others)
     models = {
         name: [ModelScorer(AutoModelForCausalLM.from_pretrained(study / "runs" / run.name)) for run in runs]
         for name, runs in arms.items()
@@ -82,14 +83,16 @@ def main() -> None:
     run.add_argument("study", type=Path, help="folder of the study, its models kept")
     run.add_argument("data", help="prepared folder")
     run.add_argument("--base", required=True, help="block of the study that the others are compared with")
+    run.add_argument("--others", nargs="+", default=[], help="blocks that are compared with it; all if left out")
+    run.add_argument("--name", help="of the record and the table; that of the folder if left out")
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "run":
         data = PreparedData(options.data).verified()
-        rows = measure(options.study, data, options.base)
+        rows = measure(options.study, data, options.base, options.others)
         found = {"command": command_line(), "commit": source_commit(), "data": data.manifest["source"], "rows": rows}
         RESULTS.mkdir(parents=True, exist_ok=True)
-        write_whole(RESULTS / f"{options.study.name}.json", json.dumps(found, indent=1) + "\n")
+        write_whole(RESULTS / f"{options.name or options.study.name}.json", json.dumps(found, indent=1) + "\n")
     for path in sorted(RESULTS.glob("*.json")):
         put(PAGE, path.stem, table(json.loads(path.read_text())))
 
