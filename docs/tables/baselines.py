@@ -30,6 +30,7 @@ FOLDERS = {LEAVE_ONE_OUT: RESULTS, TEMPORAL: RESULTS / TEMPORAL}
 # By name: file or named set, least interactions, and whether its times are seconds.
 LOGS = {
     "abxi-afk": ("abxi-afk.parquet", 1, True),
+    "complete-journey-100-core": ("complete-journey", 100, True),
     "complete-journey-5-core": ("complete-journey", 5, True),
     "ml-100k": ("ml-100k.parquet", 1, True),
     "ml-1m": ("ml-1m.parquet", 1, True),

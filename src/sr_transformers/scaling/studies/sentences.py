@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from sr_transformers.scaling.laws.fitting import DEGENERATE, UNDER_DETERMINED
+from sr_transformers.scaling.laws.fitting import DEGENERATE
 
 METRIC_NAMES = {"ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 
@@ -201,8 +201,8 @@ def _held(one: dict[str, Any], label: str) -> str:
 
 
 def _predicted(one: dict[str, Any], what: str) -> str:
-    if one["status"] in (DEGENERATE, UNDER_DETERMINED):  # what it predicts differs from machine to machine
-        return f"{what}: no prediction, as the fit is {one['status'].replace('_', ' ')}: {one['reason']}"
+    if one["status"] == DEGENERATE:  # what it predicts differs from machine to machine
+        return f"{what}: no prediction, as the fit is degenerate: {one['reason']}"
     errors = [abs(row["relative_error"]) for row in one["rows"]]
     inside = [row["inside"] for row in one["rows"] if row["inside"] is not None]
     text = f"{what}: off by {min(errors):.1%} to {max(errors):.1%}"
