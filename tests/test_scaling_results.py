@@ -31,15 +31,15 @@ def script():
 def _numbers_apart(entries: object) -> tuple[object, list[float]]:
     """What entries say, with "#" for fractional numbers, and those numbers: their last digits depend on the BLAS.
 
-    Parameters that the runs do not determine, and what these predict, are left out: any value fits, and which one comes
-    out depends on it too.
+    Parameters that the runs do not determine are left out, and what a degenerate law predicts: any value fits, and
+    which one comes out depends on it too.
     """
     numbers: list[float] = []
 
     def without(value: object) -> object:
         if isinstance(value, dict):
-            undetermined = value.get("status") in ("degenerate", "under_determined")
-            left_out = {"params", "held_out"} if undetermined else set()
+            left_out = {"params"} if value.get("status") in ("degenerate", "under_determined") else set()
+            left_out |= {"held_out"} if value.get("status") == "degenerate" else set()
             return {key: without(inner) for key, inner in value.items() if key not in left_out}
         if isinstance(value, list | tuple):
             return [without(inner) for inner in value]

@@ -2,7 +2,7 @@
 
 FOLDER holds the logs as Parquet files. Each is prepared twice and all baselines are evaluated, as by
 
-    sr-transformers prepare LOG --output prepared/NAME --time-unit s [--min-interactions 5] [--split temporal]
+    sr-transformers prepare LOG --output prepared/NAME --time-unit s [--min-interactions K] [--split temporal]
     sr-transformers evaluate --data prepared/NAME [--target period] --json FILE
 
 The reports go to results/baselines/NAME.json and results/baselines/temporal/NAME.json, and the tables of both into

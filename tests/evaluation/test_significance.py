@@ -56,15 +56,15 @@ class Likely(Knows):
 
     gives_log_probabilities = True
 
+    def __init__(self, data, logit, name="likely"):
+        super().__init__(data, 1.0, 0, name)
+        self.logit = logit
+
     def score(self, histories):
         scores = torch.zeros(len(histories), self.width)
         for row, history in enumerate(histories):
             scores[row, abs(self.answers[tuple(history)])] = self.logit
         return scores
-
-    def __init__(self, data, logit, name="likely"):
-        super().__init__(data, 1.0, 0, name)
-        self.logit = logit
 
 
 def test_losses_are_compared_where_there_are_any(markov_prepared, tmp_path):

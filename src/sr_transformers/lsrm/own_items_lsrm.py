@@ -56,9 +56,9 @@ class Pasts:
             One entry each, `(C,)`: `line`, `token`, `place` (of the interaction), `begin` and `end` (places for which
             it counts), `count` (interactions with the item so far), `before` (the token before it, 0 for none) and,
             with times, `baskets` (with the item so far) and `time` (moment of this interaction, relative to the last
-            moment of the past). `recent`, `(LAGS, B, W)`: the last
-            token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` float32: the moment at which
-            it is asked what comes after each place (that of its interaction unless `asked` says otherwise), as `time`.
+            moment of the past). `recent`, `(LAGS, B, W)`: the last token, the one before, and so on, 0 for none. With
+            times also `now`, `(B, W)` float32: the moment at which it is asked what comes after each place (that of its
+            interaction unless `asked` says otherwise), as `time`.
             With half-lives (`mix_lsrm.HALF_LIVES`) also `decayed`, `(C, K)`: `count` with older interactions worth
             less, and with times `moment`, `(B, W)` int64: the moment `now` itself.
         """

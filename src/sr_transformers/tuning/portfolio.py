@@ -27,7 +27,7 @@ LONG_HISTORY = 50.0
 # Different moments per user. With fewer than two nobody is seen to come back at another time, and the parts of the
 # history that read moments have nothing to count.
 FEW_MOMENTS = 2.0
-# What history has there: `recency` stands in for `baskets`, beside which it adds nothing.
+# `history` of a model for such a log: `recency` stands in for `baskets`, beside which it adds nothing.
 WITHOUT_MOMENTS = ("recency", "bigrams", "items", "mix")
 
 
