@@ -38,9 +38,7 @@ def test_it_is_what_counting_the_whole_past_gives(width, timed, half_lives, wait
         assert set(found) == set(expected)
         order = found["token"].argsort()
         for name, values in expected.items():
-            of_item = found[name] if name in ("recent", "now", "moment") else found[name][order]
-            if name == "moment":  # of the last place alone
-                of_item, values = of_item[:, -1], values[:, -1]
+            of_item = found[name] if name in ("recent", "now") else found[name][order]
             exact = {"rtol": 1e-5, "atol": 1e-6} if name == "decayed" else {"rtol": 0, "atol": 0}
             torch.testing.assert_close(of_item, values, **exact, msg=f"{n} {name}")
             assert of_item.dtype == values.dtype

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
+from made_history import UNIT, V, make
 from transformers import DynamicCache, StaticCache
 
 from sr_transformers.data.past_inputs import Past, PastInputs
@@ -14,20 +15,7 @@ from sr_transformers.evaluation.model_scorer import ModelScorer
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES, LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 
-V, UNIT = 30, 3.0
 TABLES = (("recency", 84), ("baskets", 84), ("bigrams", 3))
-
-
-def make(parts=HISTORY_PARTS, **more) -> LSRMForCausalLM:
-    """A small model whose tables and counts are filled."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8}
-    config = LSRMConfig(vocab_size=V, history=list(parts), time_unit=UNIT, **sizes, **more)
-    model = LSRMForCausalLM(config).eval()
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model
 
 
 def pasts() -> list[Past]:
@@ -247,7 +235,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(Exception, match="each once"):
         LSRMConfig(history=["recency", "recency"])
     model = make()
-    with pytest.raises(ValueError, match="reads the moments of the interactions"):
+    with pytest.raises(ValueError, match="pass times, one moment for each"):
         model(torch.tensor([[4, 5]]))
     with pytest.raises(ValueError, match="give their times"):
         ModelScorer(model).score([np.array([4, 5])])

@@ -103,7 +103,7 @@ def test_pipeline_and_generate_take_moments(log, run):
         assert [item["score"] for item in one] == pytest.approx([item.probability for item in ours], rel=1e-4)
     asked = inputs[0]
     ids, times = tokenizer.convert_tokens_to_ids(asked["history"][-8:]), asked["times"][-8:]
-    new = model.generate(torch.tensor([ids]), moments=torch.tensor([times]), max_new_tokens=1)[0, -1:]
+    new = model.generate(torch.tensor([ids]), times=torch.tensor([times]), max_new_tokens=1)[0, -1:]
     best = recommender.recommend(asked["history"], k=1, exclude_seen=False, times=asked["times"])[0]
     assert tokenizer.convert_ids_to_tokens(new.tolist()) == [best.item]
 

@@ -114,12 +114,9 @@ class GrowingPast:
         }
         if timed:
             found["baskets"] = baskets.clone()
-            found["time"] = (time - self._now).float()
-            now = self._now if query_time is None else query_time
-            found["now"] = torch.zeros(1, width, device=entries.device)
-            found["now"][0, -1] = now - self._now
-            if mixes:
-                found["moment"] = entries.new_full((1, width), now)
+            found["time"] = time.clone()
+            found["now"] = entries.new_full((1, width), torch.iinfo(torch.int64).max)
+            found["now"][0, -1] = self._now if query_time is None else query_time
         if mixes:
             found["decayed"] = torch.from_numpy(self._decayed[: len(self._entry_of)]).float().to(device)
         return found

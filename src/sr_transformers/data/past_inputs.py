@@ -102,8 +102,6 @@ class PastInputs:
 
     def __init__(self, config: Any):
         self.config, self.needs_times = config, config.needs_times
-        self.clock = "clock" in config.history
-        self.moments = config.attention_time
         self.query_time = int(config.query_time)
 
     def __call__(
@@ -116,11 +114,5 @@ class PastInputs:
             pasts: of each window the history up to its end.
             lines, places: `(M,)` int64, where the window begins in the batch of this shape.
         """
-        found = pasts_of(pasts, sizes, lines, places)
         half_lives = HALF_LIVES if self.config.mix_share else ()  # a model that is only trained does without
-        history = found.columns(*shape, half_lives) if self.config.history else {}
-        return {
-            **({"history": history} if history else {}),
-            **({"clock": found.clock(*shape)} if self.clock else {}),
-            **({"moments": found.moments(*shape)} if self.moments else {}),
-        }
+        return pasts_of(pasts, sizes, lines, places).inputs(self.config, shape, half_lives)

@@ -89,7 +89,7 @@ def refuse_no_numbers(model: PreTrainedModel, where: str) -> None:
         _refuse_no_number(name, parameter, where)
     for prefix, module in model.named_modules():
         for counts in ("successor", "recent"):
-            if hasattr(module, f"{counts}_starts"):
+            if hasattr(module, f"{counts}_starts") and not module.popularity.is_meta:  # else: shapes without numbers
                 _refuse_impossible_counts(prefix, module, counts, where)
         if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
             with align_module_device(module):

@@ -22,7 +22,6 @@ from .configuration_lsrm import NUM_SPECIAL, LSRMConfig
 from .divided_lsrm import look_up
 from .item_scores_lsrm import ItemScores
 from .mix_lsrm import HALF_LIVES, LSRMMix
-from .own_items_lsrm import pasts_in
 from .scoring_lsrm import wide
 
 # Classes of counts (1, 2, 3, 4-5, 6-8, 9-15, 16 and more), of steps (powers of 2) and of times (powers of 2 of the
@@ -144,7 +143,8 @@ class _Pairs:
         since: Any = None
         later: Any = None
         if "time" in columns:
-            since = columns["now"].reshape(-1).index_select(0, self.rows).sub_(self._spread(columns["time"]))
+            since = columns["now"].reshape(-1).index_select(0, self.rows)
+            since = since.sub_(columns["time"].index_select(0, self.column))
             later = (since > 0).int()
         for part in HISTORY_CELLS:
             if part not in self.parts:
@@ -235,23 +235,6 @@ class LSRMHistory(nn.Module):
         return HALF_LIVES if self.mixes else ()
 
     @torch.compiler.disable  # its sizes depend on the values
-    def columns_in(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None,
-        shape: Sequence[int],
-    ) -> dict[str, torch.Tensor]:
-        """What stands in a batch of `(B, T, d)` states, if that is all that there is (`own_items_lsrm.pasts_in`).
-
-        Raises:
-            ValueError: for a model that reads moments, or without ids.
-        """
-        if input_ids is None or self.config.needs_times:
-            raise ValueError("this model reads what users did before, and when: pass history.")
-        return pasts_in(input_ids, attention_mask, position_ids).columns(shape[0], shape[1], self.half_lives)
-
-    @torch.compiler.disable  # likewise
     def mixed(
         self, scores: torch.Tensor, columns: Mapping[str, torch.Tensor], places: torch.Tensor, items: tuple[int, int]
     ) -> torch.Tensor:

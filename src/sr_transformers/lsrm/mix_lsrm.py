@@ -160,7 +160,7 @@ class LSRMMix(nn.Module):
         popularity = self.popularity[:tokens].float()
         found = [(popularity, popularity.sum(dtype=torch.float64))]
         if self.config.needs_times:
-            ended = torch.searchsorted(self.recent_ends, columns["moment"][:, places].reshape(-1), right=True)
+            ended = torch.searchsorted(self.recent_ends, columns["now"][:, places].reshape(-1), right=True)
             distinct, which = ended.unique(return_inverse=True)
             recent = torch.stack([self.recent(int(last), tokens) for last in distinct.tolist()])[which]
             found.insert(0, (recent, recent.sum(1, dtype=torch.float64)))

@@ -34,7 +34,8 @@ from .history_lsrm import LSRMClock, LSRMHistory, ZeroEmbedding, ZeroLinear
 from .item_scores_lsrm import ItemScores, add_scores
 from .layers_lsrm import LSRMAttention, LSRMDecoderLayer, make_norm
 from .loss_lsrm import loss_of_logits, next_item_loss
-from .own_items_lsrm import pasts_of_rows
+from .own_items_lsrm import last_places
+from .reading_lsrm import read_past
 from .rotary_lsrm import rotation_at
 from .scoring_lsrm import item_range, score_items
 from .targets_lsrm import targets_after
@@ -130,6 +131,8 @@ class LSRMModel(LSRMPreTrainedModel):
         last_only: bool = False,
         clock: torch.FloatTensor | None = None,
         moments: torch.LongTensor | None = None,
+        times: torch.LongTensor | None = None,
+        query_times: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
         """Encodes sequences.
@@ -148,19 +151,25 @@ class LSRMModel(LSRMPreTrainedModel):
             clock: `(B, T, 2)` of `own_items_lsrm.Pasts.clock`, for a model that reads moments ("clock" in `history`).
             moments: `(B, K)` int64 of all K items that attention sees, those in the cache too, in the log's unit of
                 time, for a model with `attention_time`; whatever for padding.
+            times: `(B, T)` int64 moments of `input_ids` in the log's unit, for a model that reads them
+                (`LSRMConfig.needs_times`); whatever for padding. Clock and moments are made from them.
+            query_times: `(B,)` int64, when it is asked what comes after each row, for a model with `query_time`.
 
         Raises:
             ValueError: for both or neither of ids and embeddings, a sequence longer than the window, last_only or
-                biases of attention with another attention, or a missing clock or moments.
+                biases of attention with another attention, or missing moments.
         """
         implementation = implementation_of(self.config, self.training, kwargs)
         if last_only and implementation not in ("eager", "sdpa"):
             raise ValueError(f"last_only works with eager and sdpa, not {implementation}.")
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        past = {"clock": clock, "moments": moments}
+        read = input_ids, attention_mask, position_ids, times, query_times
+        clock, moments = read_past(self.config, past, (), *read, past_key_values).values()
         if inputs_embeds is None:
             inputs_embeds = look_up(self.embed_tokens, input_ids)
-        given = position_ids  # only these can restart: whole rows need not be searched for several users
+        restarting = position_ids  # only these can: whole rows need not be searched for several users
         if position_ids is None:
             position_ids = self._positions(inputs_embeds, attention_mask, past_key_values)
         if position_ids.device.type == "cpu" and position_ids.numel() and not is_tracing(position_ids):
@@ -171,7 +180,7 @@ class LSRMModel(LSRMPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            position_ids=given,
+            position_ids=restarting,
         )
         if self.attention_bias is not None:
             causal_mask = self.attention_bias(causal_mask, inputs_embeds.shape[1], past_key_values, moments)
@@ -184,8 +193,6 @@ class LSRMModel(LSRMPreTrainedModel):
         elif self.config.position == "rotary":
             rotation = rotation_at(position_ids, self.config.hidden_size // self.config.num_attention_heads)
         if self.clock is not None:
-            if clock is None:
-                raise ValueError("this model reads the moments of the interactions: pass clock and history, or times.")
             hidden_states = hidden_states + self.clock(clock)
         hidden_states = self.embedding_dropout(hidden_states)
         layers = self.layers[: self.config.num_hidden_layers]
@@ -267,7 +274,10 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         negative_log_q: torch.FloatTensor | None = None,
         skip_logits: bool | None = None,
         history: dict[str, torch.Tensor] | None = None,
+        clock: torch.FloatTensor | None = None,
         moments: torch.LongTensor | None = None,
+        times: torch.LongTensor | None = None,
+        query_times: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         """Scores the next item at every position, or computes the loss.
@@ -286,13 +296,18 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             skip_logits: leave `logits` None; by default so in training when a loss is asked for, because the logits
                 of all positions over a large vocabulary are what does not fit into memory.
             history: what the users did before (`own_items_lsrm.Pasts.columns`), for a model with `history`; None: what
-                stands in `input_ids` is all that there is, so that nothing may lie in `past_key_values`.
+                stands in `input_ids` is all that there is, so that nothing may lie in `past_key_values`. For histories
+                longer than the window see `last_window`.
 
         Returns:
             `loss` in nats per target, over all items and nothing else; `logits` `(B, T or logits_to_keep, V)`, float32
             (float64 for a model in that), lowest for what is no item (`scoring_lsrm`).
         """
         shift_labels = kwargs.pop("shift_labels", None)
+        past = {"history": history, "clock": clock, "moments": moments}
+        read = input_ids, attention_mask, position_ids, times, query_times
+        half_lives = () if self.history is None else self.history.half_lives
+        history, clock, moments = read_past(self.config, past, half_lives, *read, past_key_values).values()
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -300,6 +315,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            clock=clock,
             moments=moments,
             **kwargs,
         )
@@ -307,14 +323,9 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         extra = None
         if self.history is not None:
             refuse_undivided(self.history.parts, self.lm_head)
-            if history is None:
-                cached = past_key_values.get_seq_length() if past_key_values is not None else 0
-                if cached > hidden_states.shape[1]:
-                    raise ValueError(
-                        "this model reads what users did before, and past_key_values do not hold that: pass history "
-                        "too (own_items_lsrm.pasts_of_rows, of all items so far), or all items at once."
-                    )
-                history = self.history.columns_in(input_ids, attention_mask, position_ids, hidden_states.shape)
+            if labels is None and shift_labels is None and isinstance(logits_to_keep, int) and logits_to_keep:
+                history = last_places(history, hidden_states.shape[1], logits_to_keep)
+                hidden_states, logits_to_keep = slice_logits_to_keep(hidden_states, logits_to_keep), 0
             extra = self.history(hidden_states, history)
         loss, items = None, item_range(self.config)
         if labels is not None or shift_labels is not None:
@@ -334,22 +345,6 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-
-    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, moments=None, **kwargs):
-        """As transformers does; the history is all that stands in `input_ids`, whatever of it the cache holds, and what
-        is generated has the moment of the last item."""
-        inputs = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
-        if moments is not None:
-            later = moments[:, -1:].expand(-1, input_ids.shape[1] - moments.shape[1])
-            begin = 0 if inputs.get("past_key_values") is not None else -inputs["input_ids"].shape[1]
-            inputs["moments"] = torch.cat([moments, later], 1)[:, begin:]
-        if self.history is not None:
-            mask = kwargs.get("attention_mask")
-            mask = torch.ones_like(input_ids) if mask is None else mask
-            width = inputs["input_ids"].shape[1]
-            pasts, lives = pasts_of_rows(input_ids, mask != 0, width), self.history.half_lives
-            inputs["history"] = pasts.columns(len(input_ids), width, lives)
-        return inputs
 
     def _logits(
         self,

@@ -8,6 +8,7 @@ and adds one.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -55,12 +56,12 @@ class Pasts:
         Returns:
             One entry each, `(C,)`: `line`, `token`, `place` (of the interaction), `begin` and `end` (places for which
             it counts), `count` (interactions with the item so far), `before` (the token before it, 0 for none) and,
-            with times, `baskets` (with the item so far) and `time` (moment of this interaction, relative to the last
-            moment of the past). `recent`, `(LAGS, B, W)`: the last token, the one before, and so on, 0 for none. With
-            times also `now`, `(B, W)` float32: the moment at which it is asked what comes after each place (that of its
-            interaction unless `asked` says otherwise), as `time`.
+            with times, `baskets` (with the item so far) and `time` (moment of this interaction, int64: differences of
+            moments must be exact, or what came a second later lies in the same basket). `recent`, `(LAGS, B, W)`: the
+            last token, the one before, and so on, 0 for none. With times also `now`, `(B, W)` int64: the moment at
+            which it is asked what comes after each place (that of its interaction unless `asked` says otherwise).
             With half-lives (`mix_lsrm.HALF_LIVES`) also `decayed`, `(C, K)`: `count` with older interactions worth
-            less, and with times `moment`, `(B, W)` int64: the moment `now` itself.
+            less.
         """
         order = torch.sort(self.past * _KEY + self.tokens, stable=True).indices
         past, token = (of.index_select(0, order) for of in (self.past, self.tokens))
@@ -91,20 +92,14 @@ class Pasts:
             earlier = self.tokens[(seen - lag).clamp(min=0)].masked_fill(self.position[seen] < lag, 0)
             found["recent"][lag][at] = earlier
         if self.times is not None:
-            last = self.times.index_select(0, self.ends.index_select(0, self.past) - 1)  # an empty past has none
-            relative = (self.times - last).float()
             of_item = self.times.index_select(0, order)
             another = new.clone()
             another[1:] |= of_item[1:] != of_item[:-1]
             baskets = another.cumsum(0)
             found["baskets"] = baskets.index_select(0, kept) - baskets.index_select(0, kept_group) + 1
-            found["time"] = relative.index_select(0, kept_order)
-            now = self.times if self.asked is None else self.asked
-            found["now"] = relative.new_zeros(batch, width)
-            found["now"][at] = (now - last)[seen].float()
-            if half_lives:
-                found["moment"] = self.times.new_full((batch, width), torch.iinfo(torch.int64).max)  # without a past
-                found["moment"][at] = now[seen]
+            found["time"] = self.times.index_select(0, kept_order)
+            found["now"] = self.times.new_full((batch, width), torch.iinfo(torch.int64).max)  # without a past
+            found["now"][at] = (self.times if self.asked is None else self.asked)[seen]
         if half_lives:
             decayed = decayed_counts(self.position.index_select(0, order), group, half_lives)
             found["decayed"] = decayed.index_select(0, kept)
@@ -139,18 +134,39 @@ class Pasts:
         found[at] = self.times[seen]
         return found
 
+    def inputs(self, config: Any, shape: Sequence[int], half_lives: Sequence[float] = ()) -> dict[str, Any]:
+        """`history`, `clock` and `moments`, as far as a model of this configuration takes them, of a batch of this
+        shape."""
+        batch, width = shape
+        found: dict[str, Any] = {}
+        if any(part != "clock" for part in config.history):
+            found["history"] = self.columns(batch, width, half_lives)
+        if "clock" in config.history:
+            found["clock"] = self.clock(batch, width)
+        if config.attention_time:
+            found["moments"] = self.moments(batch, width)
+        return found
+
     def _shown(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The interactions that have places, and these: rows and places of the batch."""
         seen = (self.place >= self.places.index_select(0, self.past)).nonzero()[:, 0]
         return seen, (self.lines[self.past[seen]], self.place[seen])
 
 
-def pasts_in(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, position_ids: torch.Tensor | None) -> Pasts:
+def pasts_in(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    position_ids: torch.Tensor | None,
+    times: torch.Tensor | None = None,
+    query_times: torch.Tensor | None = None,
+) -> Pasts:
     """The pasts that a batch itself holds: what stands in a row is all that there is.
 
     Args:
         input_ids: `(B, T)`; attention_mask: `(B, T)`, 0 for padding; position_ids: `(B, T)`, several users in a row are
             told apart by positions that begin anew at 0.
+        times: `(B, T)` int64 moments, anything for padding, or None.
+        query_times: `(S,)` int64, when it is asked what comes after each of the pasts, for a model with `query_time`.
     """
     batch, width = input_ids.shape
     real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask[:, -width:] != 0
@@ -164,7 +180,9 @@ def pasts_in(input_ids: torch.Tensor, attention_mask: torch.Tensor | None, posit
     opened = opens.reshape(-1)[flat].nonzero()[:, 0]
     lengths = torch.diff(opened, append=torch.tensor([len(flat)], device=flat.device))
     begins = flat[opened]
-    return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, begins // width, begins % width)
+    moments = None if times is None else times.reshape(-1)[flat]
+    asked = None if moments is None or query_times is None else asked_after(moments, lengths, query_times)
+    return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, begins // width, begins % width, moments, asked)
 
 
 def pasts_of_rows(
@@ -200,10 +218,23 @@ def asked_after(times: torch.Tensor, lengths: torch.Tensor, query_times: torch.T
     return asked
 
 
+def last_places(columns: dict[str, torch.Tensor], width: int, kept: int) -> dict[str, torch.Tensor]:
+    """What `Pasts.columns` gives for the last `kept` of `width` places alone."""
+    first = max(width - kept, 0)
+    found = dict(columns)
+    for name in ("place", "begin", "end"):
+        found[name] = columns[name] - first
+    found["begin"] = found["begin"].clamp(min=0)
+    for name in ("recent", "now"):
+        if name in found:
+            found[name] = columns[name][..., first:]
+    return found
+
+
 def without_own(columns: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What `Pasts.columns` gives of users without any item of their own; what they had last stays for `LSRMMix`."""
-    of_places = ("recent", "now", "moment")
+    of_places = ("recent", "now")
     return {name: values if name in of_places else values[:0] for name, values in columns.items()}
 
 
-__all__ = ["Pasts", "asked_after", "pasts_in", "pasts_of_rows", "without_own"]
+__all__ = ["Pasts", "asked_after", "last_places", "pasts_in", "pasts_of_rows", "without_own"]

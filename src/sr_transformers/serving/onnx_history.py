@@ -45,14 +45,12 @@ def dense_columns(
         "before": before.masked_fill(last == 0, 0),
     }
     if times is not None:
-        relative = (times - times[:, -1:]).float()
-        found["time"] = relative.gather(1, last).masked_fill(count == 0, 0.0)
+        found["time"] = times.gather(1, last)
         found["baskets"] = nothing.scatter_add(1, *_baskets(ids, times, position))
     columns = {name: values.reshape(-1) for name, values in found.items()}
     columns["recent"] = ids.flip(1)[:, :LAGS].t()[:, :, None]
     if times is not None:
-        asked = times[:, -1:] if query_times is None else query_times[:, None]
-        columns["now"], columns["moment"] = (asked - times[:, -1:]).float(), asked
+        columns["now"] = times[:, -1:] if query_times is None else query_times[:, None]
     return columns
 
 
@@ -162,9 +160,9 @@ class DenseMix(nn.Module):
         own = [nothing.scatter_add(1, ids, torch.exp(age * (-math.log(2.0) / life))) * is_item for life in HALF_LIVES]
         own.append(columns["count"].view(scores.shape) * is_item)
         masses = [*own, *chains, self.popularity.expand(scores.shape)]
-        if "moment" in columns:
+        if "now" in columns:
             later = (columns["time"].view(scores.shape) < columns["now"]).to(scores.dtype)
-            ended = (self.ends[None] <= columns["moment"]).long().sum(1)
+            ended = (self.ends[None] <= columns["now"]).long().sum(1)
             masses = [*own, *[mass * later for mass in own], *chains, self.recent[ended], masses[-1]]
         totals = torch.stack([mass.sum(1) for mass in masses], 1)
         weights = self.weights * (totals > 0)

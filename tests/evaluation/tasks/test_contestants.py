@@ -16,6 +16,8 @@ from sr_transformers.evaluation.tasks.runner import run_tasks
 from sr_transformers.evaluation.tasks.task import TaskOptions
 from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.training.binding import bind
+from sr_transformers.training.mixing import fit_mix
 
 OPTIONS = TaskOptions(draws=20)
 SHAPE = {
@@ -58,9 +60,34 @@ def test_any_causal_model_takes_part(kind, saved, markov_prepared):
     assert report["models"][0]["checkpoints"] == [kind]
 
 
+def test_a_model_that_reads_the_past_takes_part_in_every_task(log_of, letters, tmp_path):
+    """History that is noisy, cut or rolled out is counted as the model counts any other, and mixed."""
+    histories = {f"user {n}": (letters * 4)[n % 26 : n % 26 + 14 + n % 50] for n in range(60)}
+    domains = {letter: "first" if letter < "N" else "second" for letter in letters}
+    data = log_of(histories, domains, split="paper", unseen_share=0.3)
+    torch.manual_seed(0)
+    parts = ["bigrams", "items", "baskets", "clock", "mix"]
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=data.vocab_size, history=parts, **SHAPE))
+    bind(model, data, None)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter)
+    assert fit_mix(model.eval(), data)["share"] > 0
+    model.save_pretrained(tmp_path / "past")
+    one = model_contestant("past", [tmp_path / "past"], data)
+    assert one.facts["num_non_embedding_parameters"] == model.config.num_non_embedding_parameters
+    report = run_tasks([one], data, options=OPTIONS)
+    assert [name for name, task in report["tasks"].items() if "not_run" in task] == ["time_drift"]
+    expected = evaluate(ModelScorer(Checkpoint(tmp_path / "past").model()), data)["metrics"]
+    row = report["tasks"]["overall"]["results"][0]
+    for metric in ("hr@10", "mrr", "loss"):
+        assert row["metrics"][metric]["value"] == pytest.approx(expected[metric], rel=1e-5)
+
+
 def test_n_counts_the_matrices_of_the_blocks(markov_prepared):
-    model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, **SHAPE))
-    assert count_block_parameters(model) == model.config.num_non_embedding_parameters
+    for more in ({}, {"history": ["recency", "items", "baskets", "clock"]}, {"position": "relative"}):
+        model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, **SHAPE, **more))
+        assert count_block_parameters(model) == model.config.num_non_embedding_parameters
     llama = AutoModelForCausalLM.from_config(KINDS["llama"](vocab_size=markov_prepared.vocab_size, **SHAPE))
     assert count_block_parameters(llama) == 2 * (4 * 16 * 16 + 3 * 16 * 32)
     qwen = AutoModelForCausalLM.from_config(KINDS["qwen3"](vocab_size=markov_prepared.vocab_size, **SHAPE))

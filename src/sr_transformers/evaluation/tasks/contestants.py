@@ -61,8 +61,9 @@ def model_contestant(
 
 
 def count_block_parameters(model: PreTrainedModel) -> int:
-    """N: parameters in matrices, without embeddings, head, biases and norms."""
+    """N: parameters in matrices, without embeddings, head, biases, norms and what `history` adds to scores."""
     left_out = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+    left_out |= {id(one) for name, one in model.named_parameters() if name.startswith("history.")}
     head = model.get_output_embeddings()
     if head is not None:
         left_out.add(id(head.weight))

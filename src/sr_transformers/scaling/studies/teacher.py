@@ -161,15 +161,9 @@ def _past(model: Any, tokens: torch.Tensor) -> dict[str, Any]:
         return {}
     real = torch.ones_like(tokens, dtype=torch.bool)
     times = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) if config.needs_times else None
-    here = pasts_of_rows(tokens, real, 1, times=times)
-    found: dict[str, Any] = {}
-    if model.history is not None:
-        found["history"] = here.columns(len(tokens), 1, model.history.half_lives)
-    if "clock" in config.history:
-        found["clock"] = here.clock(len(tokens), 1)
-    if config.attention_time:
-        found["moments"] = times
-    return found
+    lives = () if model.history is None else model.history.half_lives
+    found = pasts_of_rows(tokens, real, 1, times=times).inputs(config, (len(tokens), 1), lives)
+    return found | ({"moments": times} if config.attention_time else {})
 
 
 def _table(users: np.ndarray, tokens: np.ndarray, inside: np.ndarray, data: PreparedData) -> pa.Table:
