@@ -34,7 +34,7 @@ from sr_transformers.data.vocabulary import (
     item_list,
     set_item_counts,
 )
-from sr_transformers.lsrm.configuration_lsrm import LSRMConfig
+from sr_transformers.finetuning.counts_transfer import moved_counts, sizes_of
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer
 
@@ -43,11 +43,6 @@ NUM_NEIGHBOURS = 10
 MAX_DISTANCE = 5
 MEAN_NOISE = 0.01
 _USERS_AT_A_TIME = 1 << 15
-COUNTED = (
-    "history.mix.popularity",
-    *(f"history.mix.{kind}_{name}" for kind in ("successor", "recent") for name in ("starts", "tokens", "counts")),
-    "history.mix.recent_ends",
-)
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def with_vocabulary(
             same way as the table.
         tokenizer: its vocabulary.
         item_ids: the new vocabulary's raw ids in the order of their tokens. Training counts that `tokenizer` knows go
-            on with their items; new items have none.
+            on with their items, and so does what `mix` of the model's history has counted; new items have none.
         init: "mean", "random" or "nearest"; the head of this file defines them.
         data: the log that "nearest" takes co-occurrence from; only its training data are read.
         seed: of the noise and of random rows.
@@ -149,20 +144,21 @@ def with_vocabulary(
         )
 
     config = copy.deepcopy(model.config)
+    state = dict(model.state_dict())
+    counts_of_items = moved_counts(state, source)
     own = {"vocab_size": len(source), "num_items": None, "items_fingerprint": tokenizer_fingerprint(new_tokenizer)}
-    of_counts = ("successor_pairs", "mix_share", "mix_weights", "mix_window", "mix_stretches", "mix_pairs")
-    own |= {name: getattr(LSRMConfig, name) for name in of_counts}  # counted and fitted anew
+    own |= sizes_of(counts_of_items)
     for name, value in {**(config_changes or {}), **own}.items():
         setattr(config, name, value)
-    state = dict(model.state_dict())
     names = {name for name, _ in model.named_parameters() if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
     tables = {name: rows_of(state[name]) for name in sorted(names)}
     if config.tie_word_embeddings:
         (table,) = tables.values()
         tables = {"model.embed_tokens.weight": table, "lm_head.weight": table}
     grown = type(model)._from_config(config, dtype=model.dtype)
-    if grown_history := getattr(grown, "history", None):
-        tables.update(_new_history(state, source, grown_history.state_dict(prefix="history.")))
+    tables |= counts_of_items
+    if (by_item := "history.item_table.weight") in state:  # new ones begin at 0
+        tables[by_item] = state[by_item].cpu()[source.clamp(min=0)] * (source >= 0)[:, None]
     grown.load_state_dict({**state, **tables})
     grown.generation_config = copy.deepcopy(model.generation_config)
     if grown.generation_config.suppress_tokens:  # what only filled up the old table may be an item now
@@ -177,19 +173,6 @@ def with_vocabulary(
         "nearest": {"by_nearest": new - uncovered, "by_mean": uncovered},
     }[init]
     return grown, new_tokenizer, VocabularyChange(known, new, len(old_items) - known, **made)
-
-
-def _new_history(
-    state: dict[str, torch.Tensor], source: torch.Tensor, fresh: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """What the history's part of a model holds by item: rows of known items stay, new ones begin at 0. Successors and
-    what is mixed in are counted anew by whoever trains the model on the new log (`training.binding`), and are none
-    until then."""
-    found = {name: torch.zeros_like(table) for name, table in fresh.items() if name in COUNTED}
-    by_item = "history.item_table.weight"
-    if by_item in fresh:
-        found[by_item] = state[by_item].cpu()[source.clamp(min=0)] * (source >= 0)[:, None]
-    return found
 
 
 def nearest_weights(data: PreparedData, item_ids: Sequence[str], source: np.ndarray) -> scipy.sparse.csr_matrix:
