@@ -1,8 +1,9 @@
 """python recipes/service.py RUN --port 8000: recommendations over HTTP, with FastAPI (pip install fastapi uvicorn).
 
 POST /recommend takes {"history": ["sku-1", "sku-7"], "k": 10, "exclude": ["sku-3"]} and answers a list of
-{"item": ..., "probability": ...}; GET /health says that the model is loaded, and /docs shows all of it. Requests are
-answered side by side by threads, which a Recommender allows. `benchmarks/service.py` puts it under load.
+{"item": ..., "probability": ...}; GET /health says that the model is loaded, and /docs shows all of it. A model that
+reads moments wants "times" too, one for each item of the history. Requests are answered side by side by threads, which
+a Recommender allows. `benchmarks/service.py` puts it under load.
 """
 
 import argparse
@@ -10,15 +11,18 @@ import argparse
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sr_transformers import Recommendation, Recommender
 
 
 class Request(BaseModel):
-    """What a client asks. Ids are those of the log; unknown ones in a history are skipped."""
+    """What a client asks. Ids are those of the log, and times in its unit; unknown ids in a history are skipped."""
 
+    model_config = ConfigDict(extra="forbid")  # a field with another name is a mistake
     history: list[int | str] = Field(max_length=10_000)
+    times: list[int] | None = Field(None, max_length=10_000)
+    query_time: int | None = None
     k: int = Field(10, ge=1, le=1000)
     exclude_seen: bool | None = None
     exclude: list[int | str] = Field([], max_length=10_000)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_history import V, make
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
@@ -60,9 +61,23 @@ def test_an_unknown_visitor_gets_what_is_popular(app):
     assert answer.json() == [{"item": "i49", "probability": None}, {"item": "i48", "probability": None}]
 
 
+def test_a_model_that_reads_moments_is_served():
+    model = make(("items", "baskets", "clock"), query_time=True)
+    recommender = Recommender(model, build_tokenizer(ITEMS[: V - 2], np.arange(V - 2)))
+    client = TestClient(module("recipes/service.py").build_app(recommender))
+    asked = {"history": ["i1", "i7"], "times": [1, 5], "query_time": 9}
+    expected = recommender.recommend(["i1", "i7"], times=[1, 5], query_time=9)
+    assert [one["item"] for one in client.post("/recommend", json=asked).json()] == [one.item for one in expected]
+    assert len(client.post("/recommend", json={"history": [], "query_time": 9, "k": 2}).json()) == 2  # nobody known
+    answer = client.post("/recommend", json={"history": ["i1"], "query_time": 9})
+    assert answer.status_code == 422
+    assert "pass times" in answer.text
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
+        ({"history": ["i1"], "time": [3]}, "Extra inputs are not permitted"),
         ({"history": ["i1"], "k": 0}, "greater than or equal to 1"),
         ({"history": "i1"}, "valid list"),
         ({}, "Field required"),

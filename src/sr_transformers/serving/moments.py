@@ -7,11 +7,13 @@ from sr_transformers.lsrm.requests_lsrm import check_times, moment_of_request
 
 
 def moments_of_items(histories: Sequence[Collection[Any]], times: Any) -> list[list[int]]:
-    """The moments of all items of each history.
+    """The moments of all items of each history; histories without items need none.
 
     Raises:
         ValueError: without them, or as `requests_lsrm.check_times`.
     """
+    if times is None and not any(len(history) for history in histories):
+        times = [()] * len(histories)
     if not isinstance(times, Collection) or len(times) != len(histories):
         raise ValueError(
             "this model reads when interactions happened: pass times, for every history as many moments as items, "
