@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sr_transformers import LSRMConfig, LSRMForCausalLM
+from sr_transformers import LSRMConfig, LSRMForCausalLM, Recipe
 from sr_transformers.hub.publish import build, publish
+from sr_transformers.training.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +133,7 @@ from transformers import AutoModelForCausalLM
 expected = load_file("logits.safetensors")
 model = AutoModelForCausalLM.from_pretrained("./model", trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules.")
-found = model(expected["ids"], moments=expected["ids"]).logits
+found = model(expected["ids"], times=expected["ids"]).logits
 torch.testing.assert_close(found, expected["logits"], rtol=1e-5, atol=1e-5)
 plain = AutoModelForCausalLM.from_pretrained("./plain", trust_remote_code=True, attn_implementation="torch_varlen")
 torch.testing.assert_close(plain(expected["ids"]).logits, expected["plain"], rtol=1e-5, atol=1e-5)
@@ -155,6 +156,45 @@ def test_other_blocks_travel(elsewhere, tmp_path):
     ids = torch.arange(2, 14).view(2, 6)
     plain = LSRMForCausalLM(LSRMConfig(vocab_size=20)).eval()
     plain.save_pretrained(tmp_path / "plain")
-    logits = {"logits": model(ids, moments=ids).logits, "plain": plain(ids).logits}
+    logits = {"logits": model(ids, times=ids).logits, "plain": plain(ids).logits}
     save_file({"ids": ids} | {name: one.detach() for name, one in logits.items()}, tmp_path / "logits.safetensors")
     assert elsewhere(OTHER_BLOCKS, bare=True).split() == ["RMSNorm", "CosineHead"]
+
+
+READS_THE_PAST = """
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+expected = load_file("expected.safetensors")
+model = AutoModelForCausalLM.from_pretrained("org/past", trust_remote_code=True)
+asked = {"times": expected["times"], "query_times": expected["query_times"]}
+found = model(**model.last_window(expected["ids"], **asked), logits_to_keep=1).logits
+torch.testing.assert_close(found, expected["logits"], rtol=1e-5, atol=1e-5)
+assert torch.equal(model.generate(expected["ids"], **asked, max_new_tokens=4, do_sample=False), expected["generated"])
+SNIPPET
+"""
+
+
+def test_a_model_that_reads_the_past_travels(hub, elsewhere, markov_prepared, tmp_path):
+    """With counts, moments and that of the request; the lines of its card name all that it wants."""
+    parts = ["bigrams", "items", "baskets", "clock", "mix"]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
+    recipe = Recipe("past", {**sizes, "history": parts, "query_time": True}, {"num_train_epochs": 1, "warmup_steps": 1})
+    train(recipe, markov_prepared, tmp_path / "run")
+    publish(tmp_path / "run", "org/past")
+    model = LSRMForCausalLM.from_pretrained(tmp_path / "run").eval()
+    ids = torch.arange(2, 26).view(2, 12)  # more than the window
+    asked = {"times": ids // 3, "query_times": ids[:, -1].clone()}
+    with torch.no_grad():
+        logits = model(**model.last_window(ids, **asked), logits_to_keep=1).logits
+    generated = model.generate(ids, **asked, max_new_tokens=4, do_sample=False)
+    save_file({"ids": ids, **asked, "logits": logits, "generated": generated}, tmp_path / "expected.safetensors")
+    card = hub.model("org/past").files()["README.md"].decode()
+    assert "from\nwhen that was, from when it is asked, and from nothing else" in card
+    assert "the model reads the 8 most recent of the rest, and counts in all of them." in card
+    snippets = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    installed = elsewhere(snippets[0]).strip().splitlines()[-1]
+    bare = elsewhere(READS_THE_PAST.replace("SNIPPET", snippets[1]), bare=True).strip().splitlines()[-1]
+    assert installed.count("item_id") == 5
+    assert bare == f"[{installed}]"

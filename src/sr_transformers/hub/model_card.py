@@ -17,6 +17,7 @@ from sr_transformers.evaluation.tasks import markdown
 from sr_transformers.fingerprints import FINGERPRINT
 from sr_transformers.hub import card_tables as tables
 from sr_transformers.hub.curve import CURVE
+from sr_transformers.lsrm.configuration_lsrm import NEEDS_TIMES
 from sr_transformers.public import plain
 from sr_transformers.records import RunRecord, read_json
 
@@ -130,6 +131,10 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         data_name=source,
         size=tables.size_rows(record),
         window=model["max_position_embeddings"],
+        counts_past=bool(set(model.get("history", ())) - {"clock"}),
+        reads_moments=model.get("attention_time", False) or bool(set(model.get("history", ())) & set(NEEDS_TIMES)),
+        query_time=model.get("query_time", False),
+        asked=', "query_time": 1700090000' if model.get("query_time", False) else "",
         data_line=f"{source}, {f'{core}-core, ' if core > 1 else ''}split {record.data['split'].replace('_', '-')}.",
         counts=tables.count_rows(record),
         leaks=record.data["leaks"],
