@@ -81,7 +81,10 @@ def with_muon(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float, d
     """
     matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and p.requires_grad]
     if not matrices:
-        raise ValueError("optimizer muon is for the matrices of the blocks, and this model has none to train.")
+        raise ValueError(
+            "optimizer muon is for the matrices of the blocks, and this model has none to train; set optimizer to null "
+            "(--optimizer null), and Adam trains the rest."
+        )
     take(optimizer, matrices)
     muon = torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
     return Together([muon, optimizer])
