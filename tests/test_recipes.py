@@ -62,18 +62,16 @@ def test_a_recipe_trains(path, prepared, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["history-complete-journey", "history-online-retail"])
-def test_a_study_of_parts_has_none_all_and_all_without_each(name):
+def test_a_study_of_parts_has_none_all_one_more_and_one_less(name):
     study = Study.load(RECIPES / "studies" / f"{name}.yaml")
     found = {run.block: frozenset(dict(run.settings).get("history", ())) for run in study.runs}
-    every = frozenset(HISTORY_PARTS)
-    expected = {"none": frozenset(), "all": every} | {f"without-{part}": every - {part} for part in every}
-    if name == "history-online-retail":
-        ids = every - set(NEEDS_TIMES)
-        expected |= {"shuffled": every, "ids": ids, "ids-without-recency": ids - {"recency"}}
+    own = frozenset(Recipe.load(RECIPES / "regimes/repeats.yaml").model["history"])
+    assert own == frozenset(HISTORY_PARTS) - {"recency"}
+    expected = {"none": frozenset(), "all": own, "with-recency": own | {"recency"}, "shuffled": own}
+    expected |= {f"without-{part}": own - {part} for part in own}
+    expected |= {"ids": {"recency", *own} - set(NEEDS_TIMES), "ids-without-recency": own - set(NEEDS_TIMES)}
     assert found == expected
-    assert {run.block for run in study.runs if dict(run.settings).get("shuffle_baskets")} == expected.keys() & {
-        "shuffled"
-    }
+    assert {run.block for run in study.runs if dict(run.settings).get("shuffle_baskets")} == {"shuffled"}
     assert {run.seed for run in study.runs} == {1, 2, 3}
     assert len({run.epochs for run in study.runs}) == 1
     assert not any(run.in_law for run in study.runs)

@@ -92,7 +92,7 @@ def train(data: PreparedData, output) -> tuple[list[float], dict]:
     torch.manual_seed(0)
     model = LSRMForCausalLM(
         LSRMConfig(vocab_size=data.vocab_size, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                   max_position_embeddings=8)
+                   max_position_embeddings=8, history=["items", "baskets", "clock"])
     )  # fmt: skip
     arguments = LSRMTrainingArguments(
         output_dir=str(output), num_train_epochs=2, per_device_train_batch_size=8, logging_steps=1, seed=1,

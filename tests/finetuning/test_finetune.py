@@ -12,7 +12,9 @@ from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer, item_counts, item_list
 from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.finetuning.finetune import DataWithOldItems, weights_sha256
+from sr_transformers.finetuning.vocabulary_transfer import with_vocabulary
 from sr_transformers.lsrm.identity_lsrm import tokenizer_fingerprint
+from sr_transformers.training.mixing import mix_counts
 
 MODEL = {"hidden_size": 16, "num_hidden_layers": 1, "max_position_embeddings": 8}
 
@@ -229,3 +231,22 @@ def test_a_recipe_that_names_no_history_is_no_contradiction(checkpoint, other, t
     (older / "config.json").write_text(json.dumps({key: one for key, one in config.items() if key != "history"}))
     record = finetune(older, other, recipe({"history": []}, num_train_epochs=1), tmp_path / "run")
     assert record.epochs == 1
+
+
+def test_a_model_that_reads_the_past_goes_to_another_log(markov_prepared, other, tmp_path):
+    """Rows of known items start where they were, and what `mix` counts is that of the new log."""
+    past = {"history": ["items", "baskets", "clock", "mix"]}
+    train(recipe(past), markov_prepared, tmp_path / "base", with_baselines=False)
+    record = finetune(tmp_path / "base", other, recipe(), tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run")
+    assert model.config.history == past["history"]
+    expected = {name: torch.from_numpy(table) for name, table in mix_counts(other, model.config)[0].items()}
+    assert all(torch.equal(getattr(model.history.mix, name), table) for name, table in expected.items())
+    assert record.reports[0]["fitted"]["share"] == model.config.mix_share
+    base, before = (kind.from_pretrained(tmp_path / "base") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    items, old = item_list(other.tokenizer), item_list(before)
+    start, _, _ = with_vocabulary(base, before, items)
+    rows, known = start.history.item_table.weight[2:], base.history.item_table.weight[2:]
+    assert known.any()
+    for item, row in zip(items, rows, strict=True):
+        assert torch.equal(row, known[old.index(item)] if item in old else torch.zeros(2))

@@ -16,7 +16,8 @@ from sr_transformers import LSRMConfig, LSRMForCausalLM, Recipe, RunRecord, trai
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """
-model: {hidden_size: 16, num_hidden_layers: 1, max_position_embeddings: 8, embedding_dropout: %s, residual_dropout: %s}
+model: {hidden_size: 16, num_hidden_layers: 1, max_position_embeddings: 8, embedding_dropout: %s, residual_dropout: %s,
+        history: [items, baskets, clock, mix]}
 training: {num_train_epochs: 6, per_device_train_batch_size: %d, learning_rate: 1e-2, precision: fp32,
            disable_tqdm: true, logging_steps: 1, metric_for_best_model: hr@50, patience: 2}
 """
