@@ -26,9 +26,11 @@ from typing import Any
 import polars as pl
 
 from sr_transformers import ModelScorer, PreparedData, Recipe, RunRecord, evaluate, finetune, prepare, train
+from sr_transformers.evaluation.baselines import baselines
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.finetuning.vocabulary_transfer import item_list, with_vocabulary
 from sr_transformers.marks import put
+from sr_transformers.records import command_line, source_commit, write_whole
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "finetune"
@@ -118,12 +120,16 @@ def make_logs(name: str, log: Path, work: Path) -> tuple[PreparedData, PreparedD
 def run(
     name: str, log: Path, work: Path, seeds: list[int], starts: list[str] | None = None, most_epochs: int | None = None
 ) -> None:
-    """All runs of an experiment, or those of some starts and budgets; those in its results are not made again."""
+    """The baselines and all runs of an experiment, or those of some starts and budgets; runs in its results are not made
+    again."""
     experiment = EXPERIMENTS[name]
     source, target = make_logs(name, log, work)
     path = RESULTS / f"{name}.json"
     results = json.loads(path.read_text()) if path.exists() else {"rows": []}
     results["source"], results["target"] = source.manifest, target.manifest
+    results["baselines"] = {"command": command_line(), "commit": source_commit()}
+    results["baselines"]["reports"] = [evaluate(one, target) for one in baselines(target)]
+    write_whole(path, json.dumps(results, indent=1) + "\n")
     done = {(row["start"], row["num_epochs"], row["seed"]) for row in results["rows"]}
 
     def keep(start: str, num_epochs: int, seed: int, reports: list[dict], record: RunRecord | None) -> None:
@@ -131,8 +137,7 @@ def run(
                 "training_flops", "head_flops", "parameters", "best_step", "steps")  # fmt: skip
         details = {key: getattr(record, key) for key in kept} if record else {}
         results["rows"].append({"start": start, "num_epochs": num_epochs, "seed": seed, **details, "reports": reports})
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        write_whole(path, json.dumps(results, indent=1) + "\n")
         print(name, start, num_epochs, seed, {key: round(reports[0]["metrics"][key], 4) for key in METRICS}, flush=True)
 
     for seed in seeds:
@@ -189,9 +194,11 @@ def table(name: str) -> str:
                 cost = [one["training_flops"] + one["head_flops"] for one in runs if "training_flops" in one]
                 shown = f"{statistics.mean(cost) / 1e12:.1f}" if cost else "0"
                 lines.append(f"| {start} | {num_epochs} | {len(runs)} | {' | '.join(cells)} | {shown} |")
-    for report in next(row for row in rows if row["start"] == "from scratch")["reports"][1:]:
-        metrics = report["metrics"]
-        lines.append(f"| *{report['model']}* | | | {metrics['hr@10']:.4f} | {metrics['ndcg@10']:.4f} | | |")
+    for report in results["baselines"]["reports"]:
+        shown = " | ".join(
+            f"{report['metrics'][metric]:.4f}" if metric in report["metrics"] else "" for metric in METRICS
+        )
+        lines.append(f"| *{report['model']}* | | | {shown} | |")
     return "\n".join(lines)
 
 
@@ -209,7 +216,7 @@ def main() -> None:
     one.add_argument("experiment", choices=EXPERIMENTS)
     one.add_argument("log", type=Path)
     one.add_argument("--work", type=Path, required=True)
-    one.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    one.add_argument("--seeds", type=int, nargs="*", default=[42, 43, 44], help="none: only the baselines")
     one.add_argument("--starts", nargs="+", help="only these, for example 'from scratch' fine-tuned")
     one.add_argument("--most-epochs", type=int, help="only budgets up to this")
     commands.add_parser("table")
