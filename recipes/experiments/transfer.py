@@ -120,8 +120,8 @@ def make_logs(name: str, log: Path, work: Path) -> tuple[PreparedData, PreparedD
 def run(
     name: str, log: Path, work: Path, seeds: list[int], starts: list[str] | None = None, most_epochs: int | None = None
 ) -> None:
-    """The baselines and all runs of an experiment, or those of some starts and budgets; runs in its results are not made
-    again."""
+    """The baselines and all runs of an experiment, or those of some starts and budgets; runs in its results are not
+    made again."""
     experiment = EXPERIMENTS[name]
     source, target = make_logs(name, log, work)
     path = RESULTS / f"{name}.json"
