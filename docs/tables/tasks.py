@@ -1,7 +1,9 @@
 """python docs/tables/tasks.py: writes the tables of the five tasks in results/README.md from the reports in
 results/tasks/, and draws what size brings on ml-1m, the picture of the project's README.
 
-A report is what `sr-transformers tasks ... --json recipes/results/tasks/NAME.json` wrote; each gets a table.
+A report is what `sr-transformers tasks ... --json recipes/results/tasks/NAME.json` wrote; each gets a table. What
+counting does beside it may come from a report of the same protocol without models, in tasks/counting/: the baselines have
+grown since the models were trained.
 """
 
 import json
@@ -32,11 +34,33 @@ ENOUGH = 50
 
 def tables(folder: Path = RESULTS) -> str:
     """Markdown: per report a table of results, then the findings of all reports."""
-    reports = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    reports = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
     parts = []
     for name, report in reports.items():
         parts += [f"`{name}`: {protocol_line(report)}", _results(report)]
     return "\n\n".join([*parts, _findings(reports)])
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A report, with the baselines of `counting/` beside it if there are any.
+
+    Raises:
+        ValueError: if these are of another protocol.
+    """
+    report, beside = json.loads(path.read_text()), path.parent / "counting" / path.name
+    if not beside.exists():
+        return report
+    counting = json.loads(beside.read_text())
+    for key in (report["protocol"].keys() & counting["protocol"].keys()) - {"command", "version", "commit"}:
+        if report["protocol"][key] != counting["protocol"][key]:
+            raise ValueError(f"{beside}: its {key} is not that of {path}; run the tasks on the same prepared log.")
+    report["models"] = [one for one in report["models"] if one.get("num_non_embedding_parameters")] + counting["models"]
+    for name, task in report["tasks"].items():
+        if "not_run" not in task:
+            others = counting["tasks"][name]["results"]
+            baselines = {row["model"] for row in others}
+            task["results"] = [row for row in task["results"] if row["model"] not in baselines] + others
+    return report
 
 
 def _results(report: dict[str, Any]) -> str:
@@ -110,5 +134,5 @@ def _percent(entry: dict[str, Any] | None, unit: str = " %") -> str:
 
 if __name__ == "__main__":
     put(PAGE, "tasks", tables())
-    draw_size(json.loads((RESULTS / "ml-1m.json").read_text()), FIGURE)
+    draw_size(read(RESULTS / "ml-1m.json"), FIGURE)
     print(tables())
