@@ -2,8 +2,8 @@
 results/tasks/, and draws what size brings on ml-1m, the picture of the project's README.
 
 A report is what `sr-transformers tasks ... --json recipes/results/tasks/NAME.json` wrote; each gets a table. What
-counting does beside it may come from a report of the same protocol without models, in tasks/counting/: the baselines have
-grown since the models were trained.
+counting does beside it may come from a report of the same protocol without models, in tasks/counting/: there are more
+baselines than when the models were trained.
 """
 
 import json
