@@ -51,9 +51,12 @@ def read(path: Path) -> dict[str, Any]:
     if not beside.exists():
         return report
     counting = json.loads(beside.read_text())
-    for key in (report["protocol"].keys() & counting["protocol"].keys()) - {"command", "version", "commit"}:
+    for key in (report["protocol"].keys() & counting["protocol"].keys()) - {"command", "version", "commit", "data"}:
         if report["protocol"][key] != counting["protocol"][key]:
             raise ValueError(f"{beside}: its {key} is not that of {path}; run the tasks on the same prepared log.")
+    for name, task in report["tasks"].items():  # the same rows in another file have another checksum
+        if _groups(task) != _groups(counting["tasks"].get(name, {})):
+            raise ValueError(f"{beside}: its users of {name} are not those of {path}; prepare the same log.")
     report["models"] = [one for one in report["models"] if one.get("num_non_embedding_parameters")] + counting["models"]
     for name, task in report["tasks"].items():
         if "not_run" not in task:
@@ -61,6 +64,10 @@ def read(path: Path) -> dict[str, Any]:
             baselines = {row["model"] for row in others}
             task["results"] = [row for row in task["results"] if row["model"] not in baselines] + others
     return report
+
+
+def _groups(task: dict[str, Any]) -> dict[str, int]:
+    return {one["name"]: one["num_users"] for one in task.get("groups", ())}
 
 
 def _results(report: dict[str, Any]) -> str:
