@@ -51,7 +51,8 @@ def close(found, wanted):
 
 @torch.no_grad()
 def test_forward_reads_ids_and_moments(model):
-    ids, mask, more = rows(model, [4, 8, 1])
+    ids, mask, more = rows(model, [4, 8, 1, 1])
+    mask[3] = 0  # nothing is known of somebody
     logits = model(ids, attention_mask=mask, **more).logits
     last = model(ids, attention_mask=mask, **more, logits_to_keep=3).logits  # the history of the last places alone
     torch.testing.assert_close(last, logits[:, -3:])
@@ -117,8 +118,12 @@ def test_what_is_missing_or_not_read_is_said():
             call(ids)
         with pytest.raises(ValueError, match=r"times has the shape \(1, 2\); it must be \(1, 3\)"):
             call(ids, times=ids[:, :2])
+        with pytest.raises(ValueError, match=r"times is of torch.float32; moments are integers"):
+            call(ids, times=ids.float())
     with pytest.raises(ValueError, match="pass query_times, one moment for each row"):
         told(ids, times=ids)
+    with pytest.raises(ValueError, match="a row has several users"):
+        told(ids, times=ids, query_times=ids[:, -1], position_ids=torch.tensor([[0, 1, 0]]))
     with pytest.raises(ValueError, match="times: this model reads no moments"):
         plain(ids, times=ids)
     with pytest.raises(ValueError, match="query_times: this model is not told"):

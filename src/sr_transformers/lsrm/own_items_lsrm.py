@@ -166,7 +166,10 @@ def pasts_in(
         input_ids: `(B, T)`; attention_mask: `(B, T)`, 0 for padding; position_ids: `(B, T)`, several users in a row are
             told apart by positions that begin anew at 0.
         times: `(B, T)` int64 moments, anything for padding, or None.
-        query_times: `(S,)` int64, when it is asked what comes after each of the pasts, for a model with `query_time`.
+        query_times: `(B,)` int64, when it is asked what comes after each row, for a model with `query_time`.
+
+    Raises:
+        ValueError: for query_times and several users in a row.
     """
     batch, width = input_ids.shape
     real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask[:, -width:] != 0
@@ -180,9 +183,12 @@ def pasts_in(
     opened = opens.reshape(-1)[flat].nonzero()[:, 0]
     lengths = torch.diff(opened, append=torch.tensor([len(flat)], device=flat.device))
     begins = flat[opened]
-    moments = None if times is None else times.reshape(-1)[flat]
-    asked = None if moments is None or query_times is None else asked_after(moments, lengths, query_times)
-    return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, begins // width, begins % width, moments, asked)
+    lines, moments, asked = begins // width, None if times is None else times.reshape(-1)[flat], None
+    if moments is not None and query_times is not None:
+        if len(lines.unique()) < len(lines):
+            raise ValueError("query_times has one moment for each row, and a row has several users: one in each row.")
+        asked = asked_after(moments, lengths, query_times.index_select(0, lines))
+    return Pasts(input_ids.reshape(-1)[flat], lengths, lengths, lines, begins % width, moments, asked)
 
 
 def pasts_of_rows(

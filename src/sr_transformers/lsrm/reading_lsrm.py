@@ -34,6 +34,8 @@ def check_moments(
     if config.query_time and query_times is None:
         raise ValueError("this model is told when it is asked (query_time): pass query_times, one moment for each row.")
     for name, given, axes in (("times", times, 2), ("query_times", query_times, 1)):
+        if given is not None and given.dtype != torch.int64:
+            raise ValueError(f"{name} is of {given.dtype}; moments are integers: torch.int64.")
         if given is not None and input_ids is not None and given.shape != input_ids.shape[:axes]:
             raise ValueError(f"{name} has the shape {tuple(given.shape)}; it must be {tuple(input_ids.shape[:axes])}.")
 
