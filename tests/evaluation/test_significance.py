@@ -162,3 +162,7 @@ def test_runs_of_other_protocols_are_refused(runs, markov_prepared, tmp_path, ca
     assert "called alike" in capsys.readouterr().err
     assert main(["compare", "a=", wide, "--data", str(markov_prepared.path)]) != 0
     assert "names no run" in capsys.readouterr().err
+    assert main(["compare", narrow, f"mix={wide}", "--data", str(markov_prepared.path), "--baselines"]) != 0
+    assert "mix: a baseline has that name too" in capsys.readouterr().err
+    assert main(["compare", narrow, f"w={wide},{wide}", "--data", str(markov_prepared.path)]) != 0
+    assert "w names a run twice" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`sr-transformers compare`: which of several runs is better on one log, and how sure that is."""
 
 import argparse
+import itertools
 from pathlib import Path
 
 from sr_transformers.cli.values import SEEN, at_least
@@ -47,16 +48,21 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
         raise ValueError(f"two entries are called alike ({', '.join(shown)}); give them names, NAME=RUN.")
     data = PreparedData(options.data).verified()
     (k,) = cut_offs([options.k], data)
-    entries: dict[str, list] = {}
-    for name, runs in zip(shown, asked, strict=True):
-        entries[name] = [open_scorer(Checkpoint(run, revision=at), data) for run, at in runs]
+    opened = {name: [Checkpoint(run, revision=at) for run, at in runs] for name, runs in zip(shown, asked, strict=True)}
+    for name, checkpoints in opened.items():
+        if len({one.name for one in checkpoints}) < len(checkpoints):
+            raise ValueError(f"{name} names a run twice; runs of one entry differ in their seed.")
+    entries: dict[str, list] = {name: [open_scorer(one, data) for one in runs] for name, runs in opened.items()}
     scorers = [scorer for one in entries.values() for scorer in one]
     filter_seen = seen_choice(SEEN[options.seen], [scorer.filter_seen for scorer in scorers], data)
     query_time = request_choice(scorers)
-    for run in names:
-        check_run(run, data, filter_seen, query_time)
+    for one in itertools.chain.from_iterable(opened.values()):
+        check_run(one, data, filter_seen, query_time)
     if options.baselines:
-        entries |= {scorer.name: [scorer] for scorer in baselines(data, filter_seen, query_time)}
+        floors: dict[str, list] = {scorer.name: [scorer] for scorer in baselines(data, filter_seen, query_time)}
+        if taken := ", ".join(entries.keys() & floors.keys()):
+            raise ValueError(f"{taken}: a baseline has that name too; give your runs another, NAME=RUN.")
+        entries |= floors
     found = compare(entries, data, options.part, k, filter_seen, progress=True)
     write_document(options.json, found)
     print(table(found))

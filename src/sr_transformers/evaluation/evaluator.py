@@ -253,8 +253,9 @@ def report(
 
 
 def facts_of(scorer: Scorer) -> dict[str, Any]:
-    """What a scorer says of itself for its reports: how it was translated, what was fitted."""
-    return {name: getattr(scorer, name) for name in ("translated", "fitted") if hasattr(scorer, name)}
+    """What a scorer says of itself for its reports: how it was translated, on what else it was trained, what was
+    fitted."""
+    return {name: getattr(scorer, name) for name in ("translated", "trained_on", "fitted") if hasattr(scorer, name)}
 
 
 def table(
@@ -274,6 +275,7 @@ def table(
         lines.append(f"| {one['model']} | " + " | ".join(cells) + " |")
     lines += ["\n" + against_mix(one) for one in reports if "against_mix" in one]
     lines += [_translation(one) for one in reports if "translated" in one]
+    lines += [_trained_on(one) for one in reports if "trained_on" in one]
     return "\n".join(lines)
 
 
@@ -286,11 +288,20 @@ def against_mix(report: dict[str, Any]) -> str:
     return f"{report['model']} less mix, paired, ± standard error over users: {', '.join(found)}."
 
 
+def _trained_on(report: dict[str, Any]) -> str:
+    """What a reader must know of a model that was trained on other interactions."""
+    there = report["trained_on"]
+    return (
+        f"\n{report['model']} was trained on another prepared log ({there['data']}, split {there['split']}, "
+        f"{there['interactions']:,} interactions). If these hold what is a target here, its numbers say nothing."
+    )
+
+
 def _translation(report: dict[str, Any]) -> str:
-    """What a reader must know of a model that was trained on other items."""
+    """What a reader must know of a model with another list of items."""
     known = report["translated"]
     text = (
-        f"\n{report['model']} was trained on other items and is read by raw id: it knows {known['items_known']:,} of "
+        f"\n{report['model']} has another list of items and is read by raw id: it knows {known['items_known']:,} of "
         f"the {known['items']:,} items; "
     )
     if report["protocol"]["target"] != ITEM:

@@ -89,6 +89,7 @@ class ModelScorer:
     """
 
     gives_log_probabilities = True
+    trained_on: dict[str, Any]  # of a checkpoint that was trained on other interactions: `origin.check_origin`
 
     def __init__(
         self,

@@ -13,38 +13,41 @@ import numpy as np
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.comparison import evaluate_each, standard_error
+from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.metrics import DEFAULT_KS, hit_rate, ndcg
+from sr_transformers.evaluation.origin import run_of
 from sr_transformers.evaluation.protocol import protocol_line, protocol_of, request_choice, seen_choice
 from sr_transformers.figures import COLOURS, blank, save
 from sr_transformers.fingerprints import differing
-from sr_transformers.records import RUN_FILE, RunRecord
 
 SAMPLES = 2000
 _MOST = 1 << 25  # weights of resampled users held at a time
 
 
-def check_run(folder: str | Path, data: PreparedData, filter_seen: bool, query_time: bool = False) -> None:
+def check_run(
+    name_or_path: str | Path | Checkpoint, data: PreparedData, filter_seen: bool, query_time: bool = False
+) -> None:
     """Refuses a run that was tested by another protocol than the one that the comparison would have.
 
-    A run on another split may have been trained on what is a test target here. A folder without run.json says nothing.
+    A run on another split may have been trained on what is a test target here. A model without run.json says nothing.
 
     Args:
-        folder: of a checkpoint; a name on the Hub says nothing either.
+        name_or_path: folder or Hub id of a model, or a step of a run.
         filter_seen: whether the comparison leaves out the items of a user's own history.
         query_time: `request_choice`.
 
     Raises:
         ValueError: naming what differs.
     """
-    if not (Path(folder) / RUN_FILE).is_file():
-        return
-    reports = RunRecord.load(folder).reports
+    checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
+    reports = (run_of(checkpoint) or {}).get("reports", [])
     here = protocol_of(data, "test", filter_seen, query_time=query_time)
     other = differing(reports[0]["protocol"], here) if reports else []
     if other:
         raise ValueError(
-            f"{folder} was tested by another protocol than this comparison; there and here {'; '.join(other)}. Compare "
-            "runs on the prepared log that they were trained on (--data), with seen items as they had them (--seen)."
+            f"{checkpoint.name} was tested by another protocol than this comparison; there and here "
+            f"{'; '.join(other)}. Compare runs on the prepared log that they were trained on (--data), with seen items "
+            "as they had them (--seen)."
         )
 
 

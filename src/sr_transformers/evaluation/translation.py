@@ -7,6 +7,7 @@ lists by their fingerprints and translates where they differ.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, item_list
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer
+from sr_transformers.evaluation.origin import check_origin
 from sr_transformers.evaluation.ranking import rows_of_scores
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import check_tokenizer, item_range
@@ -31,10 +33,21 @@ def open_scorer(
 
     Raises:
         ValueError: if the items differ and no vocabulary beside the model says which ones it has, if model and
-            vocabulary do not belong together, or if the model knows no item of the log.
+            vocabulary do not belong together, or if the model knows no item of the log; as `check_origin`.
         FileNotFoundError, OSError, ValueError: as `Checkpoint`.
     """
     checkpoint = name_or_path if isinstance(name_or_path, Checkpoint) else Checkpoint(name_or_path)
+    trained_on = check_origin(checkpoint, data)
+    scorer = _of_items(checkpoint, data, bf16, compile)
+    if trained_on is not None:
+        scorer.trained_on = trained_on
+    return scorer
+
+
+def _of_items(
+    checkpoint: Checkpoint, data: PreparedData, bf16: bool, compile: bool
+) -> "ModelScorer | TranslatedScorer":
+    """The scorer, translated if need be."""
     model = checkpoint.model()
     scorer = ModelScorer(model, name=checkpoint.name, reuse_memory=True, bf16=bf16, compile=compile)
     if scorer.items_fingerprint == data.items_fingerprint:
@@ -69,12 +82,14 @@ class TranslatedScorer:
 
     Attributes:
         translated: `items` of the log and `items_known`, how many of them the model knows; part of every report.
+        trained_on: what `check_origin` says, if the model was trained on other interactions; likewise.
 
     Raises:
         ValueError: if the model knows none of the log's items.
     """
 
     gives_log_probabilities = True
+    trained_on: dict[str, Any]
 
     def __init__(self, scorer: ModelScorer, own_items: Sequence[str | int], data: PreparedData):
         self.scorer, self.name, self.filter_seen = scorer, scorer.name, scorer.filter_seen

@@ -12,10 +12,9 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
+from sr_transformers.evaluation.origin import run_of
 from sr_transformers.evaluation.tasks.runner import Contestant
-from sr_transformers.evaluation.weights import read_json
 from sr_transformers.public import shown_names
-from sr_transformers.records import RUN_FILE
 
 
 def model_contestant(
@@ -44,7 +43,7 @@ def model_contestant(
                 "last known interaction, whenever that is. Use `evaluate` for it, or a model that is not told."
             )
         seen.append(getattr(config, "filter_seen", None))
-        record = _record(checkpoint)
+        record = run_of(checkpoint)
         if record is not None:
             _check_training(checkpoint.name, record["data"], data)
             trained.append({key: record.get(key) for key in ("command", "seed", "commit")})
@@ -72,13 +71,6 @@ def count_block_parameters(model: PreTrainedModel) -> int:
 
 def _open(checkpoint: Checkpoint, name: str, window: int | None) -> Scorer:
     return ModelScorer(checkpoint.model(), window, name, reuse_memory=True)
-
-
-def _record(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """What the run that made a checkpoint says of itself; None without a run.json of ours."""
-    file = checkpoint.file(RUN_FILE)
-    content = read_json(file) if file is not None else {}
-    return content if "data" in content else None
 
 
 def _check_training(path: str | Path, trained: dict[str, Any], data: PreparedData) -> None:
