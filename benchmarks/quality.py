@@ -6,14 +6,15 @@ all are ranked by our evaluator on the same test targets. Of a peer come vectors
 what it would score with. Ours is `sr-transformers train auto`, and with `--tune 1h` also `sr-transformers tune`.
 
 Minutes are of CPU time, so that a machine that others use tells the truth as well. A participant that has finished is
-not trained again: its folder below `--work` has its result. Writes results/quality/LOG.json and the table of README.md
-beside this file.
+not trained again with the same log and options: its folder below `--work` has its result. Writes the table of README.md
+beside this file and results/quality/LOG.json, where participants that were not asked for keep theirs.
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 
 from sr_transformers import PreparedData, Recommender, RunRecord, prepare
+from sr_transformers.data.logs import sources
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.evaluator import evaluate, known_past, rank_histories, target_tokens
@@ -168,6 +170,7 @@ def train_ours(name: str, seed: int, data: PreparedData, output: Path, options: 
     ]
     scorer = recommender.scorer
     found = {"command": record.command, "recipe": record.recipe, "curve": curve, "still_improving": False}
+    found["cpu_minutes"] = (cpu_of_children() - before) / 60
     return found | ranked(scorer, data, data.filters_seen())
 
 
@@ -187,13 +190,28 @@ def ranked(scorer: Scorer, data: PreparedData, filter_seen: bool) -> dict[str, A
     }
 
 
-def done(folder: Path, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result that lies in a folder, or that of training now."""
+def done(folder: Path, asked: dict[str, Any], train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result that lies in a folder, if it is of what is `asked`, or that of training now. One that was left out is
+    tried again."""
     path = folder / "result.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(train(), indent=1) + "\n")
-    return json.loads(path.read_text())
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("asked") == asked and "skipped" not in known:
+        return known
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    found = {"asked": asked, **train()}
+    write_whole(path, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def prepared_log(name: str, file: str, folder: Path) -> PreparedData:
+    """The log of a file, prepared in a folder; what it holds already is taken if it is of that file."""
+    if not folder.exists():
+        prepare(file, folder, split="leave_one_out", **LOGS[name][0])
+    data = PreparedData(folder)
+    if sources.describe(sources.find_log(file)) != data.manifest["source"]:
+        sys.exit(f"{folder} was prepared from another file than {file}: choose another --work.")
+    return data
 
 
 def minutes_until(curve: Sequence[dict[str, float]], quality: float) -> float | None:
@@ -219,7 +237,8 @@ def table(results: Path) -> str:
                 continue
             means = [np.mean([one["metrics"][key] for one in runs]) for key in METRICS]
             best = [max(one["curve"], key=lambda epoch: epoch["ndcg@10"]) for one in runs]
-            minutes = f"{np.mean([one['cpu_minutes'] for one in best]):.1f}"
+            spent = runs if name == TUNE else best  # of a search all of it
+            minutes = f"{np.mean([one['cpu_minutes'] for one in spent]):.1f}"
             there = [minutes_until(one["curve"], best[0]["ndcg@10"]) for one in ours] if name in PEERS else []
             known = [one for one in there if one is not None]
             ahead = f"{np.mean(known):.1f}" if known and len(known) == len(there) else "not reached" if there else ""
@@ -250,23 +269,28 @@ def main() -> None:
         if name not in LOGS or not file:
             parser.error(f"--log {word}: give NAME=FILE with a name of {', '.join(LOGS)}.")
         options.current, folder = name, options.work / name
-        if not (folder / "data").exists():
-            prepare(file, folder / "data", split="leave_one_out", **LOGS[name][0])
-        data = PreparedData(folder / "data")
+        data = prepared_log(name, file, folder / "data")
         if not (data.path / "histories.npz").exists():
             write_histories(data, data.path)
-        models: dict[str, list[dict[str, Any]]] = {}
+        asked = {"log": data.digest}
+        of_peers = {**asked, "seed": options.seeds[0], "minutes": options.minutes, "patience": options.patience}
+        path = options.results / f"{name}.json"
+        known = json.loads(path.read_text())["models"] if path.exists() else {}
+        models: dict[str, list[dict[str, Any]]] = {
+            one: runs for one, runs in known.items() if runs and runs[0].get("asked", {}).get("log") == data.digest
+        }
         for peer in options.peers:
             output = folder / peer.replace(" ", "-")
-            models[peer] = [done(output, lambda: train_peer(peer, data, output, options))]  # noqa: B023
-        for way in (AUTO, *([TUNE] if options.tune else [])):
+            models[peer] = [done(output, of_peers, lambda: train_peer(peer, data, output, options))]  # noqa: B023
+        for way, how in ((AUTO, {}), *([(TUNE, {"budget": options.tune})] if options.tune else [])):
             models[way] = []
             for seed in options.seeds:
-                output = folder / f"{way.replace(', ', '-')}-{seed}"
-                models[way].append(done(output, lambda: train_ours(way, seed, data, output, options)))  # noqa: B023
+                output, of_way = folder / f"{way.replace(', ', '-')}-{seed}", {**asked, **how, "seed": seed}
+                models[way].append(done(output, of_way, lambda: train_ours(way, seed, data, output, options)))  # noqa: B023
+        models = {one: models[one] for one in (*PEERS, AUTO, TUNE) if one in models}
         content = {"command": harness.command(sys.argv), "commit": source_commit(), "hardware": harness.hardware(1)}
         options.results.mkdir(parents=True, exist_ok=True)
-        write_whole(options.results / f"{name}.json", json.dumps({**content, "models": models}, indent=1) + "\n")
+        write_whole(path, json.dumps({**content, "models": models}, indent=1) + "\n")
         for model, runs in models.items():
             for one in runs:
                 shown = one.get("metrics", {})

@@ -104,6 +104,42 @@ def test_trainings_of_trials_that_are_over_are_removed(tmp_path, keep_best):
     assert left == ({"0001", "0003"} if keep_best else {"0003"})
 
 
+def test_the_folder_of_the_winner_stays_whoever_had_it_before(tmp_path):
+    """A trial that was over but not told goes on as another, in the same folder."""
+    study = storage.open_search(tmp_path, 0)
+    first = study.ask()
+    first.set_user_attr("ended", storage.FULL)  # killed before the study was told
+    (tmp_path / storage.TRIALS / "0000").mkdir(parents=True)
+    storage.go_on(study, tmp_path)
+    (tmp_path / storage.TRIALS / "0000").mkdir(parents=True, exist_ok=True)
+    again = study.ask()
+    assert storage.folder_of(again) == "0000"
+    assert storage.ended(study) == []  # another went on for the first
+    again.set_user_attr("ended", storage.FULL)
+    study.tell(again, 0.9)
+    storage.clean(study, tmp_path, keep_best=True)
+    assert (tmp_path / storage.TRIALS / "0000").is_dir()
+    assert [one.number for one in storage.ended(study)] == [again.number]
+
+
+def test_a_better_trial_that_ends_meanwhile_keeps_its_folder(tmp_path, monkeypatch):
+    study = storage.open_search(tmp_path, 0)
+    tried(study, 0.1)
+    running = study.ask()
+    (tmp_path / storage.TRIALS / "0001").mkdir(parents=True)
+    look = storage._best
+
+    def ends(trials):
+        found = look(trials)
+        running.set_user_attr("ended", storage.FULL)  # another worker, between two looks
+        study.tell(running, 0.9)
+        return found
+
+    monkeypatch.setattr(storage, "_best", ends)
+    storage.clean(study, tmp_path, keep_best=True)
+    assert (tmp_path / storage.TRIALS / "0001").is_dir()
+
+
 def test_importances_need_a_few_trials(tmp_path):
     study = storage.open_search(tmp_path, 0)
     for value in (0.1, 0.9, 0.3):

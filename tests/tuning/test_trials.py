@@ -89,7 +89,7 @@ def test_a_setting_that_cannot_be_trained_fails_and_says_why(terms):
     assert "num_negatives is 10000" in told.user_attrs["error"]
 
 
-def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint_and_comes_out_the_same(terms):
+def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint_and_comes_out_the_same(terms, monkeypatch):
     told, steps, before, after = terms(num_train_epochs=3), [], [], []
 
     def stop():
@@ -103,7 +103,10 @@ def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint_and_comes_out_the_
     with pytest.raises(Stopped):
         run_one(told, stop)
     assert storage.go_on(storage.open_search(told.folder, 0), told.folder) == ["0000"]
+    now = time.time()
+    monkeypatch.setattr(trials.time, "time", lambda: now)  # so that what counts is the training, its first part too
     again = run_one(told, lambda: after.append(1))
+    assert again.user_attrs["seconds"] > 0
     assert (len(steps), len(after)) == (15, 10)  # five an epoch; the first epoch was saved
     assert (again.params, again.value) == (whole.params, whole.value)
     assert again.intermediate_values == whole.intermediate_values
@@ -139,6 +142,20 @@ def test_what_would_take_too_long_is_not_begun(terms, monkeypatch):
     ends = [one.user_attrs["ended"] for one in storage.ended(study)]
     assert ends == [storage.FULL, *[storage.TOO_LONG] * 3]  # the first one is always tried
     assert {one.state for one in storage.ended(study)[1:]} == {storage.State.PRUNED}
+
+
+def test_a_trial_that_has_begun_goes_on_though_it_would_be_too_long_to_begin(terms, monkeypatch):
+    slow = dataclasses.replace(terms(seconds=60), probe=Probe(10.0, 10, 1.0, 0.1, 0.5, 1e4, 2.0))
+    study = storage.open_search(slow.folder, 0)
+    monkeypatch.setattr(trials, "_slowness", lambda study: 1.0)
+    recipe = recipe_of({}, slow.kind, slow.seed)
+    done = study.ask()
+    done.set_user_attr("ended", storage.FULL)
+    study.tell(done, 0.1)
+    trial = study.ask()
+    assert not trials._fits(recipe, 100, trial, study, slow)
+    monkeypatch.setattr(trials, "last_complete_checkpoint", lambda folder: folder / "checkpoint-5")
+    assert trials._fits(recipe, 100, trial, study, slow)
 
 
 def test_a_search_in_which_everything_fails_says_what_failed(terms):

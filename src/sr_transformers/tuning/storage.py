@@ -8,7 +8,7 @@ went on for an interrupted one has from that), `recipe` (values by key), `ended`
 import contextlib
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,20 +108,34 @@ def folder_of(trial: Any) -> str:
 
 def ended(study: optuna.Study) -> list[Frozen]:
     """Trials that are over, those left out that others went on for; by number."""
-    over = study.get_trials(deepcopy=False, states=(State.COMPLETE, State.PRUNED, State.FAIL))
-    return [trial for trial in over if "ended" in trial.user_attrs]
+    return _ended(study.get_trials(deepcopy=False))
+
+
+def _ended(trials: Sequence[Frozen]) -> list[Frozen]:
+    last = {folder_of(trial): trial.number for trial in trials}  # of a folder, the one that went on with it
+    over = (State.COMPLETE, State.PRUNED, State.FAIL)
+    return [
+        trial
+        for trial in trials
+        if trial.state in over and "ended" in trial.user_attrs and trial.number == last[folder_of(trial)]
+    ]
 
 
 def best(study: optuna.Study) -> Frozen | None:
     """The trial that validated best, of those that were not pruned; the first of equals."""
-    complete = study.get_trials(deepcopy=False, states=(State.COMPLETE,))
+    return _best(study.get_trials(deepcopy=False))
+
+
+def _best(trials: Sequence[Frozen]) -> Frozen | None:
+    complete = [trial for trial in trials if trial.state == State.COMPLETE]
     return max(complete, key=lambda trial: (trial.value, -trial.number)) if complete else None
 
 
 def clean(study: optuna.Study, folder: Path, keep_best: bool) -> None:
     """Removes the trainings of trials that are over, but for the best one's if it is to be kept."""
-    winner = best(study) if keep_best else None
-    for trial in ended(study):
+    trials = study.get_trials(deepcopy=False)  # one look: another worker may end a better one at any moment
+    winner = _best(trials) if keep_best else None
+    for trial in _ended(trials):
         if winner is None or trial.number != winner.number:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(folder / TRIALS / folder_of(trial))

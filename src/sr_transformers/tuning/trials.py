@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.messages import one_line
+from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.train import fitted
 from sr_transformers.tuning import storage
@@ -187,7 +188,7 @@ def run_trial(
     folder = terms.folder / storage.TRIALS / storage.folder_of(trial)
     try:
         with fitted(recipe, data, folder, callbacks=[watch]) as run:
-            phases, state = run.trainer.phases, run.trainer.state
+            phases, state, trained = run.trainer.phases, run.trainer.state, run.seconds
     except (ValueError, ArithmeticError, MemoryError, torch.OutOfMemoryError) as error:
         trial.set_user_attr("error", one_line(str(error), 300))
         _over(trial, storage.FAILED, terms, begun, recipe, 0.0)
@@ -197,7 +198,7 @@ def run_trial(
     end = watch.ended or (storage.FULL if whole else storage.PLATEAU)
     losses = [[one["epoch"], one["loss"]] for one in state.log_history if "loss" in one]
     trial.set_user_attr("losses", losses)
-    _over(trial, end, terms, begun, recipe, float(state.epoch or 0.0))
+    _over(trial, end, terms, begun, recipe, float(state.epoch or 0.0), trained)
     if phases.best is None:  # the time was over before its first validation
         study.tell(trial, state=storage.State.FAIL)
     elif end == storage.PRUNED:
@@ -206,12 +207,15 @@ def run_trial(
         study.tell(trial, float(phases.best))
 
 
-def _over(trial: optuna.Trial, end: str, terms: Terms, begun: float, recipe: Recipe, epochs: float) -> None:
+def _over(
+    trial: optuna.Trial, end: str, terms: Terms, begun: float, recipe: Recipe, epochs: float, trained: float = 0.0
+) -> None:
+    """Writes down how a trial ended; `trained`: seconds of its training, those before an interruption too."""
     settings = json.loads(json.dumps({"model": recipe.model, "training": recipe.training}))
     for name, value in (
         ("recipe", settings),
         ("epochs", epochs),
-        ("seconds", time.time() - begun),
+        ("seconds", max(time.time() - begun, trained)),
         ("begun", begun - terms.begun),
         ("ended", end),
     ):
@@ -228,13 +232,15 @@ def _time_for_one(terms: Terms, study: optuna.Study) -> bool:
 
 
 def _fits(recipe: Recipe, vocab_size: int, trial: optuna.Trial, study: optuna.Study, terms: Terms) -> bool:
-    """Whether a setting is to be tried, by the time that it would take; the first one always is."""
+    """Whether a setting is to be tried, by the time that it would take; the first one always is, and one that goes on
+    from its last epochs, which the clock ends when it must."""
     slow = _slowness(study)
     expected = terms.probe.seconds(recipe, vocab_size, terms.plan.fraction)
     trial.set_user_attr("expected", expected)
     final = terms.probe.seconds(recipe, vocab_size) * slow if terms.plan.final else 0.0
     fits = expected * slow <= _MOST_TAKEN * terms.left(study) and expected * slow + final <= terms.at_all()
-    return fits or not storage.ended(study)
+    begun = last_complete_checkpoint(terms.folder / storage.TRIALS / storage.folder_of(trial))
+    return fits or begun is not None or not storage.ended(study)
 
 
 def _slowness(study: optuna.Study) -> float:
