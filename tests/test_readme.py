@@ -96,14 +96,11 @@ def test_the_tables_of_the_parts_of_history_are_what_the_records_say():
     parts = script("recipes/experiments/history_parts.py")
     records = sorted(parts.RESULTS.glob("*.json"))
     logs = ("complete-journey", "online-retail")
-    assert {path.stem for path in records} == {
-        "ids-online-retail",
-        *(f"{study}-{log}" for study in ("history", "fewer-parts") for log in logs),
-    }
+    assert {path.stem for path in records} == {f"{study}-{log}" for study in ("history", "ids") for log in logs}
     for path in records:
         found = json.loads(path.read_text())
         assert between(parts.PAGE, path.stem) == parts.table(found)
-        assert all(len(row["seeds"]) == (1 if path.stem.startswith("ids") else 3) for row in found["rows"])
+        assert all(len(row["seeds"]) == 3 for row in found["rows"])
 
 
 def test_baselines_of_later_are_of_the_logs_of_the_records():
