@@ -33,6 +33,7 @@ PARTS = (
     "own_items",
     "pipeline",
     "requests",
+    "reading",
     "rotary",
     "scoring",
     "targets",
