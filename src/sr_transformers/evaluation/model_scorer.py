@@ -206,8 +206,8 @@ class ModelScorer:
     def _columns(
         self, pasts: Sequence[Past], width: int, device: torch.device, own_past: bool
     ) -> dict[str, torch.Tensor]:
-        half_lives = getattr(self.model.history, "half_lives", ())
-        return last_columns(pasts, width, device, own_past, half_lives)
+        model: Any = self.model
+        return last_columns(pasts, width, device, own_past, model.half_lives)
 
     def _with_history(
         self, scores: torch.Tensor, states: torch.Tensor, columns: dict[str, torch.Tensor]

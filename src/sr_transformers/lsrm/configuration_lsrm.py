@@ -294,6 +294,16 @@ class LSRMConfig(PreTrainedConfig):
         return self.attention_time or bool(self.history)
 
     @property
+    def past_inputs(self) -> tuple[str, ...]:
+        """Which of `history`, `clock` and `moments` (`own_items_lsrm.Pasts.inputs`) the model takes beside items."""
+        taken = {
+            "history": any(part != "clock" for part in self.history),
+            "clock": "clock" in self.history,
+            "moments": self.attention_time,
+        }
+        return tuple(name for name, takes in taken.items() if takes)
+
+    @property
     def keeps_counts(self) -> bool:
         """Whether the model keeps counts of its training data, whole in every process."""
         return "mix" in self.history

@@ -87,9 +87,7 @@ class SlidingGenerationMixin(GenerationMixin):
                 )
             width = inputs["input_ids"].shape[1]
             keys = width if inputs.get("past_key_values") is None else input_ids.shape[1]
-            history = getattr(self, "history", None)
-            lives = () if history is None else history.half_lives
-            inputs |= past_so_far(self.config, lives, input_ids, mask, width, keys, times, query_times)
+            inputs |= past_so_far(self.config, self.half_lives, input_ids, mask, width, keys, times, query_times)
         return inputs
 
     def last_window(
@@ -115,12 +113,10 @@ class SlidingGenerationMixin(GenerationMixin):
         check_moments(self.config, input_ids, times, query_times)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         width = min(input_ids.shape[1], self.config.max_position_embeddings)
-        history: Any = getattr(self, "history", None)
-        lives = () if history is None else history.half_lives
         return {
             "input_ids": input_ids[:, -width:],
             "attention_mask": mask[:, -width:],
-            **past_so_far(self.config, lives, input_ids, mask, width, width, times, query_times),
+            **past_so_far(self.config, self.half_lives, input_ids, mask, width, width, times, query_times),
         }
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:

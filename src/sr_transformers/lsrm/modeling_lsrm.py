@@ -250,13 +250,17 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         self.vocab_size = config.vocab_size
         head = CosineHead if config.head == "normalised" else nn.Linear
         self.lm_head = head(config.hidden_size, config.vocab_size, bias=False)
-        scores_items = any(part != "clock" for part in config.history)
-        self.history = LSRMHistory(config) if scores_items else None
+        self.history = LSRMHistory(config) if "history" in config.past_inputs else None
         self.post_init()
         if "items" in config.history:
             self._tp_plan["history.item_table"] = "embedding_rowwise"
         # Tied weights are stored once; the Trainer warns of what a checkpoint lacks unless it stands here.
         self._keys_to_ignore_on_save = {"lm_head.weight"} if config.tie_word_embeddings else None
+
+    @property
+    def half_lives(self) -> tuple[float, ...]:
+        """For `own_items_lsrm.Pasts.columns`: which decayed counts are read."""
+        return () if self.history is None else self.history.half_lives
 
     @can_return_tuple
     def forward(
@@ -306,8 +310,7 @@ class LSRMForCausalLM(LSRMPreTrainedModel, SlidingGenerationMixin):
         shift_labels = kwargs.pop("shift_labels", None)
         past = {"history": history, "clock": clock, "moments": moments}
         read = input_ids, attention_mask, position_ids, times, query_times
-        half_lives = () if self.history is None else self.history.half_lives
-        history, clock, moments = read_past(self.config, past, half_lives, *read, past_key_values).values()
+        history, clock, moments = read_past(self.config, past, self.half_lives, *read, past_key_values).values()
         outputs: BaseModelOutputWithPast = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

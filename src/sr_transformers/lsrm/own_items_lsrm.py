@@ -7,7 +7,8 @@ the same item. What an entry holds is known when it is made; so a past that grow
 and adds one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -137,15 +138,12 @@ class Pasts:
     def inputs(self, config: Any, shape: Sequence[int], half_lives: Sequence[float] = ()) -> dict[str, Any]:
         """`history`, `clock` and `moments`, as far as a model of this configuration takes them, of a batch of this
         shape."""
-        batch, width = shape
-        found: dict[str, Any] = {}
-        if any(part != "clock" for part in config.history):
-            found["history"] = self.columns(batch, width, half_lives)
-        if "clock" in config.history:
-            found["clock"] = self.clock(batch, width)
-        if config.attention_time:
-            found["moments"] = self.moments(batch, width)
-        return found
+        makers: dict[str, Callable[..., Any]] = {
+            "history": partial(self.columns, half_lives=half_lives),
+            "clock": self.clock,
+            "moments": self.moments,
+        }
+        return {name: makers[name](*shape) for name in config.past_inputs}
 
     def _shown(self) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """The interactions that have places, and these: rows and places of the batch."""

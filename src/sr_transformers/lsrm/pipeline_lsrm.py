@@ -178,8 +178,8 @@ class NextItemPipeline(Pipeline):
             real = past != self.tokenizer.pad_token_id
             asked = inputs.pop("query_times", None)
             when = times, None if asked is None else asked[:, 0]
-            config, lives = self.model.config, getattr(self.model.history, "half_lives", ())
-            inputs |= pasts_of_rows(past, real, width, width, *when).inputs(config, mask.shape, lives)
+            pasts = pasts_of_rows(past, real, width, width, *when)
+            inputs |= pasts.inputs(self.model.config, mask.shape, self.model.half_lives)
         logits = self.model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1).logits[:, -1]
         items = item_range(self.model.config)
         return {"logits": only_items(logits.float(), items, -torch.inf)[:, : items[1]], "excluded": excluded}

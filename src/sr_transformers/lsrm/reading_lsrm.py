@@ -64,7 +64,7 @@ def read_past(
     Raises:
         ValueError: without ids, with others in the cache, or as `check_moments`.
     """
-    missing = [name for name, value in past.items() if value is None and _takes(config, name)]
+    missing = [name for name in config.past_inputs if name in past and past[name] is None]
     if not missing:
         if times is not None or query_times is not None:
             check_moments(config, times if input_ids is None else input_ids, times, query_times)
@@ -79,12 +79,6 @@ def read_past(
     check_moments(config, input_ids, times, query_times)
     made = _of_rows(config, half_lives, input_ids, attention_mask, position_ids, times, query_times)
     return {name: made[name] if name in missing else value for name, value in past.items()}
-
-
-def _takes(config: LSRMConfig, name: str) -> bool:
-    if name == "history":
-        return any(part != "clock" for part in config.history)
-    return "clock" in config.history if name == "clock" else config.attention_time
 
 
 @torch.compiler.disable  # its sizes depend on the values

@@ -161,8 +161,7 @@ def _past(model: Any, tokens: torch.Tensor) -> dict[str, Any]:
         return {}
     real = torch.ones_like(tokens, dtype=torch.bool)
     times = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) if config.needs_times else None
-    lives = () if model.history is None else model.history.half_lives
-    found = pasts_of_rows(tokens, real, 1, times=times).inputs(config, (len(tokens), 1), lives)
+    found = pasts_of_rows(tokens, real, 1, times=times).inputs(config, (len(tokens), 1), model.half_lives)
     return found | ({"moments": times} if config.attention_time else {})
 
 
