@@ -68,6 +68,11 @@ def take(optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter]) -> l
     return taken
 
 
+def matrices_of_blocks(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices in the `layers` of a model that are trained."""
+    return [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and p.requires_grad]
+
+
 def with_muon(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
     """An optimizer that leaves the matrices of the blocks to Muon. Embeddings, head, biases, norms and whatever else
     the model has stay where they are.
@@ -79,7 +84,7 @@ def with_muon(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float, d
     Raises:
         ValueError: for a model without matrices in `layers`.
     """
-    matrices = [p for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2 and p.requires_grad]
+    matrices = matrices_of_blocks(model)
     if not matrices:
         raise ValueError(
             "optimizer muon is for the matrices of the blocks, and this model has none to train; set optimizer to null "
