@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from sr_transformers.evaluation.tasks.findings import judge
-from sr_transformers.evaluation.tasks.markdown import TITLES, headline, protocol_line
+from sr_transformers.evaluation.tasks.markdown import TITLES, detectable, headline, protocol_line
 from sr_transformers.marks import put
 
 ROOT = Path(__file__).parents[2]
@@ -104,10 +104,14 @@ def _results(report: dict[str, Any]) -> str:
 
 
 def _findings(reports: dict[str, dict[str, Any]]) -> str:
-    lines = ["| finding | data | group | metric | percentage points | verdict |", "|---" * 6 + "|"]
+    lines = [
+        "| finding | data | group | metric | percentage points | verdict | could have been seen |",
+        "|---" * 7 + "|",
+    ]
     for name, report in reports.items():
         for one in judge(report):
             cells = [one["statement"], name, one["group"], one["metric"], _percent(one, ""), one["verdict"]]
+            cells.append(detectable(one))
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

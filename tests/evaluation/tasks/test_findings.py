@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from sr_transformers.evaluation.tasks.findings import FINDINGS, judge
+from sr_transformers.evaluation.tasks.findings import FINDINGS, POWER, judge
 
 SMALL, LARGE = (
     {"name": "small", "num_non_embedding_parameters": 10},
@@ -13,7 +14,7 @@ def entry(value, low, high):
 
 
 def report_of(tasks, models=(SMALL, LARGE, {"name": "popularity"})):
-    return {"models": list(models), "tasks": tasks}
+    return {"models": list(models), "tasks": tasks, "protocol": {"confidence": 0.95}}
 
 
 def task_of(groups, kind, numbers, metric="hr@10"):
@@ -39,6 +40,19 @@ def test_the_interval_decides(numbers, verdict):
     found = judge(report_of({"long_tail": tail}))
     assert [(one["task"], one["group"], one["verdict"]) for one in found] == [("long_tail", "G2 tail", verdict)]
     assert found[0]["value"] == numbers[0]
+
+
+def test_a_difference_that_could_have_been_seen_is_seen_as_often_as_said():
+    error, draws = 0.05, np.random.default_rng(0).normal(size=20_000)
+    tail = task_of(["G1 head", "G2 tail"], "gain_over_base", [entry(0, 0, 0), entry(0, -1.96 * error, 1.96 * error)])
+    smallest = judge(report_of({"long_tail": tail}))[0]["detectable"]
+    seen = np.abs(smallest + error * draws) > 1.96 * error
+    assert seen.mean() == pytest.approx(POWER, abs=0.01)
+
+
+def test_without_an_interval_nobody_knows_what_could_have_been_seen():
+    tail = task_of(["G1 head", "G2 tail"], "gain_over_base", [entry(0, 0, 0), entry(0.1, None, None)])
+    assert judge(report_of({"long_tail": tail}))[0]["detectable"] is None
 
 
 def test_every_finding_is_read_at_its_group():

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.stats import norm
+
+POWER = 0.8
 GAIN, CHANGE = "gain_over_base", "change_over_reference"
 
 
@@ -40,8 +43,9 @@ def judge(report: dict[str, Any], model: str | None = None) -> list[dict[str, An
 
     Returns:
         For each finding whose task was run: `task`, `statement`, `group`, `metric`, {value, low, high} (a difference of
-        relative numbers: 0.1 is ten percentage points), and `verdict`: "holds" or "reversed" if the interval excludes
-        0, else "open". Empty if there is no second model with a known size.
+        relative numbers: 0.1 is ten percentage points), `verdict`: "holds" or "reversed" if the interval excludes 0,
+        else "open", and `detectable`: the smallest true difference that such an interval would exclude 0 for in
+        `POWER` of all repetitions, None without an interval. Empty if there is no second model with a known size.
     """
     sizes = {one["name"]: one.get("num_non_embedding_parameters") for one in report["models"]}
     if model is None:
@@ -65,6 +69,7 @@ def judge(report: dict[str, Any], model: str | None = None) -> list[dict[str, An
                     "metric": metric,
                     **entry,
                     "verdict": _verdict(entry),
+                    "detectable": _detectable(entry, report["protocol"]["confidence"]),
                 }
             )
     return found
@@ -85,3 +90,11 @@ def _verdict(entry: dict[str, Any]) -> str:
     if entry["low"] is None:
         return "open"
     return "holds" if entry["low"] > 0 else "reversed" if entry["high"] < 0 else "open"
+
+
+def _detectable(entry: dict[str, Any], confidence: float) -> float | None:
+    """From the width of the interval, as if the difference were normal: (z of the test + z of the power) errors."""
+    if entry["low"] is None:
+        return None
+    z = float(norm.ppf((1 + confidence) / 2))
+    return (entry["high"] - entry["low"]) / (2 * z) * (z + float(norm.ppf(POWER)))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sr_transformers.evaluation.tasks.findings import judge
+from sr_transformers.evaluation.tasks.findings import POWER, judge
 from sr_transformers.fingerprints import FINGERPRINT
 
 TITLES = {
@@ -92,13 +92,21 @@ def _findings(report: dict[str, Any]) -> list[str]:
     found = judge(report)
     if not found:
         return []
-    lines = [[one["statement"], one["group"], one["metric"], _percent(one, " points"), one["verdict"]] for one in found]
+    lines = [
+        [one["statement"], one["group"], one["metric"], _percent(one, " points"), one["verdict"], detectable(one)]
+        for one in found
+    ]
     return [
         "### The paper's findings, for the largest model and the first",
         "A difference of relative gains, or of relative changes, in percentage points: a finding holds where the whole "
-        "interval is above 0.",
-        _table(["finding", "group", "metric", "difference", "verdict"], lines),
+        f"interval is above 0. Of differences as large as the last column {POWER:.0%} would have been seen.",
+        _table(["finding", "group", "metric", "difference", "verdict", "could have been seen"], lines),
     ]
+
+
+def detectable(finding: dict[str, Any]) -> str:
+    """The smallest difference that the test of a finding could have seen, in percentage points."""
+    return NONE if finding["detectable"] is None else f"{100 * finding['detectable']:.1f}"
 
 
 def _number(entry: dict[str, Any]) -> str:
