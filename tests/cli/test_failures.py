@@ -197,6 +197,25 @@ def test_ctrl_c_while_a_module_is_imported(tmp_path):
     assert program(f"sys.path.append({str(tmp_path)!r}); import slow_module", press) == (130, INTERRUPTED)
 
 
+def test_ctrl_c_of_a_terminal_while_workers_start(tmp_path):
+    """It goes to every process of the group; what a worker imports at that time is not the user's concern."""
+    (tmp_path / "slow_module.py").write_text(
+        "import time\nfrom sr_transformers.scaling.studies.workers import begin_worker\n"
+        "print('now', flush=True)\ntime.sleep(1)\nbegin = begin_worker\n"
+    )
+    code = (
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "import lazy\nfrom sr_transformers.scaling.studies.workers import pool_of\n"
+        "with pool_of(2, lazy.begin, 1) as pool: pool.submit(time.sleep, 60).result()"
+    )
+    (tmp_path / "lazy.py").write_text("def begin(*some):\n    import slow_module\n    slow_module.begin(*some)\n")
+
+    def press(process):
+        os.killpg(process.pid, signal.SIGINT)
+
+    assert program(code, press, start_new_session=True) == (130, INTERRUPTED)
+
+
 def test_a_command_started_with_ctrl_c_ignored_goes_on():
     def ignore():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -295,7 +295,7 @@ class Broken:
 
 
 def test_a_worker_that_was_killed_is_no_riddle(markov_prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(search, "pool_of", Broken)
     with pytest.raises(OSError, match=r"a worker of the search was ended from outside.*the same command goes on"):
         tune(markov_prepared, tmp_path / "tuned", 600, jobs=2, fixed=SMALL, say=lambda line: None)
 

@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.splits import LEAVE_ONE_OUT
 from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
-from sr_transformers.scaling.studies.workers import begin_worker, threads_of
+from sr_transformers.scaling.studies.workers import begin_worker, pool_of, threads_of
 from sr_transformers.training.preflight import check_test
 from sr_transformers.training.recipe import Recipe, refuse_tokens
 from sr_transformers.training.train import fitted, train
@@ -241,9 +241,8 @@ def _search(study: Any, terms: Terms, progress: Progress, jobs: int, say: Callab
     if jobs == 1:
         work(terms, 0, progress.tick, lambda: lines.tell(storage.ended(study)))
         return
-    spawn = multiprocessing.get_context("spawn")
-    stop = spawn.Event()
-    with ProcessPoolExecutor(jobs, spawn, _begin, (threads_of(jobs), stop)) as pool:
+    stop = multiprocessing.get_context("spawn").Event()
+    with pool_of(jobs, _begin, threads_of(jobs), stop) as pool:
         waiting: set[Future[None]] = {pool.submit(_work_here, terms, worker) for worker in range(jobs)}
         try:
             while waiting:

@@ -8,12 +8,14 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -26,6 +28,8 @@ from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.progress import silence
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.train import train
+
+_CAN_HOLD = hasattr(signal, "pthread_sigmask")  # not on Windows
 
 
 @dataclass
@@ -52,8 +56,7 @@ class Workers:
                 start = time.perf_counter()
                 yield run, train_run(run, self.study, self.data, folder, self.keep_weights), time.perf_counter() - start
             return
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.jobs, spawn, begin_worker, (threads_of(self.jobs),)) as pool:
+        with pool_of(self.jobs, begin_worker, threads_of(self.jobs)) as pool:
             waiting: dict[Future[RunRecord], tuple[PlannedRun, float]] = {}
             source = iter(runs)
             try:
@@ -115,8 +118,29 @@ def _train_here(run: PlannedRun, study: Study, data: Path, folder: Path, keep_we
     return train_run(run, study, PreparedData(data), folder, keep_weights)
 
 
+def pool_of(jobs: int, begin: Callable[..., None], *arguments: Any) -> ProcessPoolExecutor:
+    """Fresh processes, each of which is made a worker by `begin(*arguments)`, which calls `begin_worker`.
+
+    Ctrl-C goes to all processes of a terminal. One that is still importing would say so in a traceback, so signals
+    wait until `begin_worker`; whoever starts the pool gets it as ever.
+    """
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin, arguments)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if _CAN_HOLD else None
+    try:
+        for _ in range(jobs):
+            pool.submit(os.getpid)  # a call that finds no idle process starts one, which inherits what is held
+    finally:
+        if held is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    return pool
+
+
 def begin_worker(threads: int) -> None:
     """Makes a fresh process a worker of so many threads, which draws no bars and ends when its parent does, however."""
+    if _CAN_HOLD:
+        if signal.SIGINT in signal.sigpending():
+            os._exit(130)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     with contextlib.suppress(RuntimeError):  # said already, or too late: only the speed depends on it
