@@ -97,8 +97,9 @@ def sentences(document: dict[str, Any]) -> list[str]:
             few, many = min(row["epochs"] for row in rows), max(row["epochs"] for row in rows)
             since = f"{few:g} on" if few == many else f"{few:g} to {many:g} on, by size"
             found.append(
-                f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language); on all of the data doubling the "
-                f"epochs gains less than 0.01 nats from epoch {since}."
+                f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language): the second epoch over the same data "
+                f"is worth {_worth(one, 2)} as much as new data, the tenth {_worth(one, 10)}; on all of the data "
+                f"doubling the epochs gains less than 0.01 nats from epoch {since}."
             )
         else:
             found.append(f"The law of repeated data is not determined by these runs: {one['reason']}")
@@ -137,6 +138,23 @@ def because(reservations: list[dict[str, Any]]) -> str:
 def _listed(names: list[str], most: int = 12) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
+
+
+def worth_of_epoch(epoch: float, r: float) -> float:
+    """What an epoch over old data adds to D', beside one over as many new interactions; 1 for the first.
+
+    >>> [round(worth_of_epoch(epoch, 15.0), 2) for epoch in (1, 2, 10, 30)]
+    [1.0, 0.97, 0.57, 0.15]
+    """
+    return 1.0 if epoch <= 1 else r * (math.exp((2 - epoch) / r) - math.exp((1 - epoch) / r))
+
+
+def _worth(one: dict[str, Any], epoch: int) -> str:
+    text, bounds = f"{worth_of_epoch(epoch, one['params']['R_D']):.0%}", one["intervals"]["R_D"]
+    if bounds is None:
+        return text
+    low, high = (worth_of_epoch(epoch, bound) for bound in bounds)
+    return f"{text} [{low:.0%} to {high:.0%}]"
 
 
 def _holds_everything(bounds: list[float] | None) -> bool:
