@@ -97,8 +97,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
             few, many = min(row["epochs"] for row in rows), max(row["epochs"] for row in rows)
             since = f"{few:g} on" if few == many else f"{few:g} to {many:g} on, by size"
             found.append(
-                f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language): the second epoch over the same data "
-                f"is worth {_worth(one, 2)} as much as new data, the tenth {_worth(one, 10)}; on all of the data "
+                f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language): the second epoch over the same "
+                f"data is worth {_worth(one, 2)} as much as new data, the tenth {_worth(one, 10)}; on all of the data "
                 f"doubling the epochs gains less than 0.01 nats from epoch {since}."
             )
         else:
