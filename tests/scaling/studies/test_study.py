@@ -179,5 +179,22 @@ def test_two_blocks_must_not_mean_different_things_by_one_name(tmp_path):
         "  x-e3: {sizes: [3k], epochs: [2], seeds: [1], settings: {patience: 1}}\n"
         "  y: {sizes: [3k-e2-x], epochs: [3], seeds: [1]}\n"
     )
-    with pytest.raises(ValueError, match="two blocks give the run 3k-e2-x-e3-s1 other settings"):
+    with pytest.raises(ValueError, match="two different runs would be called 3k-e2-x-e3-s1; rename a size"):
         load(tmp_path, clash)
+
+
+def test_runs_whose_names_would_agree_by_rounding_are_refused(tmp_path):
+    twins = BASE + "  a: {sizes: [3k], fractions: [0.12345671, 0.12345672], epochs: [2], seeds: [1]}\n"
+    with pytest.raises(ValueError, match=r"two different runs would be called 3k-users0\.123457-e2-s1"):
+        load(tmp_path, twins)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["shapes first", "main first"])
+def test_a_run_of_two_blocks_is_a_point_of_the_law_if_one_of_them_says_so(tmp_path, order):
+    head, _ = BASE.split("blocks:")
+    blocks = [
+        "  shapes: {sizes: [3k], fractions: [1.0], epochs: [2], seeds: [1], law: false, must: true}\n",
+        "  main: {sizes: [3k], fractions: [1.0], epochs: {3k: 2}, seeds: [1]}\n",
+    ]
+    (run,) = load(tmp_path, head + "blocks:\n" + "".join(blocks[index] for index in order)).runs
+    assert (run.block, run.in_law, run.must, run.own_epochs) == ("main", True, True, True)

@@ -16,10 +16,12 @@
 `epochs` are a list, or a mapping that gives every size of the block as many as it needs until it stops improving; the
 law is fitted to runs of one number or to those of such mappings. A block whose `settings` differ is a variant: it has
 its own name in the runs and never enters the fit of the law; nor does a block with `law: false`, for example other
-shapes. `must: true` marks a block that a budget must not leave out. Names of sizes and blocks become names of folders:
-letters, digits, dots, dashes and underscores only.
+shapes. `must: true` marks a block that a budget must not leave out. A run that several blocks name is done once, and is
+a point of the law, marked `must`, or one of a mapping of epochs if one of them says so. Names of sizes and blocks
+become names of folders: letters, digits, dots, dashes and underscores only.
 """
 
+import dataclasses
 import itertools
 import math
 import os
@@ -193,9 +195,7 @@ class Study:
         runs: dict[str, PlannedRun] = {}
         for block, spec in (content["blocks"] or {}).items():
             for run in _block(str(block), spec, sizes, recipe, where):
-                known = runs.setdefault(run.name, run)
-                if known.settings != run.settings:
-                    raise ValueError(f"{where}: two blocks give the run {run.name} other settings; rename one block.")
+                runs[run.name] = _both(runs.get(run.name, run), run, where)
         targets = content.get("validation_targets")
         if targets is not None and (not _is_whole(targets) or targets < 1):
             raise ValueError(f"{where}: validation_targets is {targets!r}; it must be a whole number from 1 on.")
@@ -229,6 +229,22 @@ def dump(content: dict[str, Any]) -> str:
     """A study as YAML text, for its folder and what is published of it: absolute paths are their last part."""
     places = {key: last_part(content[key]) for key in ("data", "recipe") if os.path.isabs(str(content.get(key)))}
     return yaml.safe_dump({**content, **places}, sort_keys=False)
+
+
+def _both(known: PlannedRun, run: PlannedRun, where: str) -> PlannedRun:
+    """A run that two blocks name: what one of them says of it holds."""
+    if any(getattr(known, key) != getattr(run, key) for key in ("size", "fraction", "epochs", "settings")):
+        raise ValueError(
+            f"{where}: two different runs would be called {run.name}; rename a size or a block, or give fractions and "
+            "epochs fewer digits."
+        )
+    first, second = (run, known) if run.in_law and not known.in_law else (known, run)
+    return dataclasses.replace(
+        first,
+        must=first.must or second.must,
+        in_law=first.in_law or second.in_law,
+        own_epochs=first.own_epochs or (second.own_epochs and second.in_law),
+    )
 
 
 def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
