@@ -102,7 +102,13 @@ def test_parameters_are_fixed_and_tied(table, tmp_path, capsys):
         (["--fix", "E=low"], "--fix 'E=low': write NAME=VALUE"),
         (["--fix", "F=1"], "law joint has no parameter 'F'"),
         (["--tie", "alpha"], "--tie 'alpha': write NAME=NAME"),
+        (["--fix", "E=1", "--fix", "E=2"], "--fix gives E twice, 1 and 2: give it once"),
+        (["--fix", "E=1", "--compare", "n"], "--compare fits every form with all of its parameters free"),
+        (["--compare", "saturating"], "the forms joint, saturating cannot be compared"),
         (["--where", "size=big"], "no column 'size'"),
+        (["--where", "loss"], "--where 'loss': write NAME=VALUE"),
+        (["--where", "loss=1", "loss=2"], "--where gives loss twice, 1 and 2"),
+        (["--metric", "hr@10", "--metric-column", "loss"], "--metric and --metric-column both name"),
         (["--law", "repeated"], "law repeated needs the column unique"),
     ],
 )
@@ -110,6 +116,29 @@ def test_constraints_and_choices_that_cannot_be_are_refused(table, arguments, me
     columns = ["--n-column", "Model Size", "--c-column", "Training FLOP"]
     assert main(["scaling", "fit", str(table), *columns, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_option_that_is_given_twice_adds_to_the_first(table, tmp_path):
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP", "--drop-largest-losses", "2"]
+    more = ["--bootstrap", "0", "--starts", "2", "--json", str(tmp_path / "fit.json")]
+    assert main(["scaling", "fit", str(table), *columns, *more, "--fix", "E=1.8", "--fix", "alpha=0.35"]) == 0
+    assert json.loads((tmp_path / "fit.json").read_text())["fixed"] == {"E": 1.8, "alpha": 0.35}
+
+
+@pytest.mark.parametrize(("flags", "best"), [([], 0.5), (["--metric", "hr@10"], 0.8)])
+def test_the_metric_of_a_table_is_the_one_asked_for(tmp_path, flags, best):
+    n = np.geomspace(1e4, 1e7, 6)
+    rows = [f"{a},{0.8 - 2 * a**-0.3},{0.5 - 2 * a**-0.3}" for a in n]
+    (tmp_path / "points.csv").write_text("\n".join(["N,hr@10,ndcg@10", *rows]))
+    more = ["--law", "saturating", "--bootstrap", "0", "--starts", "2", "--json", str(tmp_path / "fit.json")]
+    assert main(["scaling", "fit", str(tmp_path / "points.csv"), *more, *flags]) == 0
+    assert json.loads((tmp_path / "fit.json").read_text())["params"]["M_inf"] == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize("flags", [["--where", "in_law=true"], ["--n-column", "size"]])
+def test_options_of_tables_are_refused_for_records(tmp_path, flags, capsys):
+    assert main(["scaling", "fit", str(tmp_path), "--law", "n", *flags]) == 2
+    assert f"{flags[0]} is for a table, and {tmp_path} is none" in capsys.readouterr().err
 
 
 def test_a_log_is_sampled_from_a_checkpoint(markov_prepared, tmp_path, capsys):

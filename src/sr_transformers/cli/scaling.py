@@ -30,9 +30,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     fit.add_argument(
         "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
     )
-    fit.add_argument("--compare", nargs="*", choices=LAWS, metavar="LAW", help="other forms to compare with")
-    fit.add_argument("--fix", nargs="+", default=[], metavar="NAME=VALUE", help="parameters taken as given")
-    fit.add_argument("--tie", nargs="+", default=[], metavar="NAME=NAME", help="parameters that are equal: alpha=beta")
+    fit.add_argument(
+        "--compare", nargs="*", action="extend", choices=LAWS, metavar="LAW", help="other forms to compare with"
+    )
+    fit.add_argument(
+        "--fix", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="parameters taken as given"
+    )
+    fit.add_argument(
+        "--tie", nargs="+", action="extend", default=[], metavar="NAME=NAME", help="equal parameters: alpha=beta"
+    )
     fit.add_argument("--seed", type=at_least(0), default=0)
     fit.add_argument("--json", metavar="FILE", help="write the fit here")
     fit.set_defaults(run=_fit)
@@ -124,8 +130,12 @@ def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
         ("metric", "HR or NDCG, a fraction"),
     ):
         parser.add_argument(f"--{flag}-column", metavar="NAME", help=f"the table's column of {what}")
-    parser.add_argument("--where", nargs="+", default=[], metavar="NAME=VALUE", help="rows of the table to read")
-    parser.add_argument("--metric", default="ndcg@10", help="metric of run records for --law saturating")
+    parser.add_argument(
+        "--where", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="rows of the table to read"
+    )
+    parser.add_argument(
+        "--metric", help="of run records, or the table's column, for --law saturating; ndcg@10 if left out"
+    )
     parser.add_argument(
         "--drop-largest-losses", type=at_least(0), default=0, metavar="K", help="leave out the K worst points"
     )
@@ -141,21 +151,42 @@ def _read(options: argparse.Namespace) -> "Points":
     paths = [Path(path) for path in options.points]
     if not paths:
         raise ValueError("give a table of points or run records, or --fit FILE.")
+    columns = {flag: getattr(options, f"{flag}_column") for flag in ("n", "d", "c", "unique", "loss", "metric")}
     if any(path.is_dir() or path.suffix == ".json" for path in paths):
-        points = read_records(paths, law_named(options.law), options.metric)
+        flags = [f"--{flag}-column" for flag, column in columns.items() if column] + ["--where"] * bool(options.where)
+        if flags:
+            raise ValueError(f"{flags[0]} is for a table, and {paths[0]} is none: leave it out, or give a table.")
+        points = read_records(paths, law_named(options.law), options.metric or "ndcg@10")
     else:
         if len(paths) > 1:
             raise ValueError(f"give one table, or run records; these are {len(paths)} tables.")
-        names = {"N": options.n_column, "D": options.d_column, "C": options.c_column, "unique": options.unique_column,
-                 "loss": options.loss_column, "metric": options.metric_column}  # fmt: skip
-        where = dict(text.partition("=")[::2] for text in options.where)
+        if options.metric and options.metric_column:
+            raise ValueError("--metric and --metric-column both name the table's column of the metric: give one.")
+        names = {"N": columns["n"], "D": columns["d"], "C": columns["c"], "unique": columns["unique"],
+                 "loss": columns["loss"], "metric": columns["metric"] or options.metric}  # fmt: skip
+        where = _pairs("--where", options.where, "study=ml-1m")
         points = read_table(paths[0], names, None if getattr(options, "compare", None) else options.law, where)
     return points.drop_largest_losses(options.drop_largest_losses)
+
+
+def _pairs(flag: str, texts: list[str], example: str) -> dict[str, str]:
+    """Values by name of NAME=VALUE, each name once."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{flag} {text!r}: write NAME=VALUE, for example {flag} {example}.")
+        if name in found:
+            raise ValueError(f"{flag} gives {name} twice, {found[name]} and {value}: give it once.")
+        found[name] = value
+    return found
 
 
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.cli.documents import check_place, write_document
 
+    if options.compare and (options.fix or options.tie):
+        raise ValueError("--compare fits every form with all of its parameters free: leave out --fix and --tie, or it.")
     check_place(options.json, options.points, ("law", "params"))
     points = _read(options)
     from sr_transformers.scaling.laws.bootstrap import bootstrap
@@ -176,12 +207,11 @@ def _constraints(fixed: list[str], tied: list[str]) -> "Constraints":
     from sr_transformers.scaling.laws.constraints import Constraints
 
     values: dict[str, float] = {}
-    for text in fixed:
-        name, _, value = text.partition("=")
+    for name, value in _pairs("--fix", fixed, "alpha=0.35").items():
         try:
             values[name] = float(value)
         except ValueError:
-            raise ValueError(f"--fix {text!r}: write NAME=VALUE, for example --fix alpha=0.35.") from None
+            raise ValueError(f"--fix '{name}={value}': write NAME=VALUE, for example --fix alpha=0.35.") from None
     pairs = [tuple(text.split("=")) for text in tied]
     for pair, text in zip(pairs, tied, strict=True):
         if len(pair) != 2:

@@ -40,7 +40,14 @@ def compare(points: Points, laws: Sequence[str], starts: int = 4, seed: int = 0)
     """Fits every form to the same points; the best AICc first.
 
     A form that cannot be fitted is listed with the reason.
+
+    Raises:
+        ValueError: for the saturating form beside forms of the loss: they describe different columns.
     """
+    if len({name == "saturating" for name in laws}) > 1:
+        raise ValueError(
+            f"the forms {', '.join(laws)} cannot be compared: saturating describes a metric, the others the loss."
+        )
     found = []
     for name in laws:
         law = law_named(name)

@@ -28,7 +28,7 @@ _USUAL = {
     C: ("C", "c", "flops", "FLOPs", "training_flops", "Training FLOP"),
     UNIQUE: ("unique", "unique_tokens", "num_train_interactions"),
     LOSS: ("loss", "L", "test_loss"),
-    METRIC: ("metric", "hr@10", "ndcg@10"),
+    METRIC: ("metric", "ndcg@10", "hr@10"),
 }
 
 
