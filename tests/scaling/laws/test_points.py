@@ -125,6 +125,11 @@ def test_compute_wins_if_it_is_asked_for(tmp_path):
         ("N,loss\n", "no rows below the head"),
         ("N,loss\n1e4,\n", r"row 1: column 'loss' holds '', which is no number"),
         ("N,loss\n1e4,5.0\nx,5.0\n", r"row 2: column 'N' holds 'x'"),
+        (
+            "N,loss\n1e4,5.0\n1e5,4,5\n",
+            r"row 2: more cells than the head has columns \(2\); write numbers with a point",
+        ),
+        ("N,loss,loss\n1e4,5.0,4.0\n", "the head names the column 'loss' more than once"),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(tmp_path, text, message):
@@ -132,6 +137,11 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_table(path)
+
+
+def test_empty_cells_at_the_end_of_a_row_mean_nothing(tmp_path):
+    (tmp_path / "points.csv").write_text("N,loss,,\n1e4,5.0,,,\n")
+    assert read_table(tmp_path / "points.csv").columns["loss"].tolist() == [5.0]
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path):

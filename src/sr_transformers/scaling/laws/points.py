@@ -9,6 +9,7 @@ and then counted in `Points.dropped`.
 import csv
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,7 +236,18 @@ def _text_rows(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         head = file.readline()
         file.seek(0)
-        return list(csv.DictReader(file, delimiter="\t" if "\t" in head else ";" if ";" in head else ","))
+        reader = csv.DictReader(file, delimiter="\t" if "\t" in head else ";" if ";" in head else ",")
+        twice = [name for name, count in Counter(reader.fieldnames or []).items() if count > 1 and name]
+        if twice:
+            raise ValueError(f"{path}: the head names the column {twice[0]!r} more than once; rename or remove one.")
+        table = list(reader)
+    for index, line in enumerate(table, 1):
+        if any(line.pop(None, [])):
+            raise ValueError(
+                f"{path} row {index}: more cells than the head has columns ({len(reader.fieldnames or [])}); write "
+                "numbers with a point, not a comma, or quote them."
+            )
+    return table
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
