@@ -153,6 +153,18 @@ def test_a_column_that_is_not_there_is_named(tmp_path):
         read_table(tmp_path / "nowhere.csv")
 
 
+def test_points_that_differ_in_what_the_law_does_not_read_are_flagged(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("N,D,loss\n1e4,1e5,6.0\n1e4,1e6,5.0\n1e5,1e6,4.0\n")
+    mixed = ["mixed: law n does not read D, and points of one N have D from 100000 to 1e+06; fit points of one D, or a "
+             "law that reads it."]  # fmt: skip
+    assert read_table(path, law="n").warnings == mixed
+    assert "law d does not read N" in read_table(path, law="d").warnings[0]
+    assert read_table(path, law="joint").warnings == []
+    path.write_text("N,D,loss\n1e4,1e5,6.0\n1e5,2e5,5.0\n1e5,2.01e5,4.0\n")  # more data for larger sizes
+    assert read_table(path, law="n").warnings == []
+
+
 def test_parts_keep_their_labels():
     part = points_from(GOOD, rows=list("abcd")).take(np.array([False, True, False, True]))
     assert part.rows == ["b", "d"]

@@ -6,6 +6,7 @@ values that look like another unit (millions of parameters, compute that does no
 and then counted in `Points.dropped`.
 """
 
+import contextlib
 import csv
 import dataclasses
 import math
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from sr_transformers.scaling.laws.forms import UNIQUE, D, Law, N, law_named
 
 LOSS, METRIC, C = "loss", "metric", "C"
+_ALIKE = 1.05  # amounts of data within so much are one: users of a fraction differ in their histories
 # What tables call these columns, if nobody says.
 _USUAL = {
     N: ("N", "n", "params", "parameters", "num_non_embedding_parameters", "Model Size"),
@@ -160,6 +162,27 @@ def points_from(
     return points
 
 
+def unread(law: Law, columns: Mapping[str, np.ndarray]) -> list[str]:
+    """Warns where points that a law takes for repetitions of one differ in the size or the data it does not read."""
+    found = []
+    keys = np.stack([np.round(np.log(columns[name]), 6) for name in law.powers], axis=1)
+    _, groups = np.unique(keys, axis=0, return_inverse=True)
+    for name in (N, D):
+        if name in law.variables or name not in columns:
+            continue
+        ends = [
+            (columns[name][mask].min(), columns[name][mask].max())
+            for mask in (groups == np.arange(groups.max() + 1)[:, None])
+        ]
+        low, high = max(ends, key=lambda pair: pair[1] / pair[0])
+        if high > low * _ALIKE:
+            found.append(
+                f"mixed: law {law.name} does not read {name}, and points of one {law.powers[0]} have {name} from "
+                f"{low:g} to {high:g}; fit points of one {name}, or a law that reads it."
+            )
+    return found
+
+
 def read_table(
     path: str | Path,
     names: Mapping[str, str | None] | None = None,
@@ -229,7 +252,21 @@ def read_table(
     points = points_from(columns, rows, groups)
     if where:
         points.dropped = {"other rows of the table": kept.count(False)}
+    if law is not None:
+        points.warnings += unread(law, {**_readable(table, set(_USUAL) - set(chosen)), **points.columns})
     return points
+
+
+def _readable(table: list[dict[str, Any]], names: set[str]) -> dict[str, np.ndarray]:
+    """Columns of points under their usual names, of those asked for, that hold positive numbers throughout."""
+    found = {}
+    for name in names:
+        column = next((one for one in _USUAL[name] if one in table[0]), None)
+        with contextlib.suppress(ValueError, TypeError):
+            values = np.array([float(line[column]) for line in table if column is not None])
+            if len(values) and (values > 0).all() and np.isfinite(values).all():
+                found[name] = values
+    return found
 
 
 def _text_rows(path: Path) -> list[dict[str, Any]]:

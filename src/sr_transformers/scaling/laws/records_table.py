@@ -11,7 +11,7 @@ import numpy as np
 from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.laws.forms import UNIQUE, D, Law, N
-from sr_transformers.scaling.laws.points import LOSS, METRIC, Points, points_from
+from sr_transformers.scaling.laws.points import LOSS, METRIC, Points, points_from, unread
 
 PLAN_FILE = "plan.json"  # in a study's folder: what every run was planned as
 
@@ -46,6 +46,7 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
     chosen = metric if law.name == "saturating" else None
     points = points_of(records, chosen, law.name == "repeated", [str(file) for file in files])
     points.dropped = dict(dropped)
+    points.warnings += unread(law, points.columns)
     return points
 
 
