@@ -80,8 +80,41 @@ def test_predict_answers_from_a_fit(fitted, capsys):
     params = json.loads(fitted.read_text())["params"]
     expected = params["E"] + params["A"] / 1e9 ** params["alpha"] + params["B"] / 1e10 ** params["beta"]
     assert answer["predicted"][0]["value"] == pytest.approx(expected)
+    assert answer["predicted"][0]["beyond"] is None
     (best,) = answer["compute_optimal"]
     assert 6 * best["N"] * best["D"] == pytest.approx(1e20)
+
+
+def test_predict_says_how_far_it_looks_beyond_the_points(fitted, capsys):
+    assert main(["scaling", "predict", "--fit", str(fitted), "--n", "2e10", "--d", "1e8", "--flops", "1e30"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    said = "N is 2 times the largest fitted; D is 0.1 times the smallest fitted"
+    assert answer["predicted"][0]["beyond"] == said
+    assert "times the largest fitted" in answer["compute_optimal"][0]["beyond"]
+    assert answer["reason"] == json.loads(fitted.read_text())["reason"]
+
+
+def test_a_law_of_data_is_asked_for_data_alone(tmp_path, capsys):
+    d = np.geomspace(1e4, 1e7, 6)
+    (tmp_path / "points.csv").write_text("\n".join(["D,loss", *(f"{a},{3 + 90 * a**-0.4}" for a in d)]))
+    fit = str(tmp_path / "fit.json")
+    more = ["--law", "d", "--bootstrap", "0", "--starts", "2", "--json", fit]
+    assert main(["scaling", "fit", str(tmp_path / "points.csv"), *more]) == 0
+    capsys.readouterr()
+    assert main(["scaling", "predict", "--fit", fit, "--d", "1e6"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["predicted"]
+    assert (one["D"], one["value"]) == (1e6, pytest.approx(3 + 90 * 1e6**-0.4, rel=1e-3))
+    assert main(["scaling", "predict", "--fit", fit, "--n", "5", "--d", "1e6"]) == 2
+    assert "law d does not know N" in capsys.readouterr().err
+
+
+def test_what_a_prediction_left_out_stands_beside_it(table, capsys):
+    columns = ["--n-column", "Model Size", "--c-column", "Training FLOP", "--law", "joint"]
+    assert main(["scaling", "predict", str(table), *columns, "--drop-largest-losses", "2", "--bootstrap", "0"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["dropped"] == {"largest losses": 2}
+    assert answer["warnings"] == []
+    assert answer["reason"]
 
 
 def test_parameters_are_fixed_and_tied(table, tmp_path, capsys):
@@ -203,6 +236,11 @@ def test_a_file_that_is_no_fit_is_refused(tmp_path, capsys):
     (tmp_path / "x.json").write_text('{"law": "n", "params": {"E": 1}, "status": "converged"}')
     assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
     assert "law n has the parameters E, A, alpha" in capsys.readouterr().err
+    for value in ("null", '"x"', "-1", "[1]"):
+        params = f'{{"E": {value}, "A": 1, "alpha": 0.1}}'
+        (tmp_path / "x.json").write_text(f'{{"law": "n", "params": {params}, "status": "converged"}}')
+        assert main(["scaling", "predict", "--fit", str(tmp_path / "x.json"), "--n", "1e5"]) == 2
+        assert "x.json: E is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "minutes"), [("90", 90.0), ("90m", 90.0), ("1.5h", 90.0)])

@@ -236,9 +236,12 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
             {
                 "law": held.fitted.law,
                 "status": held.fitted.status,
+                "reason": held.fitted.reason,
                 "params": held.fitted.params,
                 "no_intervals": held.refits.reason or None,
                 "reach": held.reach,
+                "dropped": points.dropped,
+                "warnings": points.warnings,
                 "rows": held.rows,
             }
         )
@@ -262,25 +265,43 @@ def _from_fit(options: argparse.Namespace) -> dict:
         for value in given if isinstance(given, list) else [given]:
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"--{flag} is {value:g}; it must be a finite number above 0.")
-    if not (options.n or options.flops):
+    needed = {name: flag for name, flag in (("D", "d"), ("unique", "unique")) if name in law.variables}
+    given_all = all(getattr(options, flag) is not None for flag in needed.values())
+    if not (options.n or options.flops or (law.name == "d" and given_all)):
         raise ValueError("--fit answers --n N ... (with --d D where the law needs it) or --flops C ...")
-    answers: dict = {"law": law.name, "status": document["status"], "params": document["params"]}
-    if options.n:
-        sizes = np.array(options.n)
-        columns = {"N": sizes}
-        for name, flag in (("D", "d"), ("unique", "unique")):
-            if name in law.variables:
-                if getattr(options, flag) is None:
-                    raise ValueError(f"law {law.name} needs --{flag} with --n.")
-                columns[name] = np.full(len(sizes), getattr(options, flag))
+    if options.n and law.name == "d":
+        raise ValueError("law d does not know N: give --d alone.")
+    answers: dict = {key: document.get(key) for key in ("law", "status", "reason", "params", "ranges")}
+    if options.n or law.name == "d":
+        if not given_all:
+            missing = next(flag for flag in needed.values() if getattr(options, flag) is None)
+            raise ValueError(f"law {law.name} needs --{missing} with --n.")
+        asked = [({"N": n} if options.n else {}) | {name: getattr(options, flag) for name, flag in needed.items()}
+                 for n in options.n or [None]]  # fmt: skip
+        columns = {name: np.array([one[name] for one in asked]) for name in law.variables}
         values = law.predict(document["params"], columns).tolist()
-        answers["predicted"] = [{"N": n, "value": value} for n, value in zip(options.n, values, strict=True)]
+        answers["predicted"] = [
+            {**one, "value": value, "beyond": _beyond(one, document.get("ranges") or {})}
+            for one, value in zip(asked, values, strict=True)
+        ]
     if options.flops:
+        best = [compute_optimal(document["params"], flops, options.vocab_size) for flops in options.flops]
         answers["compute_optimal"] = [
-            {"flops": flops, **compute_optimal(document["params"], flops, options.vocab_size)}
-            for flops in options.flops
+            {"flops": flops, **one, "beyond": _beyond(one, document.get("ranges") or {})}
+            for flops, one in zip(options.flops, best, strict=True)
         ]
     return answers
+
+
+def _beyond(place: dict, ranges: dict) -> str | None:
+    """In which variables, and how far, a place lies outside the points that were fitted."""
+    said = []
+    for name, (low, high) in ranges.items():
+        if name in place and place[name] > high * (1 + 1e-9):
+            said.append(f"{name} is {place[name] / high:.3g} times the largest fitted")
+        elif name in place and place[name] < low * (1 - 1e-9):
+            said.append(f"{name} is {place[name] / low:.3g} times the smallest fitted")
+    return "; ".join(said) or None
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> None:

@@ -67,8 +67,12 @@ def read_fit(path: str | Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not {"law", "params", "status"} <= set(document):
         raise ValueError(f"{path} is no fit: it lacks law, params or status; `sr-transformers scaling fit` writes one.")
     law = law_named(document["law"])
-    if set(document["params"]) != set(law.names):
+    params = document["params"]
+    if not isinstance(params, dict) or set(params) != set(law.names):
         raise ValueError(f"{path}: law {law.name} has the parameters {', '.join(law.names)}.")
+    for name, value in params.items():
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise ValueError(f"{path}: {name} is {value!r}; it must be a finite number above 0.")
     return document
 
 
