@@ -38,6 +38,18 @@ def test_all_of_the_data_is_predicted_from_little_of_it(found):
     assert sentence.startswith("Loss on all of the data, predicted from the runs on 30% or less: off by")
 
 
+def test_larger_sizes_on_all_of_the_data_do_not_make_the_little_less(tmp_path):
+    for size in ("3k", "12k", "49k", "98k"):
+        for fraction in (0.05, 0.1, 0.3, 1.0):
+            add_run(tmp_path, size, fraction)
+    add_run(tmp_path, "1.5m", 1.0)
+    (sentence,) = [one for one in sentences(analyse(tmp_path, draws=2).document) if "or less" in one]
+    begin = (
+        "Loss on all of the data, predicted from the runs on 30% or less, up to 16 times the largest N of these: off"
+    )
+    assert sentence.startswith(begin)
+
+
 @pytest.mark.parametrize(("loss", "says"), [(TRUTH["E"], "holds it"), (TRUTH["E"] + 2, "does not hold it")])
 def test_a_floor_that_is_known_is_compared_with_the_fitted_one(study_folder, tmp_path, loss, says):
     folder = tmp_path / "study"

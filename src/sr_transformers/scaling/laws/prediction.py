@@ -24,13 +24,18 @@ class HeldOut:
         fitted, refits: fit and bootstrap of the runs that were known.
         rows: a dictionary per held-out run: N, D, measured, predicted, relative_error (predicted / measured - 1), low
             and high (interval of one new run; None if there is none), inside (None likewise).
-        reach: how far the held-out runs lie beyond the others: largest N over largest N, or D over D if that is more.
+        reaches: how far the held-out runs lie beyond the others, by variable: largest N over largest N, D over D.
     """
 
     fitted: Fit
     refits: Bootstrap
     rows: list[dict[str, float | bool | None]]
-    reach: float
+    reaches: dict[str, float]
+
+    @property
+    def reach(self) -> float:
+        """The farthest of them."""
+        return max(self.reaches.values())
 
 
 def hold_out_largest(
@@ -84,8 +89,8 @@ def hold_out(
                 "inside": None if low is None or high is None else bool(low <= measured[index] <= high),
             }
         )
-    reaches = [float(unseen.columns[name].max() / known.columns[name].max()) for name in law.variables]
-    return HeldOut(fitted, refits, rows, max(reaches))
+    reaches = {name: float(unseen.columns[name].max() / known.columns[name].max()) for name in law.variables}
+    return HeldOut(fitted, refits, rows, reaches)
 
 
 def width_of(num_parameters: float, width_per_layer: float = 25.0) -> float:

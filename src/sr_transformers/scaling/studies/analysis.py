@@ -209,6 +209,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
                 "params": one.fitted.params,
                 "no_intervals": one.refits.reason or None,
                 "reach": one.reach,
+                "reaches": one.reaches,
                 "rows": one.rows,
             }
             for name, one in held.items()

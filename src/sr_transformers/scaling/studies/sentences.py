@@ -10,6 +10,7 @@ METRIC_NAMES = {"ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 
 PAPER_ALPHA = 0.121  # on ML-20M
 _NO_EFFECT = 0.0011  # an exponent at its lower bound, rounding aside
+_LARGER = 1.05  # times the largest size fitted from which on a larger size is meant
 _FAR = 3.0  # times the data measured from which on an extrapolation is called one
 
 
@@ -70,10 +71,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
         else:
             found.append(f"The joint law of size and data is not determined by these runs: {one['reason']}")
     if "joint" in held:
-        part = 1 / held["joint"]["reach"]
-        found.append(
-            _predicted(held["joint"], f"Loss on all of the data, predicted from the runs on {part:.0%} or less")
-        )
+        found.append(_predicted(held["joint"], _from_little(held["joint"]["reaches"])))
     if document["floor"]:
         found.append(_floor(document["floor"]))
     choice = document["bottleneck"]
@@ -216,6 +214,11 @@ def _which_size(laws: dict[str, Any]) -> list[str]:
 def _held(one: dict[str, Any], label: str) -> str:
     start = f"{label[0].upper() + label[1:]} of the two largest sizes, predicted from the smaller ones"
     return _predicted(one, f"{start} ({one['reach']:.0f} times the largest fitted N)")
+
+
+def _from_little(reaches: dict[str, float]) -> str:
+    beyond = f", up to {reaches['N']:.0f} times the largest N of these" if reaches["N"] > _LARGER else ""
+    return f"Loss on all of the data, predicted from the runs on {1 / reaches['D']:.0%} or less{beyond}"
 
 
 def _predicted(one: dict[str, Any], what: str) -> str:
