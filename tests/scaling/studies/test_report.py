@@ -133,3 +133,21 @@ def test_a_floor_of_nothing_is_refused(study_folder, tmp_path):
     (tmp_path / "sampled.json").write_text('{"last_loss": 4.5, "last_loss_error": 0.01}')
     with pytest.raises(FileNotFoundError, match=r"is no study: it has no plan\.json"):
         keep_floor(tmp_path, tmp_path / "sampled.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sampled", "message"),
+    [
+        ({"split": "temporal"}, {}, "is of the split temporal, which tests on others"),
+        ({}, {"users": 4999}, "of a log of 4,999 users, and that of .* has 5,000"),
+    ],
+)
+def test_a_floor_of_another_log_or_split_is_refused(tmp_path, changes, sampled, message):
+    add_run(tmp_path, "3k")
+    (path,) = tmp_path.glob("runs/*/run.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "data": {**record["data"], **changes}}))
+    (tmp_path / "sampled.json").write_text(json.dumps({"last_loss": 4.5, "last_loss_error": 0.01, **sampled}))
+    with pytest.raises(ValueError, match=message):
+        keep_floor(tmp_path, tmp_path / "sampled.json")
+    assert not (tmp_path / "floor.json").exists()

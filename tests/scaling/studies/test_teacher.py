@@ -77,6 +77,24 @@ def test_the_teachers_own_loss_is_the_floor_of_the_log(sampled, teacher, markov_
 
 
 @torch.no_grad()
+def test_users_too_short_for_a_test_target_do_not_count_for_the_floor(teacher, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(markov_prepared, "lengths", np.where(np.arange(len(markov_prepared)) % 2, 2, 6))
+    found = sample_log(teacher, markov_prepared, 900, tmp_path / "log", seed=3, say=lambda line: None)
+    place = {item: token + 2 for token, item in enumerate(markov_prepared.item_ids.to_pylist())}
+    nats = []
+    for _, one in pl.read_parquet(tmp_path / "log" / LOG_FILE).sort("user_id", "timestamp").group_by("user_id"):
+        tokens = [place[item] for item in one["item_id"]]
+        scores = teacher(torch.tensor([tokens[:-1]])).logits[0, -1]
+        scores[:2] = -torch.inf
+        nats += [-float(scores.log_softmax(-1)[tokens[-1]])] if len(tokens) > 2 else []
+    assert len(nats) < found.users
+    assert found.last_loss == pytest.approx(np.mean(nats), abs=1e-5)
+    monkeypatch.setattr(markov_prepared, "lengths", np.full(len(markov_prepared), 2))
+    with pytest.raises(ValueError, match="no user of 3 interactions came out of the lengths"):
+        sample_log(teacher, markov_prepared, 100, tmp_path / "short", say=lambda line: None)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize(
     "blocks",
     [

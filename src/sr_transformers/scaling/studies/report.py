@@ -27,7 +27,7 @@ from sr_transformers.records import read_json, write_whole
 from sr_transformers.scaling.laws import figures
 from sr_transformers.scaling.laws.forms import UNIQUE, D, N
 from sr_transformers.scaling.laws.points import LOSS, METRIC
-from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, StudyRun, analyse, read_plan
+from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, StudyRun, analyse, load_runs
 from sr_transformers.scaling.studies.curve_figures import compute_figure, curve_of, learning_curves_figure
 from sr_transformers.scaling.studies.points_table import table_of, write_points
 from sr_transformers.scaling.studies.runner import STUDY_FILE
@@ -44,7 +44,7 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200, floor:
 
     Raises:
         FileNotFoundError: if `study` is no study folder with finished runs, or `floor` is not there.
-        ValueError: if `floor` is another file.
+        ValueError: if `floor` is another file, or that of another log or split.
         FileExistsError: if `output` is a folder of something else.
         ModuleNotFoundError: without matplotlib (extra `figures`).
     """
@@ -70,13 +70,24 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200, floor:
 
 
 def keep_floor(study: Path, floor: Path) -> None:
-    """Copies what `scaling sample` said of a log into the folder of a study of that log."""
+    """Copies what `scaling sample` said of a log into the folder of a study of that log, and of no other."""
     if not floor.is_file():
         raise FileNotFoundError(f"{floor} is no file; --floor takes the {SAMPLED_FILE} that `scaling sample` wrote.")
     content = read_json(floor)
     if not isinstance(content, dict) or not {"last_loss", "last_loss_error"} <= set(content):
         raise ValueError(f"{floor} is not what `scaling sample` writes: it has no last_loss and last_loss_error.")
-    read_plan(study)  # or nothing is put there
+    data = load_runs(study)[0].record.data  # or nothing is put there
+    if data["split"] != "leave_one_out":
+        raise ValueError(
+            f"{floor} has the loss of every user's last item, and {study} is of the split {data['split']}, which tests "
+            "on others: there is no floor for it. Prepare the sampled log with --split leave_one_out for one."
+        )
+    for what in ("users", "interactions"):
+        if content.get(what, data["counts"].get(what)) != data["counts"].get(what, content.get(what)):
+            raise ValueError(
+                f"{floor} is of a log of {content[what]:,} {what}, and that of {study} has {data['counts'][what]:,}: "
+                "give the file that `scaling sample` wrote beside this log, which must be prepared whole."
+            )
     write_whole(study / FLOOR_FILE, json.dumps(content, indent=2) + "\n")
 
 

@@ -30,6 +30,7 @@ from sr_transformers.records import write_whole
 LOG_FILE = "log.parquet"
 SAMPLED_FILE = "sampled.json"
 _USERS = 512  # sampled at a time
+_TESTED = 3  # interactions of a user whose last one is a target of leave-one-out
 
 
 @dataclasses.dataclass
@@ -39,7 +40,8 @@ class Sampled:
     Attributes:
         users, interactions: how many.
         loss: nats per interaction after the first: the mean of -log p(item) under the teacher.
-        last_loss: nats, of every user's last item: the floor of leave-one-out test losses.
+        last_loss: nats, of the last item of every user of three or more: the floor of leave-one-out test losses, for
+            which shorter users have no target.
         last_loss_error: its standard error.
     """
 
@@ -82,6 +84,11 @@ def sample_log(
         raise ValueError(f"interactions is {interactions}; a user has at least 2.")
     rng = np.random.default_rng(seed)
     lengths = _lengths(data, interactions, model.config.max_position_embeddings, rng)
+    if lengths[0] < _TESTED:
+        raise ValueError(
+            f"no user of {_TESTED} interactions came out of the lengths of {data.path}: a log of shorter ones has no "
+            "test targets, and so no floor. Sample more, or from a log of longer histories."
+        )
     users = rng.permutation(len(lengths))  # batches are of similar lengths, ids are not in the order of lengths
     firsts = np.array([data.items(history, 1)[0] for history in np.flatnonzero(data.lengths > 0).tolist()], np.int64)
     firsts = firsts[firsts >= NUM_SPECIAL]
@@ -95,7 +102,8 @@ def sample_log(
                 tokens, nats = _histories(model, batch, rng.choice(firsts, len(batch)), generator)
                 inside = np.arange(tokens.shape[1]) < batch[:, None]
                 losses.append(nats[inside[:, 1:]])
-                lasts.append(nats[np.arange(len(batch)), batch - 2])
+                tested = np.flatnonzero(batch >= _TESTED)
+                lasts.append(nats[tested, batch[tested] - 2])
                 table = _table(users[first : first + _USERS], tokens, inside, data)
                 writer = writer or pq.ParquetWriter(folder / LOG_FILE, table.schema, compression="zstd")
                 writer.write_table(table)
