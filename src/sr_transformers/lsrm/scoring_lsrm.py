@@ -135,6 +135,10 @@ def score_items(head: Any, hidden: torch.Tensor, items: tuple[int, int]) -> torc
     return only_items(logits, items)
 
 
+class DivergedError(ValueError):
+    """A model's scores are NaN or infinite."""
+
+
 def refuse_diverged(summaries: torch.Tensor) -> None:
     """Refuses scores of a diverged model: NaN compares false with everything, so it would be ranked first, and beside
     an infinite score no other counts.
@@ -144,10 +148,10 @@ def refuse_diverged(summaries: torch.Tensor) -> None:
             logarithm of the sum of exponentials.
 
     Raises:
-        ValueError: if one is NaN or infinite.
+        DivergedError: if one is NaN or infinite.
     """
     if bool((torch.isnan(summaries) | torch.isposinf(summaries)).any()):
-        raise ValueError("a score is NaN or infinite: the model has diverged, there is no ranking.")
+        raise DivergedError("a score is NaN or infinite: the model has diverged, there is no ranking.")
 
 
 def only_items(logits: torch.Tensor, items: tuple[int, int], nothing: float | None = None) -> torch.Tensor:
@@ -214,6 +218,7 @@ def input_device(model: Any) -> Any:
 
 
 __all__ = [
+    "DivergedError",
     "check_tokenizer",
     "excludes_seen",
     "input_device",

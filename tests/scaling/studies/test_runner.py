@@ -236,3 +236,24 @@ def test_the_kept_study_goes_on_with_its_recipe():
     assert plan["recipe"] == json.loads(json.dumps({"model": study.recipe.model, "training": study.recipe.training}))
     tried = [RunRecord.load(path) for path in (folder / "tuning").iterdir()]
     assert all(not differing(plan["protocol"], record.reports[0]["protocol"]) for record in tried)
+
+
+@pytest.mark.slow
+def test_runs_that_diverge_end_no_study(markov_prepared, tmp_path):
+    """No rate of the ladder's upper end has a loss; the run of the block that has none is named."""
+    (tmp_path / "base.yaml").write_text(RECIPE.replace("switch", "warmup_steps: 0, max_grad_norm: 0.0, switch"))
+    head, _ = TEXT.split("tuning:")
+    (tmp_path / "study.yaml").write_text(
+        f"{head}tuning: {{sizes: [s], learning_rates: [1e-3, 1e-2, 1e38], fraction: {{users: 0.3}}, epochs: 1}}\n"
+        "blocks:\n  main: {sizes: [s], epochs: [1], seeds: [1]}\n"
+        "  high: {sizes: [s], epochs: [1], seeds: [1], settings: {learning_rate: 1e38}}\n"
+    )
+    said: list[str] = []
+    (record,) = run_study(Study.load(tmp_path / "study.yaml"), tmp_path / "out", markov_prepared, say=said.append)
+    plan = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert plan["tuning"]["learning_rates"] == {"768": 0.01}
+    assert plan["tuning"]["at_edge"]["learning_rate"] == []  # beyond it no model learned
+    assert plan["diverged"] == ["s-e1-high-s1"]
+    assert record.recipe["training"]["learning_rate"] == 0.01
+    assert any("s-e1-high-s1: its model diverged" in line for line in said)
+    assert any("lr1e+38" in line and "its rates are too high" in line for line in said)

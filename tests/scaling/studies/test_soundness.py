@@ -41,6 +41,9 @@ def test_rates_at_an_edge_rates_of_no_tuning_and_missing_runs_are_named():
         sound, PLAN | {"runs": {"a": {"in_law": True}, "b": {"in_law": True}, "c": {"in_law": False}}}
     )
     assert (found["names"], found["reason"]) == (["b"], "were planned and not run")
+    lost = PLAN | {"runs": {"b": {"in_law": True}, "c": {"in_law": True}}, "diverged": ["c"]}
+    diverged, missing = reservations(sound, lost)
+    assert (diverged["kind"], diverged["names"], missing["names"]) == ("diverged", ["c"], ["b"])
     (found,) = reservations({"a": record("3k", history=[])}, PLAN)
     assert "too few evaluations" in found["reason"]
 

@@ -67,7 +67,9 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
     begin()
     for run, record, _ in workers.train(_Queue(queue)):
         one = searches[run.size.name]
-        one.losses[run.name] = record.validation.get("loss", math.nan)
+        if record is None:
+            tell(f"{run.name}: its model diverged; its rates are too high.")
+        one.losses[run.name] = record.validation.get("loss", math.nan) if record else math.nan
         if len(one.losses) < len(one.asked):
             continue
         try:

@@ -2,7 +2,7 @@
 
     STUDY/study.yaml        the study as it was started
     STUDY/plan.json         the protocol and the recipe it began with, the runs, costs, speeds, the tuned rates, what
-                            the budget left out
+                            the budget left out, which runs diverged
     STUDY/runs/NAME/run.json    one record per run, nothing else unless weights are kept
     STUDY/tuning/NAME/run.json  the runs that tried learning rates and dropout rates
 
@@ -128,7 +128,7 @@ def _work(
         tell(f"left out by the budget of {budget_minutes:g} minutes: {', '.join(left_out)}")
     plan["runs"] = {run.name: run.describe() for run in study.runs}
     plan["converged_within"] = study.converged_within
-    plan.update(costs={name: dataclasses.asdict(one) for name, one in costs.items()}, left_out=left_out)
+    plan.update(costs={name: dataclasses.asdict(one) for name, one in costs.items()}, left_out=left_out, diverged=[])
     _save_plan(output, plan)
     if dry_run:
         return []
@@ -152,6 +152,11 @@ def _work(
             _save_plan(output, plan)
 
     for index, (run, record, taken) in enumerate(workers.train(affordable()), 1):
+        if record is None:
+            tell(f"{run.name}: its model diverged, so it has no loss; {PLAN_FILE} names it.")
+            plan["diverged"].append(run.name)
+            _save_plan(output, plan)
+            continue
         slower.add(costs[run.name].seconds, taken)
         metrics = record.reports[0]["metrics"]
         tell(

@@ -1,5 +1,5 @@
 """Why the runs of a study do not measure a law: they were stopped while they improved, their rates lie on the edge of
-what was tried, or runs are missing. A fit to such runs is a fit, and is not called a law.
+what was tried, or runs diverged or are missing. A fit to such runs is a fit, and is not called a law.
 
 A run was still improving if the validation loss of its last tenth fell below all before by more than the study's
 `converged_within` (nats). Schedules that end at a rate of 0 flatten every curve at its end, so a study that wants to be
@@ -37,8 +37,8 @@ def reservations(
         tolerance: nats; None: the study's `converged_within`.
 
     Returns:
-        A dictionary each: kind ("improving", "unwatched", "untuned", "edge", "missing"), reason, a sentence, and names
-        of the runs or sizes that it is about. None: an empty list.
+        A dictionary each: kind ("improving", "unwatched", "untuned", "edge", "diverged", "missing"), reason in words,
+        and names of the runs or sizes that it is about. None: an empty list.
     """
     within = float(plan.get("converged_within", CONVERGED_WITHIN) if tolerance is None else tolerance)
     gains = {name: last_gain(record) for name, record in records.items()}
@@ -66,6 +66,9 @@ def reservations(
     for what, sizes in (tuning or {}).get("at_edge", {}).items():
         label = what.replace("_", " ")
         add("edge", f"have their best {label} at an edge of what was tried", sizes)
+    diverged = plan.get("diverged", [])
     missing = [name for name, run in plan["runs"].items() if run["in_law"] and name not in records]
+    add("diverged", "diverged and have no loss", [name for name in missing if name in diverged])
+    missing = [name for name in missing if name not in diverged]
     add("missing", "were planned and not run", missing)
     return found

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from accelerate import PartialState
 
 from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.lsrm.scoring_lsrm import DivergedError
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.studies.study import PlannedRun, Study
 from sr_transformers.training.checkpoints import last_complete_checkpoint
@@ -45,16 +47,18 @@ class Workers:
     keep_weights: bool = False
     jobs: int = 1
 
-    def train(self, runs: Iterable[tuple[PlannedRun, Path]]) -> Iterator[tuple[PlannedRun, RunRecord, float]]:
+    def train(self, runs: Iterable[tuple[PlannedRun, Path]]) -> Iterator[tuple[PlannedRun, RunRecord | None, float]]:
         """Trains runs into their folders; the next one is asked for when there is somebody to train it.
 
         Returns:
-            Run, record and seconds that it took (next to none for one that was finished), as they finish.
+            Run, record (None if its model diverged: it leaves none, and is done again by whoever goes on) and seconds
+            that it took (next to none for one that was finished), as they finish.
         """
         if self.jobs == 1:
             for run, folder in runs:
                 start = time.perf_counter()
-                yield run, train_run(run, self.study, self.data, folder, self.keep_weights), time.perf_counter() - start
+                record = _unless_diverged(partial(train_run, run, self.study, self.data, folder, self.keep_weights))
+                yield run, record, time.perf_counter() - start
             return
         with pool_of(self.jobs, begin_worker, threads_of(self.jobs)) as pool:
             waiting: dict[Future[RunRecord], tuple[PlannedRun, float]] = {}
@@ -68,9 +72,19 @@ class Workers:
                         return
                     for job in wait(waiting, return_when=FIRST_COMPLETED).done:
                         run, start = waiting.pop(job)
-                        yield run, job.result(), time.perf_counter() - start
+                        yield run, _unless_diverged(job.result), time.perf_counter() - start
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _unless_diverged(result: Callable[[], RunRecord]) -> RunRecord | None:
+    """A record, or None for a run that diverged; where a run is shared by processes, the error ends them all."""
+    try:
+        return result()
+    except DivergedError:
+        if PartialState().num_processes > 1:
+            raise
+        return None
 
 
 def threads_of(jobs: int) -> int:
