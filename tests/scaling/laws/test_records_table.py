@@ -89,3 +89,10 @@ def test_of_a_study_only_the_points_of_the_law_are_read(tmp_path):
     assert len(repeated) == 7
     assert max(repeated.columns["D"] / repeated.columns["unique"]) == 10
     assert "metric" in read_records([tmp_path], LAWS["saturating"]).columns
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"constants": [1.0], "runs": 3}'])
+def test_a_study_that_plans_no_runs_yet_is_named(tmp_path, content):
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ValueError, match=r"plan\.json plans no runs: the study was stopped before it had begun"):
+        read_records([tmp_path], LAWS["n"])

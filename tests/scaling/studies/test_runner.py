@@ -130,10 +130,19 @@ def test_going_on_trains_nothing_that_is_finished(done, study, markov_prepared, 
 def test_a_run_that_would_not_fit_is_not_begun(study, markov_prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-9), {}, 32))
     said: list[str] = []
-    with pytest.raises(FileNotFoundError, match="holds no finished run"):
+    with pytest.raises(
+        ValueError, match=r"the budget of 0\.0001 minutes was spent before a run of the blocks could begin"
+    ):
         run_study(study, tmp_path / "out", markov_prepared, budget_minutes=1e-4, say=said.append)
     assert sum("not begun" in line for line in said) == 5
     assert len(json.loads((tmp_path / "out" / "plan.json").read_text())["left_out"]) == 5
+
+
+def test_a_budget_that_does_not_pay_for_tuning_is_refused(study, markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1.0), {}, 32))
+    with pytest.raises(ValueError, match=r"the budget is 1 minutes, and what is left of tuning takes at least about"):
+        run_study(study, tmp_path / "out", markov_prepared, budget_minutes=1, say=lambda line: None)
+    assert not (tmp_path / "out" / "tuning").exists()
 
 
 def test_a_dry_run_estimates_and_trains_nothing(study, markov_prepared, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
     dropped: Counter[str] = Counter()
     for path in map(Path, paths):
         if (path / PLAN_FILE).is_file():
-            plans = read_json(path / PLAN_FILE)["runs"]
+            plans = read_plan(path)["runs"]
             plans = {name: plan for name, plan in plans.items() if (path / "runs" / name / RUN_FILE).is_file()}
             reasons = leave_out(plans, law)
             dropped.update(reasons.values())
@@ -48,6 +48,26 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
     points.dropped = dict(dropped)
     points.warnings += unread(law, points.columns)
     return points
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """The content of a study's plan.json.
+
+    Raises:
+        FileNotFoundError: if it is no study folder.
+        ValueError: if it plans no runs yet.
+    """
+    if not (folder / PLAN_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
+        )
+    plan = read_json(folder / PLAN_FILE)
+    if not isinstance(plan, dict) or not isinstance(plan.get("runs"), dict):
+        raise ValueError(
+            f"{folder / PLAN_FILE} plans no runs: the study was stopped before it had begun, or the file is damaged; "
+            "`sr-transformers scaling run` goes on with the study and writes it again."
+        )
+    return plan
 
 
 def leave_out(plans: Mapping[str, Mapping[str, Any]], law: Law) -> dict[str, str]:

@@ -30,7 +30,7 @@ from sr_transformers.scaling.laws.prediction import (
     hold_out,
     hold_out_largest,
 )
-from sr_transformers.scaling.laws.records_table import PLAN_FILE, leave_out, points_of, schedule_of
+from sr_transformers.scaling.laws.records_table import leave_out, points_of, read_plan, schedule_of
 from sr_transformers.scaling.studies.soundness import reservations
 
 METRICS = ("ndcg@10", "hr@10")
@@ -94,19 +94,6 @@ class Analysis:
     held: dict[str, HeldOut]
     document: dict[str, Any]
     notes: list[str]
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """The content of a study's plan.json.
-
-    Raises:
-        FileNotFoundError: if it is no study folder.
-    """
-    if not (folder / PLAN_FILE).is_file():
-        raise FileNotFoundError(
-            f"{folder} is no study: it has no {PLAN_FILE}; `sr-transformers scaling run` makes one."
-        )
-    return read_json(folder / PLAN_FILE)
 
 
 def load_runs(folder: str | Path) -> list[StudyRun]:

@@ -120,7 +120,13 @@ def _work(
     done = [run for run in study.runs if finished(output / "runs" / run.name)]
     seconds = None
     if budget_minutes is not None:
-        seconds = budget_minutes * 60 * jobs - sum(costs[run.name].seconds for run in tuning)
+        least = sum(costs[run.name].seconds for run in tuning)
+        seconds = budget_minutes * 60 * jobs - least
+        if seconds <= 0:
+            raise ValueError(
+                f"the budget is {budget_minutes:g} minutes, and what is left of tuning takes at least about "
+                f"{least / 60 / jobs:.2g}; raise --budget."
+            )
     chosen = _on_first(lambda: choose(study.runs, costs, seconds, done))
     tell(estimate_table([*tuning, *chosen], costs))
     left_out = [run.name for run in study.runs if run not in chosen and run not in done]
@@ -163,6 +169,11 @@ def _work(
             f"{index:3}/{len(chosen)}  {run.name:32}  N {record.num_non_embedding_parameters:>11,}  "
             f"D {record.num_train_interactions:>11,}  loss {metrics['loss']:.4f}  ndcg@10 {metrics['ndcg@10']:.4f}  "
             f"{record.seconds / 60:6.1f} min"
+        )
+    if budget_minutes is not None and not any(finished(output / "runs" / run.name) for run in study.runs):
+        raise ValueError(
+            f"the budget of {budget_minutes:g} minutes was spent before a run of the blocks could begin; raise --budget, "
+            "and the same command goes on."
         )
     return load_records(output)
 
