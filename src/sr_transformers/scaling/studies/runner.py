@@ -172,8 +172,8 @@ def _work(
         )
     if budget_minutes is not None and not any(finished(output / "runs" / run.name) for run in study.runs):
         raise ValueError(
-            f"the budget of {budget_minutes:g} minutes was spent before a run of the blocks could begin; raise --budget, "
-            "and the same command goes on."
+            f"the budget of {budget_minutes:g} minutes was spent before a run of the blocks could begin; "
+            "raise --budget, and the same command goes on."
         )
     return load_records(output)
 
