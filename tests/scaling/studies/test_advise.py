@@ -62,6 +62,17 @@ def test_a_law_that_is_not_determined_gives_no_number(tmp_path):
     assert "does not help" not in said
 
 
+def test_a_law_of_size_alone_answers_for_the_users_it_was_measured_on(tmp_path):
+    for size in ("3k", "12k", "49k", "98k", "197k", "786k"):
+        add_run(tmp_path, size, 0.3)
+    found = analyse(tmp_path, draws=5)
+    answer = numbers(found, Log, Hardware())
+    assert (answer["law"], "loss" in answer["sizes"][0]) == ("n", True)
+    said = text(answer, found, Log)
+    assert "Expected on 30% of the users after 3 epochs" in said
+    assert "- Loss, HR@10 and NDCG@10 are those of 30% of the users" in said
+
+
 def test_runs_that_were_still_improving_give_no_number_and_say_why(found):
     improving = [{"kind": "improving", "reason": "were still improving at their end", "names": ["98k-e3-s1"]}]
     left = [{"run": "long", "seconds": 9e3}, {"run": "a", "seconds": 2e3}, {"run": "b", "seconds": 1e3}]
@@ -74,6 +85,7 @@ def test_runs_that_were_still_improving_give_no_number_and_say_why(found):
     assert not any({"loss", "hr@10"} & set(row) for row in answer["sizes"])
     said = text(answer, changed, Log)
     assert "is not known, because 1 were still improving at their end: 98k-e3-s1." in said
+    assert "For the reason above these gains are not what size and data would bring at their best." in said
     assert "Another hour would buy a, b; the same command goes on." in said
     only_long = {**changed.document, "left_out": left[:1], "reservations": []}
     answer = numbers(type(found)(**{**vars(found), "document": only_long}), Log, Hardware())
@@ -117,3 +129,4 @@ def test_the_study_of_an_advice_is_a_study(markov_prepared, tmp_path):
     study = advice_study(markov_prepared, epochs=2)
     assert len(study.runs) == 7 * 3 + 4 * 3
     assert {run.epochs for run in study.runs} == {2.0}
+    assert study.tuning.dropouts == [0.0, 0.1, 0.2, 0.3]  # or its runs would be `untuned`, and no answer possible

@@ -92,6 +92,7 @@ def advice_study(data: PreparedData, epochs: float = 5, recipe: str | Path | Non
         "tuning": {
             "sizes": ["3k", "49k"],
             "learning_rates": [6.7e-4, 2e-3, 6e-3, 1.8e-2, 5.4e-2],
+            "dropouts": [0.0, 0.1, 0.2, 0.3],  # rates that nothing chose would leave every answer open
             "fraction": {"users": 0.1},
             "epochs": epochs,
         },
@@ -211,9 +212,14 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     if answer["next_hour"]:
         lines.append(f"Another hour would buy {', '.join(answer['next_hour'])}; the same command goes on.")
     lines += ["", *measured_lines(answer["measured"])]
+    if answer["not_known_because"]:
+        lines.append("- For the reason above these gains are not what size and data would bring at their best.")
+    # The law of size describes the fraction that it was fitted to, the joint law any.
+    whole = found.fraction == 1 or answer["law"] == "joint"
+    where = "all of the data" if whole else f"{found.fraction:.0%} of the users"
     lines += [
         "",
-        f"Expected on all of the data after {answer['epochs']:g} epochs with 95 % intervals of the law; time and cost "
+        f"Expected on {where} after {answer['epochs']:g} epochs with 95 % intervals of the law; time and cost "
         f"on one accelerator of {hardware['flops'] / 1e12:g} TFLOP/s at {hardware['utilisation']:.0%} for "
         f"{hardware['price']:g} an hour:",
         "",
@@ -235,9 +241,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
         f"- All of this is for {answer['epochs']:g} epochs; larger models may use more (--epochs).",
     ]
     if found.fraction < 1:
-        lines.append(
-            f"- HR@10 and NDCG@10 are those of {found.fraction:.0%} of the users: no more sizes were affordable."
-        )
+        what = "HR@10 and NDCG@10" if whole else "Loss, HR@10 and NDCG@10"
+        lines.append(f"- {what} are those of {found.fraction:.0%} of the users: no more sizes were affordable.")
     lines += [f"- {sentence}" for sentence in sentences(found.document)]
     lines += [f"- Not answered: {note}" for note in found.notes]
     return "\n".join(lines)
