@@ -21,8 +21,15 @@ def test_data_seen_count_up_to_the_weights_that_were_kept():
     points = points_of([whole, early], seen=True)
     assert points.columns["D"].tolist() == [4_000_000, 1_200_000]
     assert points.columns["unique"].tolist() == [400_000, 400_000]
-    begun = record("3k", epochs=1.0, best_step=50)
-    assert points_of([begun], seen=True).columns["D"].tolist() == [400_000]
+    begun = points_of([record("3k", epochs=1.0, best_step=50)], seen=True)
+    assert begun.columns["D"].tolist() == begun.columns["unique"].tolist() == [200_000]
+
+
+def test_epochs_are_whole_however_short_the_histories_are():
+    """A history of four interactions has three targets: `num_interactions_seen` is 3/4 of what was read."""
+    runs = [record("3k", epochs=epochs, num_interactions_seen=round(300_000 * epochs)) for epochs in (1.0, 2.0, 8.0)]
+    points = points_of(runs, seen=True)
+    assert (points.columns["D"] / points.columns["unique"]).tolist() == [1.0, 2.0, 8.0]
 
 
 def test_seeds_of_a_configuration_are_a_group():

@@ -114,7 +114,8 @@ def points_of(
     Args:
         metric: what becomes the column `metric` of the points, for example "ndcg@10"; None: there is none.
         seen: D counts interactions seen up to the weights that were kept, repeats included, and `unique` the distinct
-            ones; else D counts distinct interactions, as in L(D).
+            ones among them, so that their ratio is the epochs where these are one or more; else D counts distinct
+            interactions, as in L(D).
 
     Raises:
         ValueError: for no records, records of different logs or protocols, or a record without loss or metric.
@@ -136,7 +137,7 @@ def points_of(
     if metric is not None:
         columns[METRIC] = np.array([one["metrics"][metric] for one in reports])
     if seen:
-        columns[D] = np.maximum(columns[D], unique)  # a run that kept weights of before the end of its first epoch
+        columns[UNIQUE] = np.minimum(unique, columns[D])  # less than one epoch has met a part of the data, and once
     return points_from(columns, names, [_group(one) for one in records])
 
 
@@ -149,9 +150,12 @@ def _report(record: RunRecord, metric: str | None, name: str) -> dict[str, Any]:
 
 
 def _seen(record: RunRecord) -> float:
-    """Interactions seen up to the kept weights."""
+    """Interactions seen up to the kept weights: distinct ones times epochs.
+
+    `num_interactions_seen` counts targets, which a history has one fewer of than interactions.
+    """
     kept = record.best_step if record.best_step is not None else record.steps
-    return record.num_interactions_seen * kept / record.steps
+    return record.num_train_interactions * record.epochs * kept / record.steps
 
 
 def _group(record: RunRecord) -> str:
