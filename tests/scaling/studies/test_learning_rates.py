@@ -24,6 +24,11 @@ def test_dropout_follows_a_line_in_log_size_within_what_was_tried():
     assert dropout_for(1e8, {1e4: 0.1}, 0.3) == 0.1
 
 
+def test_a_small_rate_is_not_rounded_to_nothing():
+    assert rate_for(1e6, {1e6: 4.321e-7}) == 4.3e-7
+    assert rate_for(1e6, {1e6: 3.21764e-3}) == 3.218e-3
+
+
 def test_sizes_get_both_rates_or_the_learning_rate_alone():
     assert Tuned({1e4: 4e-3}, {1e4: 0.1}, most_dropout=0.2).rates_for(1e6) == (pytest.approx(4e-3), 0.1)
     assert Tuned({1e4: 4e-3}).rates_for(1e6) == (pytest.approx(4e-3), None)

@@ -97,7 +97,8 @@ def rate_for(num_parameters: float, found: Mapping[float, float]) -> float:
     0.01
     """
     a, b = rate_law(found)
-    return round(math.exp(a + b * math.log(num_parameters)), 6)
+    rate = math.exp(a + b * math.log(num_parameters))
+    return round(rate, max(6, 1 - math.floor(math.log10(rate))))  # two digits at least: never to nothing
 
 
 def dropout_for(num_parameters: float, found: Mapping[float, float], most: float) -> float:
