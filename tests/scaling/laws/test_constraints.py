@@ -7,6 +7,7 @@ from sr_transformers.scaling.laws.bootstrap import bootstrap
 from sr_transformers.scaling.laws.constraints import ConstrainedLaw, Constraints
 from sr_transformers.scaling.laws.fitting import BOUND_HIT, CONVERGED, fit
 from sr_transformers.scaling.laws.forms import LAWS
+from sr_transformers.scaling.laws.points import points_from
 
 JOINT = PARAMS["joint"]
 
@@ -108,3 +109,19 @@ def test_the_jacobian_is_the_derivative():
 def test_what_cannot_be_kept_is_refused(constraints, message):
     with pytest.raises(ValueError, match=message):
         fit("joint", points_on("joint"), constraints=constraints)
+
+
+@pytest.mark.parametrize(
+    ("law", "params", "floor"),
+    [
+        ("n", {"E": 4.0, "A": 6.0, "alpha": 0.25}, {"E": 99.0}),
+        ("saturating", {"M_inf": 0.4, "A": 2.0, "alpha": 0.25}, {"M_inf": 1e-3}),
+    ],
+)
+def test_a_fixed_floor_that_leaves_nothing_is_refused(law, params, floor):
+    """Else it would be said that the loss does not fall with N."""
+    n = np.geomspace(1e4, 1e7, 6)
+    column = "metric" if law == "saturating" else "loss"
+    points = points_from({"N": n, column: LAWS[law].predict(params, {"N": n})})
+    with pytest.raises(ValueError, match="which no point lies beyond"):
+        fit(law, points, starts=1, constraints=Constraints(floor))

@@ -85,14 +85,20 @@ def fit(
         constraints: parameters that are fixed or tied; None: all are free.
 
     Raises:
-        ValueError: for constraints that the law cannot keep, if a column is missing, if a variable has one distinct
-            value, or if there are fewer points than parameters.
+        ValueError: for constraints that the law cannot keep, for a fixed floor above all losses, if a column is
+            missing, if a variable has one distinct value, or if there are fewer points than parameters.
     """
     law = law_named(law) if isinstance(law, str) else law
     points.require(law)
     constraints = constraints or Constraints()
     bound = bind(law, points, constraints)
     log_loss = np.log(points.values(law))
+    floor = constraints.fixed.get(law.names[0]) if law.has_floor else None
+    if floor is not None and np.log(1.0 - floor if law.name == "saturating" else floor) >= log_loss.max():
+        raise ValueError(
+            f"{law.names[0]} is fixed at {floor:g}, which no point lies beyond: nothing is left for the powers to "
+            "describe. Fix it between the best value measured and what no model can reach."
+        )
     weights = np.ones(len(log_loss))
     candidates = [*grid_starts(bound, log_loss), *random_starts(bound, log_loss, starts, np.random.default_rng(seed))]
     ends = [minimum(bound, log_loss, weights, start, delta) for start in candidates]
