@@ -2,13 +2,15 @@ import json
 import re
 import shutil
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from made_studies import add_run
 
+from sr_transformers.scaling.laws.points import points_from
 from sr_transformers.scaling.studies import report
-from sr_transformers.scaling.studies.report import keep_floor, size_table, write_report
+from sr_transformers.scaling.studies.report import _repeating, keep_floor, size_table, write_report
 from sr_transformers.scaling.studies.sentences import parameter
 
 pytest.importorskip("matplotlib", reason="figures need the extra `figures`")
@@ -151,3 +153,11 @@ def test_a_floor_of_another_log_or_split_is_refused(tmp_path, changes, sampled, 
     with pytest.raises(ValueError, match=message):
         keep_floor(tmp_path, tmp_path / "sampled.json")
     assert not (tmp_path / "floor.json").exists()
+
+
+def test_the_picture_of_repetition_shows_the_data_that_were_repeated():
+    """Not the least data, of which there is one number of epochs."""
+    columns = {"N": [1e4, 1e4, 1e4, 1e4, 1e5], "unique": [1e5, 2e5, 2e5, 2e5, 2e5], "D": [1e5, 2e5, 4e5, 8e5, 2e5]}
+    points = points_from({**columns, "loss": [6.0, 5.9, 5.8, 5.7, 5.6]})
+    assert _repeating(points).columns["loss"].tolist() == [5.9, 5.8, 5.7]
+    assert _repeating(points.take(np.array([0, 1, 4]))) is None

@@ -26,7 +26,7 @@ from sr_transformers.public import plain
 from sr_transformers.records import read_json, write_whole
 from sr_transformers.scaling.laws import figures
 from sr_transformers.scaling.laws.forms import UNIQUE, D, N
-from sr_transformers.scaling.laws.points import LOSS, METRIC
+from sr_transformers.scaling.laws.points import LOSS, METRIC, Points
 from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, StudyRun, analyse, load_runs
 from sr_transformers.scaling.studies.curve_figures import compute_figure, curve_of, learning_curves_figure
 from sr_transformers.scaling.studies.points_table import table_of, write_points
@@ -147,20 +147,30 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
                 joint.fitted, ranges, vocabulary, f"{name}: same compute, different sizes")))  # fmt: skip
     if "repeated" in found.laws:
         repeated = found.laws["repeated"]
-        ratio = repeated.points.columns[D] / repeated.points.columns[UNIQUE]
-        several = [n for n in np.unique(repeated.points.columns[N])
-                   if len(np.unique(np.round(ratio[repeated.points.columns[N] == n], 1))) > 1]  # fmt: skip
+        chosen = _repeating(repeated.points)
         # Runs that were stopped at different epochs are no study of repetition.
         planned = {run.plan["epochs"] for run in found.runs if not run.plan["settings"]}
-        if several and len(planned) > 1:
-            chosen = repeated.points.take(np.isin(repeated.points.columns[N], several))
-            smallest = chosen.columns[UNIQUE] <= chosen.columns[UNIQUE].min() * 1.05
+        if chosen is not None and len(planned) > 1:
             made.append(("repetition", lambda: figures.repetition_figure(
-                chosen.take(smallest), f"{name}: more epochs on the same data",
+                chosen, f"{name}: more epochs on the same data",
                 repeated.fitted if repeated.fitted.usable else None)))  # fmt: skip
     if found.document["shapes"]:
         made.append(("shape", lambda: figures.shape_figure(found.document["shapes"], f"{name}: shape at the same N")))
     return made
+
+
+def _repeating(points: Points) -> Points | None:
+    """Of the amount of distinct data with most numbers of epochs (of equals the smallest), the sizes that have several;
+    None if none has."""
+    data, sizes = points.columns[UNIQUE], points.columns[N]
+    epochs = np.round(points.columns[D] / data, 1)
+
+    def several(amount: float) -> np.ndarray:
+        there = np.isclose(data, amount, rtol=0.05)
+        return there & np.array([len(np.unique(epochs[there & (sizes == n)])) > 1 for n in sizes])
+
+    best = max((several(one) for one in np.unique(data)), key=lambda mask: len(np.unique(epochs[mask])))
+    return points.take(best) if best.any() else None
 
 
 def _of_size(found: Analysis, name: str, law: str, label: str, part: str) -> list[tuple[str, Callable[[], Any]]]:
