@@ -110,8 +110,8 @@ def _findings(reports: dict[str, dict[str, Any]]) -> str:
     ]
     for name, report in reports.items():
         for one in judge(report):
-            cells = [one["statement"], name, one["group"], one["metric"], _percent(one, ""), one["verdict"]]
-            cells.append(detectable(one))
+            where = [one["statement"], name, one["group"], one["metric"]]
+            cells = [*where, _percent(one, ""), one["verdict"], detectable(one)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ from sr_transformers.marks import put
 from sr_transformers.records import command_line, source_commit, write_whole
 from sr_transformers.scaling.studies.learning_rates import best_rate
 from sr_transformers.training.checkpoints import last_complete_checkpoint
-from sr_transformers.training.optimizers import Together, matrices_of_blocks
+from sr_transformers.training.optimizers import matrices_of_blocks, with_muon
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "recipes" / "results" / "mup" / "ml-1m.json"
@@ -76,12 +76,9 @@ def set_up(model: LSRMForCausalLM, arm: str, width: int) -> None:
 
 def optimizer_of(model: LSRMForCausalLM, arm: str, width: int, rate: float) -> torch.optim.Optimizer:
     """Muon for the matrices of the blocks, Adam for the rest."""
-    matrices = matrices_of_blocks(model)
-    own = set(map(id, matrices))
-    rest = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in own]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     slower = BASE / width if arm == "muP" else 1.0
-    muon = torch.optim.Muon(matrices, lr=rate * slower, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-    return Together([muon, torch.optim.AdamW(rest, lr=rate, weight_decay=0.0)])
+    return with_muon(torch.optim.AdamW(trained, lr=rate, weight_decay=0.0), model, rate * slower, 0.0)
 
 
 def train_one(data: FractionOfData, arm: str, width: int, rate: float, folder: Path) -> dict[str, Any]:

@@ -33,13 +33,8 @@ SIZES = {
     "786k": [4, 128, 4],
     "1.5m": [8, 128, 4],
 }
-_UNSOUND = (
-    "improving",
-    "unwatched",
-    "untuned",
-    "edge",
-    "diverged",
-)  # reasons that more runs of the same kind do not mend
+# Reasons that more runs of the same kind do not mend.
+_UNSOUND = ("improving", "unwatched", "untuned", "edge", "diverged")
 _HOUR = 3600.0
 REACH = 100.0  # predictions further beyond the largest size measured than this are marked as guesses
 

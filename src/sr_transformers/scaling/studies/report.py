@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_transformers.data.splits import LEAVE_ONE_OUT
 from sr_transformers.figures import save
 from sr_transformers.public import plain
 from sr_transformers.records import read_json, write_whole
@@ -77,15 +78,16 @@ def keep_floor(study: Path, floor: Path) -> None:
     if not isinstance(content, dict) or not {"last_loss", "last_loss_error"} <= set(content):
         raise ValueError(f"{floor} is not what `scaling sample` writes: it has no last_loss and last_loss_error.")
     data = load_runs(study)[0].record.data  # or nothing is put there
-    if data["split"] != "leave_one_out":
+    if data["split"] != LEAVE_ONE_OUT:
         raise ValueError(
             f"{floor} has the loss of every user's last item, and {study} is of the split {data['split']}, which tests "
-            "on others: there is no floor for it. Prepare the sampled log with --split leave_one_out for one."
+            f"on others: there is no floor for it. Prepare the sampled log with --split {LEAVE_ONE_OUT} for one."
         )
     for what in ("users", "interactions"):
-        if content.get(what, data["counts"].get(what)) != data["counts"].get(what, content.get(what)):
+        there, here = content.get(what), data["counts"].get(what)
+        if None not in (there, here) and there != here:
             raise ValueError(
-                f"{floor} is of a log of {content[what]:,} {what}, and that of {study} has {data['counts'][what]:,}: "
+                f"{floor} is of a log of {there:,} {what}, and that of {study} has {here:,}: "
                 "give the file that `scaling sample` wrote beside this log, which must be prepared whole."
             )
     write_whole(study / FLOOR_FILE, json.dumps(content, indent=2) + "\n")
