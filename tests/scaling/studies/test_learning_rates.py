@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, dropout_for, rate_for, rate_law
+from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, dropout_for, rate_for, slope_of_rates
 
 
 def test_the_bottom_of_the_parabola_is_found():
@@ -41,12 +41,29 @@ def test_beyond_a_diverged_run_there_is_nothing_to_find():
         best_rate([0.1, 1.0], [math.nan, math.inf])
 
 
-def test_rates_follow_a_power_law_of_size():
+def test_rates_between_two_tuned_sizes_follow_the_power_law_between_them():
     found = {n: 2.0 * n**-0.4 for n in (3e3, 3e4, 3e5)}
-    assert rate_law(found)[1] == pytest.approx(-0.4)
-    assert rate_for(1e7, found) == pytest.approx(2.0 * 1e7**-0.4, rel=1e-2)
+    assert slope_of_rates(found) == pytest.approx(-0.4)
+    for n in (1e3, 1e4, 1e7):
+        assert rate_for(n, found) == pytest.approx(2.0 * n**-0.4, rel=1e-2)
+
+
+def test_a_tuned_size_has_the_rates_that_were_best_for_it():
+    rates, dropouts = {6e3: 0.018, 2.5e4: 0.023, 1e6: 0.001, 3e6: 0.001}, {6e3: 0.0, 2.5e4: 0.0, 1e6: 0.1, 3e6: 0.2}
+    for n in rates:
+        assert Tuned(rates, dropouts, most_dropout=0.3).rates_for(n) == (rates[n], dropouts[n])
+    assert rate_for(2e6, rates) == 0.001
+    assert dropout_for(1.2e4, dropouts, 0.3) == 0.0  # not bent upwards by the large ones
+
+
+def test_beyond_the_tuned_sizes_rates_go_on_with_the_slope_of_all():
+    found = {1e4: 1e-2, 1e5: 1e-3, 1e6: 1e-3}
+    assert slope_of_rates(found) == pytest.approx(-0.5)
+    assert rate_for(1e8, found) == pytest.approx(1e-4)
+    assert rate_for(1e2, found) == pytest.approx(1e-1)
 
 
 def test_larger_sizes_never_get_larger_rates():
-    assert rate_law({1e4: 1e-3, 1e6: 1e-2})[1] == 0.0
+    assert slope_of_rates({1e4: 1e-3, 1e6: 1e-2}) == 0.0
+    assert rate_for(1e8, {1e4: 1e-3, 1e6: 1e-2}) == pytest.approx(1e-2)
     assert rate_for(1e8, {1e4: 4e-3}) == pytest.approx(4e-3)

@@ -1,8 +1,12 @@
 """A learning rate and a dropout rate for every size, from those that were best for some: the rule between them.
 
 Sizes that are not tuned bend the law (Porian et al. 2024): with one rate for all, the small sizes look worse, and the
-large ones diverge or overfit. Learning rates of all sizes follow a power law of N through the bottoms of parabolas in
-log rate, dropout rates a line in log N through the best ones. `rate_search` finds the best ones.
+large ones diverge or overfit. Every tuned size has what was best for it: a learning rate at the bottom of a parabola in
+log rate, and a dropout rate. Between two tuned sizes log rate and dropout lie on the straight line in log N between
+theirs; beyond the smallest and the largest they go on from it with the slope of the line through all of them.
+
+One line for all sizes would be less noisy, but what is best does not follow one: small models are hurt by any dropout,
+and the best rate of large ones hardly falls. `rate_search` finds the best ones.
 """
 
 import math
@@ -35,19 +39,20 @@ class Tuned:
 
     def describe(self) -> dict[str, Any]:
         """For plan.json."""
-        a, b = rate_law(self.rates)
         return {
             "learning_rates": {f"{n:.0f}": rate for n, rate in self.rates.items()},
             "dropouts": {f"{n:.0f}": rate for n, rate in self.dropouts.items()},
             "at_edge": self.at_edge,
-            "law": {"log_rate_at_N_1": a, "slope": b},
+            "slope_of_log_rate": slope_of_rates(self.rates),
         }
 
     def text(self) -> str:
         """For people."""
-        rate, dropout = self.rates_for(1e5)
-        more = "" if dropout is None else f", dropout {dropout:g}"
-        return f"at N = 100,000: learning rate {rate:.2g}, to the power {rate_law(self.rates)[1]:.2f} of N{more}"
+        parts = []
+        for n in sorted(self.rates):
+            rate, dropout = self.rates_for(n)
+            parts.append(f"N {n:,.0f}: {rate:.2g}" + ("" if dropout is None else f", dropout {dropout:g}"))
+        return f"learning rates of the tuned sizes, carried to the others: {'; '.join(parts)}"
 
 
 def best_rate(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, int]:
@@ -80,36 +85,46 @@ def best_rate(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, i
     return float(np.exp(np.clip(bottom, x[0], x[2]))), 0
 
 
-def rate_law(found: Mapping[float, float]) -> tuple[float, float]:
-    """(a, b) of log rate = a + b log N through the best rates by N; b is at most 0, and 0 for a single size.
+def slope_of_rates(found: Mapping[float, float]) -> float:
+    """Slope of log rate in log N through all the best rates, with which they go on beyond the tuned sizes.
 
-    Larger models never get a larger rate than the tuned ones: an extrapolation upwards is what makes runs diverge.
+    At most 0, and 0 for a single size: an extrapolation upwards is what makes large models diverge.
     """
-    x, y = np.log(list(found)), np.log(list(found.values()))
-    slope = 0.0 if len(x) < 2 else min(float(np.polyfit(x, y, 1)[0]), 0.0)
-    return float(np.mean(y) - slope * np.mean(x)), slope
+    return min(_slope(np.log(list(found)), np.log(list(found.values()))), 0.0)
 
 
 def rate_for(num_parameters: float, found: Mapping[float, float]) -> float:
-    """The rate of a size, by the power law: tuned sizes follow it too, so that noise of one does not bend the curve.
+    """The rate of a size, from the best rates by N.
 
-    >>> round(rate_for(1e6, {1e4: 1e-2, 1e5: 1e-2}), 4)
-    0.01
+    >>> found = {1e4: 1e-2, 1e6: 1e-4}
+    >>> rate_for(1e4, found), rate_for(1e5, found), rate_for(1e8, found)
+    (0.01, 0.001, 1e-06)
     """
-    a, b = rate_law(found)
-    rate = math.exp(a + b * math.log(num_parameters))
+    logs = {n: math.log(rate) for n, rate in found.items()}
+    rate = math.exp(_between(num_parameters, logs, slope_of_rates(found)))
     return round(rate, max(6, 1 - math.floor(math.log10(rate))))  # two digits at least: never to nothing
 
 
 def dropout_for(num_parameters: float, found: Mapping[float, float], most: float) -> float:
-    """The dropout of a size, by the line in log N through the best ones, between 0 and `most`; two digits.
+    """The dropout of a size, from the best ones by N, between 0 and `most`; two digits.
 
     >>> dropout_for(1e5, {1e4: 0.0, 1e6: 0.2}, 0.3), dropout_for(1e9, {1e4: 0.0, 1e6: 0.2}, 0.3)
     (0.1, 0.3)
     """
-    x, y = np.log(list(found)), np.array(list(found.values()))
-    slope, height = (0.0, float(y.mean())) if len(x) < 2 else map(float, np.polyfit(x, y, 1))
-    return round(min(max(height + slope * math.log(num_parameters), 0.0), most), 2)
+    slope = _slope(np.log(list(found)), np.array(list(found.values())))
+    return round(min(max(_between(num_parameters, found, slope), 0.0), most), 2)
+
+
+def _between(num_parameters: float, found: Mapping[float, float], slope: float) -> float:
+    """Between two sizes on the line between theirs, beyond the ends on from the nearest with the slope."""
+    sizes = sorted(found)
+    x, ends = math.log(num_parameters), [math.log(sizes[0]), math.log(sizes[-1])]
+    inside = min(max(x, ends[0]), ends[1])
+    return float(np.interp(inside, np.log(sizes), [found[n] for n in sizes])) + slope * (x - inside)
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    return 0.0 if len(x) < 2 else float(np.polyfit(x, y, 1)[0])
 
 
 def finite(loss: float) -> float:
