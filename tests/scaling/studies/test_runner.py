@@ -248,8 +248,8 @@ def test_the_kept_study_goes_on_with_its_recipe():
 
 
 @pytest.mark.slow
-def test_runs_that_diverge_end_no_study(markov_prepared, tmp_path):
-    """No rate of the ladder's upper end has a loss; the run of the block that has none is named."""
+def test_runs_that_diverge_end_no_study(markov_prepared, tmp_path, monkeypatch):
+    """No rate of the ladder's upper end has a loss; the run of the block that has none is named, and trained once."""
     (tmp_path / "base.yaml").write_text(RECIPE.replace("switch", "warmup_steps: 0, max_grad_norm: 0.0, switch"))
     head, _ = TEXT.split("tuning:")
     (tmp_path / "study.yaml").write_text(
@@ -266,3 +266,10 @@ def test_runs_that_diverge_end_no_study(markov_prepared, tmp_path):
     assert record.recipe["training"]["learning_rate"] == 0.01
     assert any("s-e1-high-s1: its model diverged" in line for line in said)
     assert any("lr1e+38" in line and "its rates are too high" in line for line in said)
+
+    assert [path.name for path in (tmp_path / "out" / "runs" / "s-e1-high-s1").iterdir()] == ["diverged.json"]
+    monkeypatch.setattr(workers, "train", lambda *_, **__: pytest.fail("a diverged run is trained again"))
+    said.clear()
+    run_study(Study.load(tmp_path / "study.yaml"), tmp_path / "out", markov_prepared, say=said.append)
+    assert any("s-e1-high-s1: its model diverged" in line for line in said)
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["diverged"] == ["s-e1-high-s1"]

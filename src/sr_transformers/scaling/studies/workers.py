@@ -1,10 +1,13 @@
 """Trains the runs of a study, one after the other or several side by side, each with its share of the cores.
 
-A run is left with its record alone unless weights are kept; a killed one goes on from its last checkpoint. Side by
-side means one process per job: training small models on many threads is slower than several on one thread each.
+A run is left with its record alone unless weights are kept; a killed one goes on from its last checkpoint. One whose
+model diverged leaves the settings it diverged with, and is not trained with these again.
+
+Side by side means one process per job: training small models on many threads is slower than several on one thread each.
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -24,13 +27,14 @@ from accelerate import PartialState
 from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.lsrm.scoring_lsrm import DivergedError
-from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
 from sr_transformers.scaling.studies.study import PlannedRun, Study
 from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.progress import silence
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.train import train
 
+DIVERGED_FILE = "diverged.json"  # in a run's folder: the settings with which its model diverged
 _CAN_HOLD = hasattr(signal, "pthread_sigmask")  # not on Windows
 
 
@@ -51,8 +55,8 @@ class Workers:
         """Trains runs into their folders; the next one is asked for when there is somebody to train it.
 
         Returns:
-            Run, record (None if its model diverged: it leaves none, and is done again by whoever goes on) and seconds
-            that it took (next to none for one that was finished), as they finish.
+            Run, record (None if its model diverged: it has no loss) and seconds that it took (next to none for one that
+            was finished before), as they finish.
         """
         if self.jobs == 1:
             for run, folder in runs:
@@ -98,7 +102,11 @@ def finished(folder: Path) -> bool:
 
 
 def train_run(run: PlannedRun, study: Study, data: PreparedData, folder: Path, keep_weights: bool) -> RunRecord:
-    """One run, or its record if it is finished."""
+    """One run, or its record if it is finished.
+
+    Raises:
+        DivergedError: if its model diverges, or did so before with the same settings.
+    """
     if finished(folder):
         return RunRecord.load(folder)
     part = FractionOfData(data, run.of, run.fraction, validation_targets=study.validation_targets)
@@ -116,10 +124,20 @@ def train_run(run: PlannedRun, study: Study, data: PreparedData, folder: Path, k
     if window < int(training.get("row_width") or window):
         training["row_width"] = window * (int(training["row_width"]) // window)
     training.update(num_train_epochs=run.epochs, seed=run.seed, disable_tqdm=True, log_level="error")
+    settings, mark = {"model": model, "training": training}, folder / DIVERGED_FILE
+    if mark.exists() and read_json(mark) == json.loads(json.dumps(settings)):
+        raise DivergedError(f"{folder.name} diverged with these settings before ({mark}); remove it to try again.")
     if folder.exists() and last_complete_checkpoint(folder) is None and PartialState().is_main_process:
         shutil.rmtree(folder)  # killed before its first checkpoint: nothing to go on from, and rates may have changed
     PartialState().wait_for_everyone()
-    record = train(recipe, part, folder, with_baselines=False)
+    try:
+        record = train(recipe, part, folder, with_baselines=False)
+    except DivergedError:
+        if PartialState().is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)  # its checkpoints lead nowhere
+            folder.mkdir(parents=True)
+            write_whole(mark, json.dumps(settings, indent=2) + "\n")
+        raise
     PartialState().wait_for_everyone()
     if not keep_weights and PartialState().is_main_process:
         for path in folder.iterdir():
