@@ -30,7 +30,7 @@ _PUBLIC = {
     "LSRMTrainingArguments": "sr_transformers.training.arguments",
     "Recipe": "sr_transformers.training.recipe",
     "train": "sr_transformers.training.train",
-    "auto_recipe": "sr_transformers.tuning.portfolio",
+    "auto_recipe": "sr_transformers.training.portfolio",
     "tune": "sr_transformers.tuning.search",
     "finetune": "sr_transformers.finetuning.finetune",
     "add_items": "sr_transformers.finetuning.vocabulary_transfer",

@@ -8,9 +8,9 @@ from made_searches import DENSE, LOGS, MANY, REPEATS, SMALL, SPARSE, TIMELESS, c
 
 from sr_transformers import Recipe
 from sr_transformers.lsrm.configuration_lsrm import NEEDS_TIMES
+from sr_transformers.training.portfolio import choose
 from sr_transformers.training.recipe import recipe_keys
 from sr_transformers.tuning import space
-from sr_transformers.tuning.portfolio import choose
 from sr_transformers.tuning.space import (
     GROUPS,
     SPACE,

@@ -28,10 +28,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from sr_transformers.data.prepared import PreparedData
     from sr_transformers.evaluation.evaluator import table
+    from sr_transformers.training.portfolio import AUTO, auto_recipe
     from sr_transformers.training.recipe import Recipe
     from sr_transformers.training.train import leave_processes, train
     from sr_transformers.training.unread import refuse_unread
-    from sr_transformers.tuning.portfolio import AUTO, auto_recipe
 
     named, rest = named_recipe(rest)
     given = overrides(rest)

@@ -1,1 +1,1 @@
-"""From a log to the best model that a budget of time buys, and a good first setting without any search."""
+"""From a log to the best model that a budget of time buys."""

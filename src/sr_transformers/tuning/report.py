@@ -12,10 +12,10 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.evaluator import table
 from sr_transformers.public import plain
 from sr_transformers.records import RunRecord, command_line, source_commit, write_whole
+from sr_transformers.training.portfolio import choose
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import as_dict, in_words
 from sr_transformers.tuning.figures import draw
-from sr_transformers.tuning.portfolio import choose
 from sr_transformers.tuning.progress import Progress, in_line, value_of
 from sr_transformers.tuning.trials import OF_SEARCH, Terms
 

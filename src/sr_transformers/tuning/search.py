@@ -35,13 +35,13 @@ from sr_transformers.data.splits import LEAVE_ONE_OUT
 from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
 from sr_transformers.scaling.studies.workers import begin_worker, pool_of, threads_of
+from sr_transformers.training.portfolio import choose
 from sr_transformers.training.preflight import check_test
 from sr_transformers.training.recipe import Recipe, refuse_tokens
 from sr_transformers.training.train import fitted, train
 from sr_transformers.training.unread import refuse_unread
 from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import Plan, Probe, as_dict, check_targets, in_words, plan, probe
-from sr_transformers.tuning.portfolio import choose
 from sr_transformers.tuning.progress import Lines, Progress
 from sr_transformers.tuning.report import TUNE, write_report
 from sr_transformers.tuning.space import portfolio, recipe_of

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES
+from sr_transformers.training.portfolio import FEW_REPEATS, KINDS, WITHOUT_MOMENTS, choose
 from sr_transformers.training.recipe import Recipe, default_of, recipe_keys
-from sr_transformers.tuning.portfolio import FEW_REPEATS, KINDS, WITHOUT_MOMENTS, choose
 
 Counts = Mapping[str, Any]
 Values = Mapping[str, Any]

@@ -3,7 +3,7 @@
 import pytest
 
 from sr_transformers import Recipe
-from sr_transformers.tuning.portfolio import FEW_MOMENTS, FEW_REPEATS, KINDS, LONG_HISTORY, auto_recipe, choose
+from sr_transformers.training.portfolio import FEW_MOMENTS, FEW_REPEATS, KINDS, LONG_HISTORY, auto_recipe, choose
 
 # Of manifest.json after `sr-transformers prepare` with its defaults; movietweetings also as its 5-core.
 LOGS = {
