@@ -11,6 +11,15 @@ def test_the_bottom_of_the_parabola_is_found():
     assert best_rate(rates, losses) == (pytest.approx(5e-3), 0)
 
 
+def test_the_parabola_looks_two_rates_far_and_stays_beside_the_best():
+    """One noisy neighbour decides little, and a far rate nothing."""
+    flat = {2.5e-4: 5.263, 5e-4: 5.142, 1e-3: 5.149, 2e-3: 5.153}
+    rate, end = best_rate(list(flat), list(flat.values()))
+    assert (rate, end) == (pytest.approx(1e-3), 0)  # three rates alone would say 7e-4
+    assert best_rate([*flat, 64e-3], [*flat.values(), 9.0])[0] == pytest.approx(rate)
+    assert best_rate([1e-4, 2e-4, 4e-4, 8e-4], [9.0, 5.0, 5.01, 5.02]) == (pytest.approx(4e-4), 0)
+
+
 def test_a_best_rate_at_the_end_is_said_to_be_one():
     assert best_rate([1e-2, 1e-3], [6.0, 5.0]) == (1e-3, -1)
     assert best_rate([1e-3, 1e-2], [6.0, 5.0]) == (1e-2, 1)
@@ -27,6 +36,14 @@ def test_dropout_follows_a_line_in_log_size_within_what_was_tried():
 def test_a_small_rate_is_not_rounded_to_nothing():
     assert rate_for(1e6, {1e6: 4.321e-7}) == 4.3e-7
     assert rate_for(1e6, {1e6: 3.21764e-3}) == 3.218e-3
+
+
+def test_on_part_of_the_data_the_dropout_is_that_of_the_fraction():
+    found = Tuned({1e4: 4e-3, 1e6: 4e-3}, {1e4: 0.0, 1e6: 0.2}, most_dropout=0.6)
+    assert found.rates_for(1e6, 0.1) == (pytest.approx(4e-3), 0.2)  # not tuned there
+    found.part, found.dropouts_of_part = 0.1, {1e4: 0.1, 1e6: 0.4}
+    for fraction, small, large in ((1.0, 0.0, 0.2), (0.1, 0.1, 0.4), (math.sqrt(0.1), 0.05, 0.3), (1e-4, 0.4, 0.6)):
+        assert [found.rates_for(n, fraction)[1] for n in (1e4, 1e6)] == [small, large]
 
 
 def test_sizes_get_both_rates_or_the_learning_rate_alone():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from sr_transformers.scaling.studies.rate_search import descend, tune, walk
-from sr_transformers.scaling.studies.study import Tuning
+from sr_transformers.scaling.studies.tuning_section import Tuning, TuningPart
 
 
 def drive(search, losses):
@@ -67,16 +67,19 @@ class Study:
 
     name = "one"
 
-    def __init__(self, sizes, valleys, start):
+    def __init__(self, sizes, valleys, start, part=None, dropout_there=0.0):
         self.sizes = {size: SimpleNamespace(name=size, num_non_embedding_parameters=n) for size, n in sizes.items()}
         self.valleys = valleys
         ladder = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
-        self.tuning = Tuning(list(sizes), ladder, [0.0, 0.1, 0.2, 0.3], "users", 1.0, {}, 0, start)
+        self.tuning = Tuning(list(sizes), ladder, [0.0, 0.1, 0.2, 0.3], "users", 1.0, {}, 0, start, part)
+        self.dropout_there = dropout_there
 
-    def tuning_run(self, size, rate, dropout):
+    def tuning_run(self, size, rate, dropout, part=False):
         best_rate, best_dropout = self.valleys[size]
-        loss = abs(math.log2(rate / best_rate)) + abs(dropout - best_dropout)
-        return SimpleNamespace(name=f"{size}-{rate:g}-{dropout:g}", size=self.sizes[size], loss=loss)
+        best_dropout = self.dropout_there if part else best_dropout
+        loss = math.log2(rate / best_rate) ** 2 + abs(dropout - best_dropout)
+        name = f"{size}-{rate:g}-{dropout:g}" + "-part" * part
+        return SimpleNamespace(name=name, size=self.sizes[size], loss=loss)
 
 
 class Workers:
@@ -127,3 +130,21 @@ def test_sizes_that_say_where_they_begin_are_searched_side_by_side(tmp_path):
     assert found[0].at_edge == {"learning_rate": [], "dropout": ["l"]}
     assert list(found[0].rates.values()) == pytest.approx([16.0, 4.0, 2.0])
     assert "l: learning rate 2, dropout 0.3 (an end of the ladder)" in said
+
+
+def test_the_dropout_is_tuned_on_a_part_of_the_data_too(tmp_path):
+    said = []
+    part = TuningPart("users", 0.1, {"s": 1.0, "m": 1.0}, {"m": 0.2})
+    sizes, valleys = {"s": 1000, "m": 4000}, {"s": (16.0, 0.0), "m": (16.0, 0.1)}
+    start = {"s": (16.0, 0.0), "m": (16.0, 0.1)}
+    workers = Workers(Study(sizes, valleys, start, part, dropout_there=0.3), jobs=1)
+    found = tune(workers, tmp_path, said.append)
+    there = [name for name in workers.asked if name.endswith("-part")]
+    assert there == workers.asked[-len(there) :]  # last, at the rates that were found
+    assert all(name.split("-")[1] == "16" for name in there)
+    assert there[:2] == ["s-16-0-part", "s-16-0.1-part"]  # on from the best of all data
+    assert "m-16-0.2-part" in there
+    assert (found.part, found.dropouts_of_part) == (0.1, {1000.0: 0.3, 4000.0: 0.3})
+    assert found.at_edge["dropout on a part of the data"] == ["m", "s"]
+    assert "s on 10% of the data: dropout 0.3 (an end of the ladder)" in said
+    assert found.describe()["dropouts_of_part"] == {"1000": 0.3, "4000": 0.3}

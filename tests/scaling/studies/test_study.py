@@ -1,6 +1,7 @@
 import pytest
 
 from sr_transformers.scaling.studies.study import Size, Study, dump
+from sr_transformers.scaling.studies.tuning_section import TuningPart
 
 BASE = """
 name: tiny
@@ -78,6 +79,27 @@ def test_sizes_are_tuned_from_the_smallest_on(tmp_path):
     assert tuning.start == {}
     begun = load(tmp_path, more.replace("epochs: 2}", "epochs: 2, start: {98k: [8e-3, 0]}}")).tuning
     assert begun.start == {"98k": (8e-3, 0.0)}
+
+
+def test_the_dropout_may_be_tuned_on_a_part_of_the_data_too(tmp_path):
+    tuning = "tuning: {part: PART, sizes: [98k, 3k], learning_rates: [8e-3, 2e-3], dropouts: [0.0, 0.2], epochs: 2}"
+    text = "\n".join(tuning if line.startswith("tuning:") else line for line in BASE.split("\n"))
+    good = "{fraction: {users: 0.2}, sizes: [98k, 3k], epochs: {3k: 9, 98k: 4}, start: {98k: 0.2}}"
+    study = load(tmp_path, text.replace("PART", good))
+    assert study.tuning.part == TuningPart("users", 0.2, {"3k": 9.0, "98k": 4.0}, {"98k": 0.2})
+    assert study.tuning_run("98k", 4e-3, 0.2, part=True).name == "98k-users0.2-e4-lr0.004-do0.2-s0"
+    for wrong, said in (
+        (good.replace("0.2}, sizes", "1.0}, sizes"), "part: fraction is 1; it must be below the 1 of the section"),
+        (good.replace("98k: 0.2", "98k: 0.3"), "part: a start is 0.3; write one of dropouts"),
+        (good.replace("[98k, 3k]", "[9m]"), "part: size '9m' is not among sizes"),
+        (good.replace("epochs", "epoch"), "part: missing keys"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load(tmp_path, text.replace("PART", wrong))
+    with pytest.raises(ValueError, match="only dropouts are tuned on a part"):
+        load(tmp_path, text.replace("PART", good).replace(", dropouts: [0.0, 0.2]", ""))
+    with pytest.raises(ValueError, match="add `part` to its `tuning`"):
+        load(tmp_path).tuning_run("3k", 2e-3, 0.1, part=True)
 
 
 def test_every_size_may_have_its_own_epochs(tmp_path):

@@ -5,6 +5,8 @@ large ones diverge or overfit. Every tuned size has what was best for it: a lear
 log rate, and a dropout rate. Between two tuned sizes log rate and dropout lie on the straight line in log N between
 theirs; beyond the smallest and the largest they go on from it with the slope of the line through all of them.
 
+On a part of the data the dropout is another: fewer interactions need more of it (`Tuned.rates_for`).
+
 One line for all sizes would be less noisy, but what is best does not follow one: small models are hurt by any dropout,
 and the best rate of large ones hardly falls. `rate_search` finds the best ones.
 """
@@ -25,23 +27,38 @@ class Tuned:
         rates, dropouts: the best by N, of the tuned sizes; no dropouts if none were tried.
         at_edge: sizes whose best rate is an end of its ladder, by what was tuned; a dropout of 0 is no end.
         most_dropout: the highest dropout on the ladder: no size gets more.
+        part, dropouts_of_part: a fraction of the data on which the dropout was tuned too, and the best by N there.
     """
 
     rates: dict[float, float] = field(default_factory=dict)
     dropouts: dict[float, float] = field(default_factory=dict)
     at_edge: dict[str, list[str]] = field(default_factory=lambda: {"learning_rate": [], "dropout": []})
     most_dropout: float = 0.0
+    part: float | None = None
+    dropouts_of_part: dict[float, float] = field(default_factory=dict)
 
-    def rates_for(self, num_parameters: float) -> tuple[float, float | None]:
-        """Learning rate and dropout rate of a size."""
-        dropout = dropout_for(num_parameters, self.dropouts, self.most_dropout) if self.dropouts else None
-        return rate_for(num_parameters, self.rates), dropout
+    def rates_for(self, num_parameters: float, fraction: float = 1.0) -> tuple[float, float | None]:
+        """Learning rate and dropout rate of a size on a fraction of the data.
+
+        The learning rate is that of all the data. The dropout lies on the straight line in the logarithm of the
+        fraction through that of all and that of the part it was tuned on too; if there is none, it is that of all.
+        """
+        rate = rate_for(num_parameters, self.rates)
+        if not self.dropouts:
+            return rate, None
+        dropout = dropout_for(num_parameters, self.dropouts, self.most_dropout)
+        if self.part is not None and fraction < 1:
+            there = dropout_for(num_parameters, self.dropouts_of_part, self.most_dropout)
+            dropout += (there - dropout) * math.log(fraction) / math.log(self.part)
+        return rate, round(min(max(dropout, 0.0), self.most_dropout), 2)
 
     def describe(self) -> dict[str, Any]:
         """For plan.json."""
         return {
             "learning_rates": {f"{n:.0f}": rate for n, rate in self.rates.items()},
             "dropouts": {f"{n:.0f}": rate for n, rate in self.dropouts.items()},
+            "part": self.part,
+            "dropouts_of_part": {f"{n:.0f}": rate for n, rate in self.dropouts_of_part.items()},
             "at_edge": self.at_edge,
             "slope_of_log_rate": slope_of_rates(self.rates),
         }
@@ -56,7 +73,10 @@ class Tuned:
 
 
 def best_rate(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, int]:
-    """The rate at the bottom of a parabola in log rate through the best rate and its two neighbours.
+    """The rate at the bottom of a parabola in log rate, kept between the neighbours of the best rate tried.
+
+    The parabola is fitted to the best rate and up to two tried on either side of it: runs differ by their seed, and the
+    loss is flat around its lowest.
 
     Returns:
         The rate, and where the best one tried stands: 0 between others; -1 or 1 at the lower or upper end of those
@@ -76,13 +96,13 @@ def best_rate(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, i
         raise ValueError(f"no run of the learning rates {list(rates)} has a finite loss; try smaller rates.")
     if best in (0, len(known) - 1):
         return tried[best][0], -1 if best == 0 else 1
-    y = np.array(known[best - 1 : best + 2])
-    if np.isinf(y).any():  # a neighbour diverged: no parabola, and no reason to look beyond it
+    if math.inf in known[best - 1 : best + 2]:  # a neighbour diverged: no parabola, and no reason to look beyond it
         return tried[best][0], 0
-    x = np.log([rate for rate, _ in tried[best - 1 : best + 2]])
-    curve = np.polyfit(x, y, 2)
-    bottom = -curve[1] / (2 * curve[0]) if curve[0] > 0 else x[1]
-    return float(np.exp(np.clip(bottom, x[0], x[2]))), 0
+    near = [place for place in range(max(best - 2, 0), min(best + 3, len(known))) if known[place] < math.inf]
+    x = np.log([tried[place][0] for place in near])
+    curve = np.polyfit(x, [known[place] for place in near], 2)
+    bottom = -curve[1] / (2 * curve[0]) if curve[0] > 0 else math.log(tried[best][0])
+    return float(np.exp(np.clip(bottom, math.log(tried[best - 1][0]), math.log(tried[best + 1][0])))), 0
 
 
 def slope_of_rates(found: Mapping[float, float]) -> float:

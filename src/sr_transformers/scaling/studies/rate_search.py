@@ -8,23 +8,28 @@ For each size of the section `tuning`:
    before;
 3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
 
-Sizes that begin where the study says are searched side by side; the others wait for all smaller ones.
-What is found does not depend on which run ends first.
+Sizes that begin where the study says are searched side by side; the others wait for all smaller ones. Where the section
+has a `part`, the dropout rates are walked once more, on that part of the data. What is found does not depend on which
+run ends first.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, finite, rate_for
-from sr_transformers.scaling.studies.study import PlannedRun, Study, Tuning
+from sr_transformers.scaling.studies.study import PlannedRun, Study
+from sr_transformers.scaling.studies.tuning_section import Tuning, TuningPart
 from sr_transformers.scaling.studies.workers import Workers
 
 Pair = tuple[float, float | None]  # learning rate and dropout rate
 Found = tuple[dict[float, float], float | None]  # loss by rate at the best dropout, and that dropout
 Search = Generator[list[Pair], Sequence[float], Found]  # asks for the losses of several pairs at once
+Result = TypeVar("Result")
+END = " (an end of the ladder)"
 
 
 def least_runs(study: Study) -> list[PlannedRun]:
@@ -34,7 +39,10 @@ def least_runs(study: Study) -> list[PlannedRun]:
     dropout = _middle(plan.dropouts) if plan.dropouts else None
     pairs = [(rate, dropout) for rate in plan.learning_rates[:3]]
     pairs += [(_middle(plan.learning_rates), other) for other in [one for one in plan.dropouts if one != dropout][:2]]
-    return [study.tuning_run(size, *pair) for size in plan.sizes for pair in pairs]
+    runs = [study.tuning_run(size, *pair) for size in plan.sizes for pair in pairs]
+    for size in plan.part.epochs if plan.part else ():
+        runs += [study.tuning_run(size, pairs[0][0], one, part=True) for one in plan.dropouts[:3]]
+    return runs
 
 
 def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
@@ -47,47 +55,50 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
     if plan is None:
         raise ValueError(f"study {study.name} tunes no learning rate; add a section `tuning`.")
     n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in plan.sizes}
-    ended: dict[str, Found] = {}
-    searches: dict[str, _Searched] = {}
-    queue: deque[tuple[PlannedRun, Path]] = deque()
+    searches: _Searches[Found] = _Searches(workers, folder, tell)
 
-    def ask(size: str, pairs: list[Pair]) -> None:
-        runs = [study.tuning_run(size, *pair) for pair in pairs]
-        searches[size].asked, searches[size].losses = [run.name for run in runs], {}
-        queue.extend((run, folder / run.name) for run in runs)
-
-    def begin() -> None:
+    def begin(ended: Mapping[str, Found]) -> None:
         for place, size in enumerate(plan.sizes):
             smaller = plan.sizes[:place]
-            if size not in searches and (size in plan.start or all(one in ended for one in smaller)):
+            if size not in searches.begun and (size in plan.start or all(one in ended for one in smaller)):
                 start = plan.start.get(size) or _suggested(plan, n_of[size], {n_of[one]: ended[one] for one in smaller})
-                searches[size] = _Searched(descend(plan, *start))
-                ask(size, next(searches[size].search))
+                searches.begin(size, descend(plan, *start))
 
-    begin()
-    for run, record, _ in workers.train(_Queue(queue)):
-        one = searches[run.size.name]
-        if record is None:
-            tell(f"{run.name}: its model diverged; its rates are too high.")
-        one.losses[run.name] = record.validation.get("loss", math.nan) if record else math.nan
-        if len(one.losses) < len(one.asked):
-            continue
-        try:
-            ask(run.size.name, one.search.send([one.losses[name] for name in one.asked]))
-        except StopIteration as end:
-            ended[run.size.name] = end.value
-            tell(_said(run.size.name, end.value, plan))
-            begin()
+    begin({})
+    for size in searches.run():
+        tell(_said(size, searches.ended[size], plan))
+        begin(searches.ended)
 
     found = Tuned(most_dropout=max(plan.dropouts, default=0.0))
     for size in plan.sizes:
-        tried, dropout = ended[size]
+        tried, dropout = searches.ended[size]
         found.rates[n_of[size]], edge = best_rate(list(tried), list(tried.values()))
         found.at_edge["learning_rate"] += [size] if edge else []
         if dropout is not None:
             found.dropouts[n_of[size]] = dropout
             found.at_edge["dropout"] += [size] if _is_end(plan, dropout) else []
+    if plan.part is not None:
+        _tune_part(workers, folder, tell, plan.part, found)
     return found
+
+
+def _tune_part(workers: Workers, folder: Path, tell: Callable[[str], None], part: TuningPart, found: Tuned) -> None:
+    """Walks the dropout rates of the sizes of `tuning.part`, each with its learning rate on all of the data."""
+    study, ladder = workers.study, workers.study.tuning.dropouts  # type: ignore[union-attr]
+    searches: _Searches[dict[float, float]] = _Searches(workers, folder, tell, part=True)
+    n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in part.epochs}
+    for size, n in n_of.items():
+        rate, dropout = found.rates_for(n)
+        steps = walk(ladder, part.start.get(size, dropout))  # type: ignore[arg-type]
+        searches.begin(size, _with(steps, lambda one, rate=rate: (rate, one)))
+    found.part, found.at_edge["dropout on a part of the data"] = part.fraction, []
+    for size in searches.run():
+        tried = searches.ended[size]
+        best = min(tried, key=lambda one: finite(tried[one]))
+        edge = _is_end(study.tuning, best)  # type: ignore[arg-type]
+        found.dropouts_of_part[n_of[size]] = best
+        found.at_edge["dropout on a part of the data"] += [size] if edge else []
+        tell(f"{size} on {part.fraction:.0%} of the data: dropout {best:g}{END if edge else ''}")
 
 
 def descend(plan: Tuning, rate: float, dropout: float | None) -> Search:
@@ -141,9 +152,48 @@ def walk(ladder: Sequence[float], start: float) -> Generator[list[float], Sequen
 class _Searched:
     """A size's search: the runs it waits for, and the losses of those that have ended."""
 
-    search: Search
+    search: Generator[list[Pair], Sequence[float], Any]
     asked: list[str] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
+
+
+class _Searches(Generic[Result]):
+    """Searches of several sizes, whose runs are trained side by side.
+
+    Attributes:
+        begun: by size; ended: their results.
+    """
+
+    def __init__(self, workers: Workers, folder: Path, tell: Callable[[str], None], part: bool = False) -> None:
+        self.workers, self.folder, self.tell, self.part = workers, folder, tell, part
+        self.begun: dict[str, _Searched] = {}
+        self.ended: dict[str, Result] = {}
+        self._queue: deque[tuple[PlannedRun, Path]] = deque()
+
+    def begin(self, size: str, search: Generator[list[Pair], Sequence[float], Result]) -> None:
+        """Adds a search; allowed while others run."""
+        self.begun[size] = _Searched(search)
+        self._ask(size, next(search))
+
+    def run(self) -> Iterator[str]:
+        """Trains what the searches ask for; the sizes whose search has ended, as they end."""
+        for run, record, _ in self.workers.train(_Queue(self._queue)):
+            one = self.begun[run.size.name]
+            if record is None:
+                self.tell(f"{run.name}: its model diverged; its rates are too high.")
+            one.losses[run.name] = record.validation.get("loss", math.nan) if record else math.nan
+            if len(one.losses) < len(one.asked):
+                continue
+            try:
+                self._ask(run.size.name, one.search.send([one.losses[name] for name in one.asked]))
+            except StopIteration as end:
+                self.ended[run.size.name] = end.value
+                yield run.size.name
+
+    def _ask(self, size: str, pairs: list[Pair]) -> None:
+        runs = [self.workers.study.tuning_run(size, *pair, part=self.part) for pair in pairs]
+        self.begun[size].asked, self.begun[size].losses = [run.name for run in runs], {}
+        self._queue.extend((run, self.folder / run.name) for run in runs)
 
 
 class _Queue(Iterator[tuple[PlannedRun, Path]]):
@@ -181,11 +231,11 @@ def _suggested(plan: Tuning, n: float, smaller: dict[float, Found]) -> Pair:
 
 
 def _said(size: str, found: Found, plan: Tuning) -> str:
-    (tried, dropout), end = found, " (an end of the ladder)"
+    tried, dropout = found
     best, edge = best_rate(list(tried), list(tried.values()))
-    said = f"{size}: learning rate {best:.2g}" + (end if edge else "")
+    said = f"{size}: learning rate {best:.2g}" + (END if edge else "")
     if dropout is not None:
-        said += f", dropout {dropout:g}" + (end if _is_end(plan, dropout) else "")
+        said += f", dropout {dropout:g}" + (END if _is_end(plan, dropout) else "")
     return said
 
 

@@ -224,7 +224,7 @@ def _with_rates(run: PlannedRun, tuned: Tuned | None) -> PlannedRun:
     """The run with the rates of its size; those that its block sets win (`workers.train_run`)."""
     if tuned is None:
         return run
-    rate, dropout = tuned.rates_for(run.size.num_non_embedding_parameters)
+    rate, dropout = tuned.rates_for(run.size.num_non_embedding_parameters, run.fraction)
     return dataclasses.replace(run, learning_rate=rate, dropout=dropout)
 
 

@@ -7,7 +7,7 @@
     validation_targets: 1000             # random targets that pick the best epoch; left out: all
     converged_within: 0.01               # nats: a run that still gained more in its last tenth had not converged
     sizes: {3k: [1, 16, 1], 98k: [2, 64, 2]}           # layers, width, heads
-    tuning:                              # see `rate_search`
+    tuning:                              # see `tuning_section` and `rate_search`
       {sizes: [3k, 98k], learning_rates: [2e-3, 4e-3, 8e-3], dropouts: [0.0, 0.1, 0.2], epochs: 3, seed: 0}
     blocks:
       main: {sizes: [3k, 98k], fractions: [1.0, {users: 0.1}], epochs: {3k: 40, 98k: 20}, seeds: [1, 2, 3]}
@@ -23,9 +23,7 @@ become names of folders: letters, digits, dots, dashes and underscores only.
 
 import dataclasses
 import itertools
-import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,15 +31,22 @@ from typing import Any
 
 import yaml
 
-from sr_transformers.data.fractions import FRACTIONS, USERS
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.public import last_part
 from sr_transformers.recipe_files import STUDIES, find_recipe
 from sr_transformers.scaling.studies.soundness import CONVERGED_WITHIN
+from sr_transformers.scaling.studies.study_values import (
+    check_keys,
+    epochs_by_size,
+    folder_name,
+    fractions_of,
+    hashable,
+    is_number,
+    is_whole,
+)
+from sr_transformers.scaling.studies.tuning_section import Tuning, read_tuning
 from sr_transformers.training.recipe import Recipe, refuse_tokens
 from sr_transformers.training.yaml_reader import read_yaml
-
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -123,28 +128,6 @@ class PlannedRun:
 
 
 @dataclass
-class Tuning:
-    """Which learning rates and dropout rates are tried on which sizes; `rate_search` says how.
-
-    Attributes:
-        sizes: names, the smallest first.
-        learning_rates, dropouts: the ladders that are walked, rising; no dropouts: only the rate is tuned.
-        of, fraction, seed: of every run that tries; epochs: by size.
-        start: learning rate and dropout rate to begin at, both on the ladders, by size; sizes without begin at what the
-            smaller ones suggest. It saves runs and decides nothing: what is chosen has its neighbours tried.
-    """
-
-    sizes: list[str]
-    learning_rates: list[float]
-    dropouts: list[float]
-    of: str
-    fraction: float
-    epochs: dict[str, float]
-    seed: int
-    start: dict[str, tuple[float, float | None]] = field(default_factory=dict)
-
-
-@dataclass
 class Study:
     """A study file, read and checked."""
 
@@ -176,7 +159,7 @@ class Study:
     def build(cls, content: dict[str, Any], path: Path) -> "Study":
         """A study from the content of its file; the recipe is a path from the file's folder, or a name."""
         where = str(path)
-        _keys(content, {"name", "data", "sizes", "blocks"},
+        check_keys(content, {"name", "data", "sizes", "blocks"},
               {"recipe", "settings", "tuning", "validation_targets", "converged_within"}, where)  # fmt: skip
         for key in ("name", "data", "recipe"):
             if not isinstance(content.get(key, ""), str):
@@ -197,31 +180,35 @@ class Study:
             for run in _block(str(block), spec, sizes, recipe, where):
                 runs[run.name] = _both(runs.get(run.name, run), run, where)
         targets = content.get("validation_targets")
-        if targets is not None and (not _is_whole(targets) or targets < 1):
+        if targets is not None and (not is_whole(targets) or targets < 1):
             raise ValueError(f"{where}: validation_targets is {targets!r}; it must be a whole number from 1 on.")
         within = content.get("converged_within", CONVERGED_WITHIN)
-        if not _is_number(within) or not within > 0:
+        if not is_number(within) or not within > 0:
             raise ValueError(f"{where}: converged_within is {within!r}; it must be a number of nats above 0.")
-        tuning = _tuning(content["tuning"], sizes, where) if content.get("tuning") else None
+        n_of = {name: size.num_non_embedding_parameters for name, size in sizes.items()}
+        tuning = read_tuning(content["tuning"], n_of, where) if content.get("tuning") else None
         return cls(
             content["name"], content["data"], recipe, sizes, list(runs.values()), tuning, targets, within, content
         )
 
-    def tuning_run(self, size: str, rate: float, dropout: float | None) -> PlannedRun:
-        """The run that tries a learning rate and a dropout rate on a size.
+    def tuning_run(self, size: str, rate: float, dropout: float | None, part: bool = False) -> PlannedRun:
+        """The run that tries a learning rate and a dropout rate on a size, on all of the data or on `tuning.part`.
 
         Raises:
-            ValueError: if the study tunes nothing.
+            ValueError: if the study tunes nothing (on a part).
         """
         one = self.tuning
         if one is None:
             raise ValueError(f"study {self.name} tunes no learning rate; add a section `tuning`.")
+        where = one.part if part else one
+        if where is None:
+            raise ValueError(f"study {self.name} tunes nothing on a part of the data; add `part` to its `tuning`.")
         tried = f"lr{rate:g}" + ("" if dropout is None else f"-do{dropout:g}")
         settings: tuple[tuple[str, Any], ...] = (("learning_rate", rate),)
         if dropout is not None:
             settings += (("embedding_dropout", dropout), ("residual_dropout", dropout))
         return PlannedRun(
-            tried, self.sizes[size], one.of, one.fraction, one.epochs[size], one.seed, settings, must=True, in_law=False
+            tried, self.sizes[size], where.of, where.fraction, where.epochs[size], one.seed, settings, True, False
         )
 
 
@@ -248,8 +235,8 @@ def _both(known: PlannedRun, run: PlannedRun, where: str) -> PlannedRun:
 
 
 def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where: str) -> Iterator[PlannedRun]:
-    where = f"{where}: block {_name(block, where)}"
-    _keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
+    where = f"{where}: block {folder_name(block, where)}"
+    check_keys(spec, {"sizes", "epochs", "seeds"}, {"fractions", "settings", "must", "law"}, where)
     for name in ("sizes", "seeds"):
         if not isinstance(spec[name], list) or not spec[name]:
             raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be a list with something in it.")
@@ -264,131 +251,27 @@ def _block(block: str, spec: Any, sizes: dict[str, Size], recipe: Recipe, where:
     for key, value in settings.items():
         probe.set(key, value, where)
     own = isinstance(spec["epochs"], dict)
-    epochs_of = _epochs(spec["epochs"], list(map(str, spec["sizes"])), where)
-    if not all(_is_whole(seed) and seed >= 0 for seed in spec["seeds"]):
+    epochs_of = epochs_by_size(spec["epochs"], list(map(str, spec["sizes"])), where)
+    if not all(is_whole(seed) and seed >= 0 for seed in spec["seeds"]):
         raise ValueError(f"{where}: seeds are {spec['seeds']}; each must be a whole number from 0 on.")
     for name in ("must", "law"):
         if not isinstance(spec.get(name, False), bool):
             raise ValueError(f"{where}: {name} is {spec[name]!r}; it must be true or false.")
-    fractions = _fractions(spec.get("fractions", [1.0]), where)
-    pairs = tuple(sorted((key, _hashable(value)) for key, value in settings.items()))
+    fractions = fractions_of(spec.get("fractions", [1.0]), where)
+    pairs = tuple(sorted((key, hashable(value)) for key, value in settings.items()))
     in_law, must = spec.get("law", True) and not pairs, spec.get("must", False)
     for size, (of, part) in itertools.product(map(str, spec["sizes"]), fractions):
         for epochs, seed in itertools.product(epochs_of[size], spec["seeds"]):
             yield PlannedRun(block, sizes[size], of, part, epochs, seed, pairs, must, in_law, own)
 
 
-def _epochs(value: Any, sizes: list[str], where: str) -> dict[str, list[float]]:
-    """Numbers of epochs by size, from a list for all sizes or a mapping of one for each."""
-    if isinstance(value, dict):
-        by_size = {str(size): [epochs] for size, epochs in value.items()}
-        missing = [size for size in sizes if size not in by_size]
-        if missing:
-            raise ValueError(f"{where}: epochs has no number for the size {missing[0]!r}.")
-    else:
-        by_size = dict.fromkeys(sizes, value if isinstance(value, list) else [value])
-    numbers = [one for size in sizes for one in by_size[size]]
-    if not numbers or not all(_is_number(one) and one > 0 for one in numbers):
-        raise ValueError(f"{where}: epochs is {value!r}; give numbers above 0: [20], or {{98k: 20}} for every size.")
-    return {size: [float(one) for one in by_size[size]] for size in sizes}
-
-
-def _fractions(values: Any, where: str) -> list[tuple[str, float]]:
-    if not isinstance(values, list) or not values:
-        raise ValueError(f"{where}: fractions is {values!r}; it must be a list with something in it.")
-    return [_fraction(one, where) for one in values]
-
-
-def _fraction(value: Any, where: str) -> tuple[str, float]:
-    of, part = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else (USERS, value)
-    if of not in FRACTIONS or not _is_number(part) or not 0 < part <= 1:
-        raise ValueError(
-            f"{where}: a fraction is {value!r}; write 0.1 or {{users: 0.1}}, {{interactions: 0.1}}, {{context: 0.1}}."
-        )
-    return of, float(part)
-
-
 def _size(name: str, shape: Any, where: str) -> Size:
-    _name(name, where)
+    folder_name(name, where)
     if shape is None and name in LSRM_SIZES:
         return Size(name, *LSRM_SIZES[name])
-    if not (isinstance(shape, list) and len(shape) == 3 and all(_is_whole(x) and x > 0 for x in shape)):
+    if not (isinstance(shape, list) and len(shape) == 3 and all(is_whole(x) and x > 0 for x in shape)):
         raise ValueError(f"{where}: size {name} is {shape!r}; write [layers, width, heads], three whole numbers.")
     layers, width, heads = shape
     if width % heads:
         raise ValueError(f"{where}: size {name}: {heads} heads do not divide the width {width}.")
     return Size(name, layers, width, heads)
-
-
-def _tuning(spec: Any, sizes: dict[str, Size], where: str) -> Tuning:
-    where = f"{where}: tuning"
-    _keys(spec, {"sizes", "learning_rates", "epochs"}, {"dropouts", "fraction", "seed", "start"}, where)
-    if not isinstance(spec["sizes"], list) or not spec["sizes"]:
-        raise ValueError(f"{where}: sizes is {spec['sizes']!r}; it must be a list with something in it.")
-    unknown = [name for name in map(str, spec["sizes"]) if name not in sizes]
-    if unknown:
-        raise ValueError(f"{where}: size {unknown[0]!r} is not among sizes ({', '.join(sizes)}).")
-    rates, dropouts = spec["learning_rates"], spec.get("dropouts", [])
-    if not _is_ladder(rates, 2) or min(rates) <= 0:
-        raise ValueError(f"{where}: learning_rates is {rates!r}; give at least two different numbers above 0.")
-    if not _is_ladder(dropouts, 0) or any(not 0 <= one < 1 for one in dropouts):
-        raise ValueError(f"{where}: dropouts is {dropouts!r}; give different numbers from 0 to below 1.")
-    seed = spec.get("seed", 0)
-    if not _is_whole(seed) or seed < 0:
-        raise ValueError(f"{where}: seed is {seed!r}; it must be a whole number from 0 on.")
-    names = sorted(map(str, spec["sizes"]), key=lambda name: sizes[name].num_non_embedding_parameters)
-    of, part = _fraction(spec.get("fraction", 1.0), where)
-    rates, dropouts = sorted(map(float, rates)), sorted(map(float, dropouts))
-    epochs = {size: numbers[0] for size, numbers in _epochs(spec["epochs"], names, where).items()}
-    begin = spec.get("start", {})
-    if not isinstance(begin, dict):
-        raise ValueError(f"{where}: start is {begin!r}; write a place on the ladders for each of some sizes.")
-    start = {str(size): _start(one, rates, dropouts, where) for size, one in begin.items()}
-    if unknown := [name for name in start if name not in names]:
-        raise ValueError(f"{where}: start names {unknown[0]!r}, which is not among its sizes ({', '.join(names)}).")
-    return Tuning(names, rates, dropouts, of, part, epochs, seed, start)
-
-
-def _start(value: Any, rates: list[float], dropouts: list[float], where: str) -> tuple[float, float | None]:
-    pair = value if isinstance(value, list) else [value]
-    if len(pair) != 1 + bool(dropouts) or pair[0] not in rates or any(one not in dropouts for one in pair[1:]):
-        raise ValueError(
-            f"{where}: a start is {value!r}; write one of learning_rates"
-            + (" and one of dropouts, [0.004, 0.1]." if dropouts else ", 0.004.")
-        )
-    return float(pair[0]), float(pair[1]) if dropouts else None
-
-
-def _is_ladder(values: Any, least: int) -> bool:
-    return isinstance(values, list) and all(map(_is_number, values)) and len(set(values)) == len(values) >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _name(name: str, where: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{where}: {name!r} would become the name of a folder; use letters, digits, dots, dashes and underscores."
-        )
-    return name
-
-
-def _keys(content: Any, needed: set[str], optional: set[str], where: str) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{where} must hold keys and values, not {content!r}.")
-    missing, unknown = needed - set(content), set(content) - needed - optional
-    if missing or unknown:
-        raise ValueError(
-            f"{where}: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}; it takes "
-            f"{', '.join(sorted(needed))} and may have {', '.join(sorted(optional))}."
-        )
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
