@@ -96,8 +96,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.add_argument("--data", required=True, help="prepared folder")
     advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="60, 60m or 2h")
     advise.add_argument("--output", help="folder of the study; DATA-advice beside the data if left out")
-    advise.add_argument("--recipe", help="a YAML or a name; gives what the study does not set; defaults if left out")
-    advise.add_argument("--epochs", type=float, default=5)
+    advise.add_argument("--recipe", help="a YAML or a name; the one that suits the log if left out")
+    advise.add_argument("--epochs", type=float, help="of a model of the recipe's size; the recipe's if left out")
+    advise.add_argument(
+        "--jobs", type=at_least(1), metavar="K", help="runs side by side; one for every core if left out, one on a GPU"
+    )
     advise.add_argument("--gpu-flops", type=float, default=312e12, help="peak FLOP/s of the accelerator to price")
     advise.add_argument("--utilisation", type=float, default=0.3, help="part of the peak that training reaches")
     advise.add_argument("--price", type=float, default=2.0, help="of an hour")
@@ -349,6 +352,8 @@ def _advise(options: argparse.Namespace, rest: list[str]) -> None:
     silence()
     hardware = Hardware(options.gpu_flops, options.utilisation, options.price)
     output = options.output or f"{options.data.rstrip('/')}-advice"
-    answer, numbers = advise(options.data, output, options.budget, options.epochs, options.recipe, hardware)
+    answer, numbers = advise(
+        options.data, output, options.budget, options.epochs, options.recipe, hardware, jobs=options.jobs
+    )
     write_document(options.json, plain(numbers))
     print(answer)

@@ -2,7 +2,7 @@ import pytest
 from made_studies import INTERACTIONS, TRUTH, add_run
 
 from sr_transformers.scaling.laws.forms import LAWS
-from sr_transformers.scaling.studies.advise import Hardware, advice_study, duration, numbers, price, text
+from sr_transformers.scaling.studies.advise import Hardware, duration, numbers, price, text
 from sr_transformers.scaling.studies.analysis import analyse
 
 
@@ -20,7 +20,7 @@ def test_every_size_of_the_paper_has_a_loss_an_interval_and_a_price(found):
     answer = numbers(found, Log, Hardware(flops=1e12, utilisation=0.5, price=3.0))
     assert [row["size"] for row in answer["sizes"]] == ["98k", "786k", "1.5m", "9m", "75m", "800m"]
     columns = {"N": [98_304.0], "D": [float(INTERACTIONS)]}
-    assert answer["sizes"][0]["loss"] == pytest.approx(LAWS["joint"].predict(TRUTH, columns)[0], rel=0.005)
+    assert answer["sizes"][0]["loss"] == pytest.approx(LAWS["joint"].predict(TRUTH, columns)[0], rel=0.01)
     for row in answer["sizes"]:
         low, high = row["loss_interval"]
         assert low <= row["loss"] <= high
@@ -69,7 +69,7 @@ def test_a_law_of_size_alone_answers_for_the_users_it_was_measured_on(tmp_path):
     answer = numbers(found, Log, Hardware())
     assert (answer["law"], "loss" in answer["sizes"][0]) == ("n", True)
     said = text(answer, found, Log)
-    assert "Expected on 30% of the users after 3 epochs" in said
+    assert "Expected on 30% of the users with 95 % intervals for one run; time and cost of 3 epochs on one" in said
     assert "- Loss, HR@10 and NDCG@10 are those of 30% of the users" in said
 
 
@@ -90,7 +90,14 @@ def test_runs_that_were_still_improving_give_no_number_and_say_why(found):
     only_long = {**changed.document, "left_out": left[:1], "reservations": []}
     answer = numbers(type(found)(**{**vars(found), "document": only_long}), Log, Hardware())
     assert answer["next_hour"] == ["long"]
-    assert answer["law"] == "joint"  # runs that are missing alone do not make the others unsound
+    assert answer["law"] == "n"  # runs that are missing alone do not make the others unsound
+
+
+def test_from_a_part_of_the_users_only_the_joint_law_leads_to_all_of_the_data(found):
+    assert numbers(found, Log, Hardware())["law"] == "n"
+    part = type(found)(**{**vars(found), "fraction": 0.3})
+    assert numbers(part, Log, Hardware())["law"] == "joint"
+    assert "Expected on all of the data with" in text(numbers(part, Log, Hardware()), part, Log)
 
 
 def test_what_was_measured_answers_even_without_a_law(found, tmp_path):
@@ -121,12 +128,3 @@ def test_times_and_prices_are_readable():
 def test_hardware_must_make_sense(values):
     with pytest.raises(ValueError, match="hardware is"):
         Hardware(**values)
-
-
-def test_the_study_of_an_advice_is_a_study(markov_prepared, tmp_path):
-    (tmp_path / "r.yaml").write_text("training: {weight_decay: 0.5}\n")
-    assert advice_study(markov_prepared, 2, tmp_path / "r.yaml").recipe.training["weight_decay"] == 0.5
-    study = advice_study(markov_prepared, epochs=2)
-    assert len(study.runs) == 7 * 3 + 4 * 3
-    assert {run.epochs for run in study.runs} == {2.0}
-    assert study.tuning.dropouts == [0.0, 0.1, 0.2, 0.3]  # or its runs would be `untuned`, and no answer possible

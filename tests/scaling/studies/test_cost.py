@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.scaling.studies.cost import Speed, calibrate, estimate
 from sr_transformers.scaling.studies.study import PlannedRun, Size
 from sr_transformers.training.recipe import Recipe
@@ -44,6 +46,24 @@ def test_measured_sizes_are_taken_as_measured_and_others_from_the_constants():
     speed = Speed((1e-12, 0.0, 0.0, 0.0), {"s": 7.0}, 100)
     assert speed.seconds_per_position(SMALL) == 7.0
     assert speed.seconds_per_position(LARGE) == pytest.approx(6e-12 * LARGE.num_non_embedding_parameters)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_calibration_computes_as_the_recipe_does(monkeypatch, precision):
+    """In its precision, and with moments for a model that reads them."""
+    seen = set()
+
+    def forward(self, *arguments, **batch):
+        seen.add((torch.is_autocast_enabled("cpu"), "times" in batch, "query_times" in batch))
+        return whole(self, *arguments, **batch)
+
+    whole = LSRMForCausalLM.forward
+    monkeypatch.setattr(LSRMForCausalLM, "forward", forward)
+    for model in ({}, {"history": ["baskets", "mix"]}, {"history": ["clock"], "query_time": True}):
+        recipe = Recipe("r", {**RECIPE.model, **model}, {**RECIPE.training, "precision": precision})
+        calibrate([SMALL], recipe, 300, seconds=0.0)
+    bf16 = precision == "bf16"
+    assert seen == {(bf16, False, False), (bf16, True, False), (bf16, True, True)}
 
 
 def test_calibration_trains_and_finds_the_larger_size_slower():

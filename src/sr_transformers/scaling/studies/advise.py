@@ -1,10 +1,11 @@
 """For someone's own log: the cheapest study that answers, and the answer in plain words with numbers.
 
-It trains small sizes on a tenth, a third and all of the users within a budget, fits the joint law and the saturating
-form, and says what every size of the paper would reach, what it would cost, and whether data or size is the bottleneck.
-How sure that is stands beside every number. A law that these runs do not determine, or that runs suggest which were
-still improving or whose rates lie on the edge of what was tried, gives no number at all: then the answer is that it is
-not known, why, and what another hour would buy. That size does not help is nothing that a few cheap runs can say.
+It trains small sizes, and on parts of the users (`advice_study`), fits the laws of size, of size and data, and of the
+metrics, and says what every size of the paper would reach, what it would cost, and whether data or size is the
+bottleneck. How sure that is stands beside every number. A law that these runs do not determine, or that runs suggest
+which were still improving or whose rates lie on the edge of what was tried, gives no number at all: then the answer is
+that it is not known, why, and what another hour would buy. That size does not help is nothing that a few cheap runs
+can say.
 """
 
 import dataclasses
@@ -12,27 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
-from sr_transformers.recipe_files import RECIPES, find_recipe
 from sr_transformers.records import source_commit
 from sr_transformers.scaling.laws.forms import N, law_named
+from sr_transformers.scaling.studies.advice_study import advice_study, largest_part
 from sr_transformers.scaling.studies.analysis import Analysis, analyse, bottleneck_of
 from sr_transformers.scaling.studies.comparisons import best_sizes, means, per_doubling
 from sr_transformers.scaling.studies.runner import run_study
 from sr_transformers.scaling.studies.sentences import METRIC_NAMES, agreeing, because, sentences
-from sr_transformers.scaling.studies.study import Study
+from sr_transformers.scaling.studies.workers import threads_of
+from sr_transformers.training.preflight import check_test, check_validation
 
-SIZES = {
-    "3k": [1, 16, 1],
-    "12k": [1, 32, 1],
-    "49k": [1, 64, 2],
-    "98k": [2, 64, 2],
-    "197k": [4, 64, 2],
-    "786k": [4, 128, 4],
-    "1.5m": [8, 128, 4],
-}
 # Reasons that more runs of the same kind do not mend.
 _UNSOUND = ("improving", "unwatched", "untuned", "edge", "diverged")
 _HOUR = 3600.0
@@ -65,60 +59,34 @@ class Hardware:
         return flops / (self.flops * self.utilisation * 3600)
 
 
-def advice_study(data: PreparedData, epochs: float = 5, recipe: str | Path | None = None) -> Study:
-    """The study that `advise` runs: seven sizes, three fractions of the users, two seeds of the smaller sizes.
-
-    Args:
-        recipe: a file or a name; gives what the study does not set; None: the defaults of model and training.
-    """
-    content: dict[str, Any] = {
-        "name": f"advice-{data.path.name}",
-        "data": str(data.path),
-        **({"recipe": str(find_recipe(recipe, RECIPES).resolve())} if recipe else {}),
-        "settings": {
-            "switch_optimizer": False,
-            "lr_scheduler_type": "linear",
-            "warmup_steps": 0.05,
-            "per_device_train_batch_size": 8,
-            "patience": 100,
-        },
-        "validation_targets": 1000,
-        "sizes": SIZES,
-        "tuning": {
-            "sizes": ["3k", "49k"],
-            "learning_rates": [6.7e-4, 2e-3, 6e-3, 1.8e-2, 5.4e-2],
-            "dropouts": [0.0, 0.1, 0.2, 0.3],  # rates that nothing chose would leave every answer open
-            "fraction": {"users": 0.1},
-            "epochs": epochs,
-        },
-        "blocks": {
-            "main": {"sizes": list(SIZES), "fractions": [0.1, 0.3, 1.0], "epochs": [epochs], "seeds": [1]},
-            "seeds": {"sizes": list(SIZES)[:4], "fractions": [0.1, 0.3, 1.0], "epochs": [epochs], "seeds": [2]},
-        },
-    }
-    return Study.build(content, Path("advise"))
-
-
 def advise(
     data: PreparedData | str | Path,
     output: str | Path,
     budget_minutes: float,
-    epochs: float = 5,
+    epochs: float | None = None,
     recipe: str | Path | None = None,
     hardware: Hardware | None = None,
     draws: int = 200,
+    jobs: int | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Runs the study within the budget (or goes on with it) and answers.
+
+    Args:
+        epochs, recipe: see `advice_study`.
+        jobs: runs side by side; None: one for every core, or one if there is an accelerator.
 
     Returns:
         The answer as text, and its numbers.
 
     Raises:
-        ValueError: if the budget does not even pay for tuning.
+        ValueError: if the budget does not even pay for the runs that must be made, on the smallest part of the users.
     """
     data = data if isinstance(data, PreparedData) else PreparedData(data)
-    study = advice_study(data, epochs, recipe)
-    run_study(study, output, data, budget_minutes)
+    check_validation(data)
+    check_test(data)
+    jobs = jobs or (1 if torch.accelerator.is_available() else threads_of(1))
+    part = largest_part(data, Path(output), budget_minutes * 60 * jobs, epochs, recipe)
+    run_study(advice_study(data, epochs, recipe, part), output, data, budget_minutes, jobs=jobs)
     found = analyse(output, draws)
     answer = numbers(found, data, hardware or Hardware())
     return text(answer, found, data), answer
@@ -128,18 +96,19 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     """Predictions, costs and the bottleneck, from an analysis; null where the runs do not determine them."""
     d = float(data.num_train_interactions)
     vocabulary = data.vocab_size
-    joint, size_law = found.laws.get("joint"), found.laws.get("n")
-    # The joint law at all of the data if it is there, else the law of size at the fraction that was measured.
-    source = joint if joint and joint.fitted.usable else size_law if size_law and size_law.fitted.usable else None
+    joint, size_law = (one if one and one.fitted.usable else None for one in map(found.laws.get, ("joint", "n")))
+    # The law of size describes the sizes on all of the data best; from a part of it only the joint law leads there.
+    source = size_law if size_law and (found.fraction == 1 or not joint) else joint
     unsound = [one for one in found.document["reservations"] if one["kind"] in _UNSOUND]
     why = because(unsound) if unsound else None
     if source is None and why is None:
-        one = joint or size_law
+        one = found.laws.get("joint") or found.laws.get("n")
         why = one.fitted.reason if one else "; ".join(found.notes) or "too few runs were made"
     if unsound:
         source = None
     largest = max(run.record.num_non_embedding_parameters for run in found.runs)
-    epochs = found.epochs if found.epochs is not None else max(run.plan["epochs"] for run in found.runs)
+    at_largest = [run.plan["epochs"] for run in found.runs if run.record.num_non_embedding_parameters == largest]
+    epochs = found.epochs if found.epochs is not None else min(at_largest)
     rows = []
     for name, (layers, width, _) in LSRM_SIZES.items():
         n = 12.0 * layers * width**2
@@ -150,12 +119,12 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         row["beyond"] = n / largest
         if source:
             row["loss"] = float(law_named(source.fitted.law).predict(source.fitted.params, columns)[0])
-            row["loss_interval"] = _bounds(source.refits.of_law(columns))
+            row["loss_interval"] = _bounds(source.refits.of_new_run(columns))
         for metric in METRIC_NAMES:
             one = found.laws.get(metric)
             if one and one.fitted.usable and not unsound:
                 row[metric] = float(law_named("saturating").predict(one.fitted.params, columns)[0])
-                row[f"{metric}_interval"] = _bounds(one.refits.of_law(columns))
+                row[f"{metric}_interval"] = _bounds(one.refits.of_new_run(columns))
         rows.append(row)
     measured = means(found.runs, found.epochs)
     answer: dict[str, Any] = {
@@ -173,7 +142,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         "next_hour": _next_hour(found.document["left_out"]),
         "measured": {"means": measured, "best": best_sizes(measured), "per_doubling": per_doubling(measured)},
     }
-    if joint and joint.fitted.usable and not unsound:
+    if joint and not unsound:
         answer["bottleneck"] = bottleneck_of(joint, largest, d)
     return answer
 
@@ -214,8 +183,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     where = "all of the data" if whole else f"{found.fraction:.0%} of the users"
     lines += [
         "",
-        f"Expected on {where} after {answer['epochs']:g} epochs with 95 % intervals of the law; time and cost "
-        f"on one accelerator of {hardware['flops'] / 1e12:g} TFLOP/s at {hardware['utilisation']:.0%} for "
+        f"Expected on {where} with 95 % intervals for one run; time and cost of {answer['epochs']:g} epochs on one "
+        f"accelerator of {hardware['flops'] / 1e12:g} TFLOP/s at {hardware['utilisation']:.0%} for "
         f"{hardware['price']:g} an hour:",
         "",
         "| size | N | loss | HR@10 | NDCG@10 | time | cost | |",
@@ -233,7 +202,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     lines += [
         "",
         "How sure:",
-        f"- All of this is for {answer['epochs']:g} epochs; larger models may use more (--epochs).",
+        "- All of this is for models that train until they stop improving, with the learning rate and dropout of their "
+        "size.",
     ]
     if found.fraction < 1:
         what = "HR@10 and NDCG@10" if whole else "Loss, HR@10 and NDCG@10"

@@ -7,6 +7,7 @@ zero. The estimate is for one process on this machine with nothing else running;
 runs are than it.
 """
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,9 +126,17 @@ def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> f
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     inputs = torch.randint(NUM_SPECIAL, vocab_size, (rows, width), generator=generator).to(device)
     positions = (torch.arange(width) % window).repeat(rows, 1).to(device)
+    batch = {"input_ids": inputs, "position_ids": positions, "shift_labels": inputs}
+    if config.needs_times:
+        batch["times"] = positions * 3600
+    if config.query_time:
+        batch["query_times"] = batch["times"] + 3600
+    with tempfile.TemporaryDirectory() as folder:
+        rounded = settings.arguments(folder).bf16
 
     def step() -> float:
-        loss = model(input_ids=inputs, position_ids=positions, shift_labels=inputs).loss
+        with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+            loss = model(**batch).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

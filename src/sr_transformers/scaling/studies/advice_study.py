@@ -1,0 +1,147 @@
+"""The study behind `advise`: what small models, trained until they stop improving, can say within a budget of time.
+
+    sizes     nine from 3 k to 786 k, each about twice the one before, as slender as the sizes of the paper
+    rates     learning rate and dropout tuned for two sizes on the data, the dropout on a tenth of it too
+    data      as large a part of the users as the budget pays for, and three tenths and a tenth of that
+
+Epochs follow the recipe: smaller sizes need more, N to the power -0.1, and so do smaller parts of the users, the
+fraction to the power -0.2. With these exponents all sizes and parts of MovieLens 1M stop improving before they end;
+whether they do elsewhere is checked by the runs themselves (`soundness`).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sr_transformers.data.prepared import PreparedData
+from sr_transformers.recipe_files import RECIPES, find_recipe
+from sr_transformers.scaling.studies.cost import calibrate, estimate
+from sr_transformers.scaling.studies.rate_search import least_runs
+from sr_transformers.scaling.studies.runner import STUDY_FILE
+from sr_transformers.scaling.studies.study import Study
+from sr_transformers.training.portfolio import choose
+from sr_transformers.training.recipe import Recipe
+from sr_transformers.training.yaml_reader import read_yaml
+
+SIZES = {
+    "3k": [2, 12, 1],
+    "6k": [2, 16, 1],
+    "14k": [2, 24, 1],
+    "25k": [2, 32, 1],
+    "55k": [2, 48, 2],
+    "98k": [2, 64, 2],
+    "187k": [3, 72, 3],
+    "372k": [4, 88, 4],
+    "786k": [4, 128, 4],
+}
+_MUST = list(SIZES)[:7]  # five sizes are the least that a law of size has intervals for
+_TUNED = {"14k": [1.35e-2, 0.0], "187k": [4.5e-3, 0.1]}  # where to begin: what was best on MovieLens 1M
+_ON_PARTS = ["14k", "55k", "187k"]
+_PARTS = (0.3, 0.1)  # of the largest part of the users
+_FEWEST_USERS = 100  # of a part; fewer say little about another draw of them
+FRACTIONS = (1.0, 0.3, 0.1, 0.03)  # largest parts that a budget may pay for
+_SPARE = 0.8  # part of a budget that the runs that must be made may take by the estimate
+
+
+def advice_study(
+    data: PreparedData, epochs: float | None = None, recipe: str | Path | None = None, fraction: float = 1.0
+) -> Study:
+    """The study of a log.
+
+    Args:
+        epochs: for a model of the recipe's size; None: the recipe's.
+        recipe: a file or a name; gives what the study does not set; None: the one that suits the log (`portfolio`).
+        fraction: the largest part of the users that is trained on.
+
+    Raises:
+        ValueError: for epochs that are no number above 0.
+    """
+    if epochs is not None and not (0 < epochs < np.inf):
+        raise ValueError(f"epochs is {epochs}; it must be a number above 0.")
+    settings: dict[str, Any] = {
+        "optimizer": "muon",
+        "switch_optimizer": False,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.05,
+        "metric_for_best_model": "loss",
+        "patience": 1000,
+    }
+    if recipe is None:
+        choice = choose(data.manifest["counts"])
+        recipe, settings = choice.name, {**settings, **choice.overrides}
+    path = find_recipe(recipe, RECIPES).resolve()
+    epochs_of = _epochs_by(Recipe.load(path), epochs)
+    users = int((data.train_lengths > 0).sum()) * fraction
+    parts = [part for part in _PARTS if users * part >= _FEWEST_USERS]
+    tuning: dict[str, Any] = {
+        "sizes": list(_TUNED),
+        "learning_rates": [5e-4, 1.5e-3, 4.5e-3, 1.35e-2, 4e-2],
+        "dropouts": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+        "fraction": {"users": fraction},
+        "epochs": epochs_of(list(_TUNED)),
+        "start": _TUNED,
+    }
+    if parts:
+        part = {"fraction": {"users": fraction * parts[-1]}, "sizes": list(_TUNED)}
+        tuning["part"] = {**part, "epochs": epochs_of(list(_TUNED), parts[-1]), "start": {"14k": 0.1, "187k": 0.3}}
+    blocks: dict[str, Any] = {
+        "main": {"sizes": _MUST, "fractions": [fraction], "epochs": epochs_of(_MUST), "seeds": [1], "must": True},
+        "more": {"sizes": list(SIZES), "fractions": [fraction], "epochs": epochs_of(list(SIZES)), "seeds": [1, 2]},
+    }
+    for share in parts:
+        blocks[f"users-{share:g}"] = {
+            "sizes": _ON_PARTS, "fractions": [fraction * share], "epochs": epochs_of(_ON_PARTS, share), "seeds": [1],
+            "must": True,
+        }  # fmt: skip
+    content = {
+        "name": f"advice-{data.path.name}",
+        "data": str(data.path),
+        "recipe": str(path),
+        "settings": settings,
+        "validation_targets": 5000,
+        "sizes": SIZES,
+        "tuning": tuning,
+        "blocks": blocks,
+    }
+    return Study.build(content, Path("advise"))
+
+
+def largest_part(
+    data: PreparedData,
+    output: Path,
+    budget_seconds: float,
+    epochs: float | None = None,
+    recipe: str | Path | None = None,
+) -> float:
+    """The largest part of the users on which the runs that must be made fit into a budget of seconds on one job.
+
+    The smallest of `FRACTIONS` if none does. A study that was begun keeps its part, however large the budget is now.
+    """
+    if (output / STUDY_FILE).is_file():
+        begun = read_yaml(output / STUDY_FILE)
+        return float(begun["blocks"]["main"]["fractions"][0])
+    studies = {fraction: advice_study(data, epochs, recipe, fraction) for fraction in FRACTIONS}
+    first = studies[FRACTIONS[0]]
+    speed = calibrate([first.sizes[name] for name in ("3k", "187k")], first.recipe, data.vocab_size)
+    for fraction, study in studies.items():
+        runs = [*least_runs(study), *(run for run in study.runs if run.must)]
+        costs = (estimate(run, data, study.recipe, speed, study.validation_targets).seconds for run in runs)
+        if sum(costs) <= budget_seconds * _SPARE:
+            return fraction
+    return FRACTIONS[-1]
+
+
+def _epochs_by(recipe: Recipe, epochs: float | None) -> Any:
+    """A function of names of sizes, and a part of the users, that gives epochs by size."""
+    width, layers = int(recipe.model.get("hidden_size", 64)), int(recipe.model.get("num_hidden_layers", 2))
+    own = epochs if epochs is not None else float(recipe.training.get("num_train_epochs", 10))
+
+    def of(sizes: list[str], share: float = 1.0) -> dict[str, float]:
+        found = {}
+        for name in sizes:
+            n = SIZES[name][0] * SIZES[name][1] ** 2
+            found[name] = float(max(round(own * (layers * width**2 / n) ** 0.1 * share**-0.2), 1))
+        return found
+
+    return of
