@@ -130,7 +130,7 @@ def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> f
     if config.needs_times:
         batch["times"] = positions * 3600
     if config.query_time:
-        batch["query_times"] = batch["times"] + 3600
+        batch["query_times"] = batch["times"][:, -1] + 3600
     with tempfile.TemporaryDirectory() as folder:
         rounded = settings.arguments(folder).bf16
 
