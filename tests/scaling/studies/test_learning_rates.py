@@ -44,6 +44,9 @@ def test_on_part_of_the_data_the_dropout_is_that_of_the_fraction():
     found.part, found.dropouts_of_part = 0.1, {1e4: 0.1, 1e6: 0.4}
     for fraction, small, large in ((1.0, 0.0, 0.2), (0.1, 0.1, 0.4), (math.sqrt(0.1), 0.05, 0.3), (1e-4, 0.4, 0.6)):
         assert [found.rates_for(n, fraction)[1] for n in (1e4, 1e6)] == [small, large]
+    found.whole, found.part = 0.3, 0.03
+    for fraction, small, large in ((0.3, 0.0, 0.2), (0.03, 0.1, 0.4), (1.0, 0.0, 0.1)):
+        assert [found.rates_for(n, fraction)[1] for n in (1e4, 1e6)] == [small, pytest.approx(large, abs=0.006)]
 
 
 def test_sizes_get_both_rates_or_the_learning_rate_alone():

@@ -148,3 +148,10 @@ def test_the_dropout_is_tuned_on_a_part_of_the_data_too(tmp_path):
     assert found.at_edge["dropout on a part of the data"] == ["m", "s"]
     assert "s on 10% of the data: dropout 0.3 (an end of the ladder)" in said
     assert found.describe()["dropouts_of_part"] == {"1000": 0.3, "4000": 0.3}
+
+
+def test_a_part_on_which_every_run_diverges_is_named(tmp_path):
+    part = TuningPart("users", 0.1, {"s": 1.0})
+    study = Study({"s": 1000}, {"s": (16.0, 0.0)}, {"s": (16.0, 0.0)}, part, dropout_there=math.nan)
+    with pytest.raises(ValueError, match=r"s on 0\.1 of the data: no dropout of .* has a finite loss"):
+        tune(Workers(study, jobs=1), tmp_path, lambda line: None)

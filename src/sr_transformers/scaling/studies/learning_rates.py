@@ -27,29 +27,31 @@ class Tuned:
         rates, dropouts: the best by N, of the tuned sizes; no dropouts if none were tried.
         at_edge: sizes whose best rate is an end of its ladder, by what was tuned; a dropout of 0 is no end.
         most_dropout: the highest dropout on the ladder: no size gets more.
-        part, dropouts_of_part: a fraction of the data on which the dropout was tuned too, and the best by N there.
+        whole: the fraction of the data that all this was tuned on.
+        part, dropouts_of_part: a smaller one on which the dropout was tuned too, and the best by N there.
     """
 
     rates: dict[float, float] = field(default_factory=dict)
     dropouts: dict[float, float] = field(default_factory=dict)
     at_edge: dict[str, list[str]] = field(default_factory=lambda: {"learning_rate": [], "dropout": []})
     most_dropout: float = 0.0
+    whole: float = 1.0
     part: float | None = None
     dropouts_of_part: dict[float, float] = field(default_factory=dict)
 
     def rates_for(self, num_parameters: float, fraction: float = 1.0) -> tuple[float, float | None]:
         """Learning rate and dropout rate of a size on a fraction of the data.
 
-        The learning rate is that of all the data. The dropout lies on the straight line in the logarithm of the
-        fraction through that of all and that of the part it was tuned on too; if there is none, it is that of all.
+        The learning rate is the same for all. The dropout lies on the straight line in the logarithm of the fraction
+        through the two fractions it was tuned on; if that was one alone, it is the same for all too.
         """
         rate = rate_for(num_parameters, self.rates)
         if not self.dropouts:
             return rate, None
         dropout = dropout_for(num_parameters, self.dropouts, self.most_dropout)
-        if self.part is not None and fraction < 1:
+        if self.part is not None:
             there = dropout_for(num_parameters, self.dropouts_of_part, self.most_dropout)
-            dropout += (there - dropout) * math.log(fraction) / math.log(self.part)
+            dropout += (there - dropout) * math.log(fraction / self.whole) / math.log(self.part / self.whole)
         return rate, round(min(max(dropout, 0.0), self.most_dropout), 2)
 
     def describe(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class Tuned:
         return {
             "learning_rates": {f"{n:.0f}": rate for n, rate in self.rates.items()},
             "dropouts": {f"{n:.0f}": rate for n, rate in self.dropouts.items()},
+            "whole": self.whole,
             "part": self.part,
             "dropouts_of_part": {f"{n:.0f}": rate for n, rate in self.dropouts_of_part.items()},
             "at_edge": self.at_edge,

@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -69,7 +70,7 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
         tell(_said(size, searches.ended[size], plan))
         begin(searches.ended)
 
-    found = Tuned(most_dropout=max(plan.dropouts, default=0.0))
+    found = Tuned(most_dropout=max(plan.dropouts, default=0.0), whole=plan.fraction)
     for size in plan.sizes:
         tried, dropout = searches.ended[size]
         found.rates[n_of[size]], edge = best_rate(list(tried), list(tried.values()))
@@ -83,18 +84,23 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
 
 
 def _tune_part(workers: Workers, folder: Path, tell: Callable[[str], None], part: TuningPart, found: Tuned) -> None:
-    """Walks the dropout rates of the sizes of `tuning.part`, each with its learning rate on all of the data."""
+    """Walks the dropout rates of the sizes of `tuning.part`, each with its learning rate, and adds what is best.
+
+    Raises:
+        ValueError: if no run of a size has a finite loss.
+    """
     study, ladder = workers.study, workers.study.tuning.dropouts  # type: ignore[union-attr]
     searches: _Searches[dict[float, float]] = _Searches(workers, folder, tell, part=True)
     n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in part.epochs}
     for size, n in n_of.items():
-        rate, dropout = found.rates_for(n)
-        steps = walk(ladder, part.start.get(size, dropout))  # type: ignore[arg-type]
-        searches.begin(size, _with(steps, lambda one, rate=rate: (rate, one)))
+        begin = part.start.get(size, found.dropouts[n])
+        searches.begin(size, _with(walk(ladder, begin), partial(_pair, found.rates_for(n)[0])))
     found.part, found.at_edge["dropout on a part of the data"] = part.fraction, []
     for size in searches.run():
         tried = searches.ended[size]
         best = min(tried, key=lambda one: finite(tried[one]))
+        if not math.isfinite(tried[best]):
+            raise ValueError(f"{size} on {part.fraction:g} of the data: no dropout of {list(tried)} has a finite loss.")
         edge = _is_end(study.tuning, best)  # type: ignore[arg-type]
         found.dropouts_of_part[n_of[size]] = best
         found.at_edge["dropout on a part of the data"] += [size] if edge else []
@@ -146,6 +152,10 @@ def walk(ladder: Sequence[float], start: float) -> Generator[list[float], Sequen
             return dict(sorted(tried.items()))
         tried.update(zip(new, (yield new), strict=True))
         best = list(ladder).index(min(tried, key=lambda rung: finite(tried[rung])))
+
+
+def _pair(rate: float, dropout: float) -> Pair:
+    return rate, dropout
 
 
 @dataclass
