@@ -106,16 +106,24 @@ def test_windows_are_not_far_longer_than_histories():
 
 
 def test_another_key_is_another_entry(monkeypatch):
-    more = (Knob("weight_decay", Range(1e-6, 1e-2, log=True)), Knob("hidden_act", Choices.of("gelu", "relu")))
+    more = (Knob("max_grad_norm", Range(1e-6, 1e-2, log=True)), Knob("hidden_act", Choices.of("gelu", "relu")))
     monkeypatch.setattr(space, "SPACE", (*SPACE, *more))
     values = draws(2, SPARSE)[0]
     recipe = recipe_of(values, "sparse", 0)
-    assert (recipe.training["weight_decay"], recipe.model["hidden_act"]) == (
-        values["weight_decay"],
+    assert (recipe.training["max_grad_norm"], recipe.model["hidden_act"]) == (
+        values["max_grad_norm"],
         values["hidden_act"],
     )
     assert parameters_of(Recipe.load("sparse"), SPARSE, {})["hidden_act"] == "gelu"
-    assert "weight_decay" not in parameters_of(Recipe.load("sparse"), SPARSE, {})  # 0 lies outside: left to the sampler
+    assert "max_grad_norm" not in parameters_of(
+        Recipe.load("sparse"), SPARSE, {}
+    )  # 1 lies outside
+
+
+def test_weight_decay_is_left_alone_where_only_the_rows_that_were_read_are_updated():
+    assert all("weight_decay" in one for one in draws(2, SPARSE))
+    fixed = {"table_updates": "lazy_adam", "num_negatives": 64}
+    assert not any("weight_decay" in one for one in draws(2, SPARSE, fixed))
 
 
 def test_a_key_that_a_recipe_leaves_out_has_its_default(monkeypatch):

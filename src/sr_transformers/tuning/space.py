@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from sr_transformers.lsrm.configuration_lsrm import HISTORY_PARTS, NEEDS_TIMES
 from sr_transformers.training.portfolio import FEW_REPEATS, KINDS, WITHOUT_MOMENTS, choose
 from sr_transformers.training.recipe import Recipe, default_of, recipe_keys
+from sr_transformers.training.row_updates import DENSE
 
 Counts = Mapping[str, Any]
 Values = Mapping[str, Any]
@@ -109,6 +110,10 @@ def _repeats(counts: Counts, values: Values) -> bool:
     return float(counts["repeat_share"]) >= FEW_REPEATS
 
 
+def _updates_all_rows(counts: Counts, values: Values) -> bool:
+    return bool(values.get("table_updates", DENSE) == DENSE)
+
+
 def _fits_window(window: int, counts: Counts) -> bool:
     """Not far longer than histories are. All up to 100 always are there: rows are packed, empty places cost nothing."""
     return window <= max(100, 2 * float(counts["mean_length"]))
@@ -140,7 +145,7 @@ _RESIDUAL = {
 
 SPACE = (
     # Size: depth against width.
-    Knob("num_hidden_layers", Range(1, 4)),
+    Knob("num_hidden_layers", Range(1, 8, log=True)),
     Knob("hidden_size", Choices.of(32, 64, 128, 256)),
     Knob("num_attention_heads", Choices.of(1, 2, 4)),
     Knob("max_position_embeddings", Choices.of(*_WINDOWS, fits=_fits_window)),
@@ -163,6 +168,8 @@ SPACE = (
     Knob("table_lr_multiplier", Range(0.1, 2.0, log=True)),
     Knob("per_device_train_batch_size", Choices.of(8, 16, 32, 64)),
     Knob("num_train_epochs", Range(5, 45)),
+    # Decoupled from the loss and multiplied by the learning rate, so the useful values are far above those of L2.
+    Knob("weight_decay", Choices.of(0.0, 0.03, 0.1, 0.3, 1.0), when=_updates_all_rows),
 )
 # What the report and the first draws around a good setting call them.
 GROUPS = {
@@ -174,6 +181,7 @@ GROUPS = {
         "table_lr_multiplier",
         "per_device_train_batch_size",
         "num_train_epochs",
+        "weight_decay",
     ),
 }
 
