@@ -92,9 +92,61 @@ def test_what_does_not_go_together_is_refused(markov_prepared, tmp_path):
         LSRMTrainingArguments(str(tmp_path), table_lr_multiplier=0)
     model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, hidden_size=8))
     own = torch.optim.SGD(model.parameters())
-    for settings in ({"optimizer": "muon"}, {"table_lr_multiplier": 2.0}):
+    with pytest.raises(ValueError, match="decay_epochs sets weight_decay; give one of the two"):
+        LSRMTrainingArguments(str(tmp_path), decay_epochs=5, weight_decay=0.1)
+    with pytest.raises(ValueError, match="decay_epochs is 0; it must be a number above 0"):
+        LSRMTrainingArguments(str(tmp_path), decay_epochs=0)
+    with pytest.raises(ValueError, match=r"table_updates lazy_adam .* needs decay_epochs null"):
+        LSRMTrainingArguments(
+            str(tmp_path), decay_epochs=5, table_updates="lazy_adam", num_negatives=4, switch_optimizer=False
+        )
+    for settings in ({"optimizer": "muon"}, {"table_lr_multiplier": 2.0}, {"decay_epochs": 2.0}):
         args = LSRMTrainingArguments(str(tmp_path), switch_optimizer=False, **settings)
         with pytest.raises(ValueError, match="an optimizer of your own is used as it is"):
             LSRMTrainer(model, args, train_dataset=markov_prepared.train_dataset(), optimizers=(own, None))
     with pytest.raises(ValueError, match="this model has none to train; set optimizer to null"):
         with_muon(torch.optim.Adam([torch.nn.Parameter(torch.ones(1))]), torch.nn.Linear(2, 2), 0.1, 0.0)
+
+
+@pytest.mark.parametrize(("muon", "accumulated"), [("muon", 1), (None, 3)])
+def test_decay_in_epochs_is_weight_decay(markov_prepared, tmp_path, muon, accumulated):
+    """The same weights, bit by bit, as with the number that it stands for; norms and biases have none."""
+    ends = []
+    for name, decay in (("epochs", {"decay_epochs": 2.0}), ("number", {})):
+        torch.manual_seed(0)
+        model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, hidden_size=8))
+        args = LSRMTrainingArguments(
+            str(tmp_path / name),
+            optimizer=muon,
+            gradient_accumulation_steps=accumulated,
+            num_train_epochs=1,
+            per_device_train_batch_size=8,
+            learning_rate=0.01,
+            warmup_steps=0.1,
+            precision="fp32",
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+            switch_optimizer=False,
+            **decay,
+        )
+        if name == "number":
+            args.weight_decay = ends[0][1]
+        trainer = LSRMTrainer(model, args, train_dataset=markov_prepared.train_dataset())
+        trainer.train()
+        (decayed,) = {group["weight_decay"] for group in trainer.optimizer.param_groups} - {0.0}
+        assert 0.0 in {group["weight_decay"] for group in trainer.optimizer.param_groups}
+        assert decayed == pytest.approx(1 / (0.01 * 2.0 * trainer.state.global_step))
+        assert args.weight_decay == (0.0 if name == "epochs" else decayed)
+        ends.append((model.state_dict(), decayed))
+    assert all(torch.equal(one, other) for one, other in zip(*(end[0].values() for end in ends), strict=True))
+
+
+def test_decay_in_epochs_needs_the_steps_of_an_epoch(markov_prepared, tmp_path):
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, hidden_size=8))
+    never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    args = LSRMTrainingArguments(str(tmp_path), decay_epochs=2.0, switch_optimizer=False, **never)
+    trainer = LSRMTrainer(model, args, train_dataset=markov_prepared.train_dataset())
+    with pytest.raises(ValueError, match="needs the steps of an epoch"):
+        trainer.create_optimizer()
+    assert args.weight_decay == 0.0

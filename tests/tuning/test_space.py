@@ -115,9 +115,7 @@ def test_another_key_is_another_entry(monkeypatch):
         values["hidden_act"],
     )
     assert parameters_of(Recipe.load("sparse"), SPARSE, {})["hidden_act"] == "gelu"
-    assert "max_grad_norm" not in parameters_of(
-        Recipe.load("sparse"), SPARSE, {}
-    )  # 1 lies outside
+    assert "max_grad_norm" not in parameters_of(Recipe.load("sparse"), SPARSE, {})  # 1 lies outside
 
 
 def test_weight_decay_is_left_alone_where_only_the_rows_that_were_read_are_updated():

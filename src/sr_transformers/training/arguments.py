@@ -62,6 +62,13 @@ class LSRMTrainingArguments(TrainingArguments):
     table_lr_multiplier: float = field(
         default=1.0, metadata={"help": "The item table learns so many times faster than the other weights."}
     )
+    decay_epochs: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight decay as a time: after so many epochs at the peak learning rate a weight that no gradient "
+            "holds would be 1/e of itself. Fits any rate, batch and amount of data. None: weight_decay."
+        },
+    )
     table_updates: str = field(
         default=DENSE,
         metadata={
@@ -117,6 +124,8 @@ class LSRMTrainingArguments(TrainingArguments):
             raise ValueError("precision fp32 contradicts bf16; give one of the two.")
         if self.fp16 and not torch.accelerator.is_available():
             raise ValueError("fp16 needs a GPU; use precision bf16 or fp32.")
+        if self.decay_epochs is not None and self.weight_decay:
+            raise ValueError("decay_epochs sets weight_decay; give one of the two, and leave the other at 0 or null.")
         if self.push_to_hub and self.hub_model_id is None:
             raise ValueError("push_to_hub needs hub_model_id: the name ORG/NAME of the repository.")
         metric = str(self.metric_for_best_model).removeprefix("eval_")

@@ -151,6 +151,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_negatives": (_count(0)[0], "a whole number, at least 0 (0: full softmax)"),
     "negative_power": _fraction(closed=True),
     "table_lr_multiplier": _greater(0),
+    "decay_epochs": _greater(0),
     "tp_size": _count(1),
     "sgd_learning_rate": _greater(0),
     "sgd_momentum": _fraction(),

@@ -85,6 +85,7 @@ def row_problems(arguments: Any) -> list[str]:
     wrong = (
         (arguments.num_negatives == 0, "num_negatives above 0 (the full softmax reads every row)"),
         (arguments.weight_decay > 0, "weight_decay 0 (it moves every row in every step)"),
+        (arguments.decay_epochs is not None, "decay_epochs null (it moves every row in every step)"),
         (momentum, "switch_optimizer false, or sgd_momentum 0 (momentum moves every row in every step)"),
         (arguments.torch_compile, "torch_compile false (compiled code has no sparse gradients)"),
         (bool(arguments.fsdp or arguments.deepspeed), "neither fsdp nor deepspeed (the table must lie in one piece)"),

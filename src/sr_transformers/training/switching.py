@@ -1,9 +1,11 @@
 """A Trainer that changes from Adam to SGD where validation stops improving; see `training.phases`."""
 
+import math
 from typing import Any
 
 import torch
 from transformers.optimization import get_scheduler
+from transformers.trainer_utils import has_length
 
 from sr_transformers.training.keeping import KeepingTrainer
 from sr_transformers.training.optimizers import MUON, multiply_rate, with_muon
@@ -16,22 +18,30 @@ class SwitchingTrainer(KeepingTrainer):
 
     _first_optimizer: tuple[Any, dict[str, Any]] | None = None  # `optimizer_cls_and_kwargs` of the first phase
     _made_for: str | None = None  # the phase whose optimizer was made here last
+    _batches: int | None = None  # of an epoch, for this process
 
-    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+        self._batches = len(train_dataloader) if has_length(train_dataloader) else None
         # transformers keeps the optimizer of an earlier call of train, which may have ended in the other phase, or have
         # been interrupted there.
         if self.prepared is not None:
             self.phases.restore(self.state)
             if self._made_for not in (None, self.phases.phase):
                 self.optimizer = None
-        return super()._prepare_for_training(*args, **kwargs)
+        return super()._prepare_for_training(max_steps, train_dataloader, *args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Adam, or SGD once the run has switched."""
-        if self.prepared is None:
-            return super().create_optimizer(model)
-        if not self.phases.active:
+        if self.prepared is not None and not self.phases.active:
             self.phases.restore(self.state)
+        given = self.args.weight_decay
+        try:
+            self.args.weight_decay = self._weight_decay()  # transformers knows which weights it is for
+            return super().create_optimizer(model) if self.prepared is None else self._of_phase(model)
+        finally:
+            self.args.weight_decay = given
+
+    def _of_phase(self, model: Any) -> torch.optim.Optimizer:
         made_by_user = self.optimizer is not None
         sgd = {"lr": self.args.sgd_learning_rate, "momentum": self.args.sgd_momentum}
         self.optimizer_cls_and_kwargs = (torch.optim.SGD, sgd) if self.phases.phase == SGD else self._first_optimizer
@@ -47,6 +57,24 @@ class SwitchingTrainer(KeepingTrainer):
             optimizer = with_muon(optimizer, whole, self.args.learning_rate, self.args.weight_decay)
         self.optimizer = optimizer
         return optimizer
+
+    def _weight_decay(self) -> float:
+        """That of the arguments, or of their `decay_epochs` for the first phase.
+
+        A step takes learning rate x weight decay of a weight away, so that it is 1/e of itself after the inverse of
+        that many steps. That time, in epochs, is what fits other sizes and logs too (Wang and Aitchison, "How to set
+        AdamW's weight decay as you scale model and dataset size", arXiv 2405.13698).
+
+        Raises:
+            ValueError: if nobody knows the steps of an epoch: before `train`, or for data without a length.
+        """
+        epochs = getattr(self.args, "decay_epochs", None)
+        if epochs is None or (self.prepared is not None and self.phases.phase == SGD):
+            return self.args.weight_decay
+        if self._batches is None:
+            raise ValueError("decay_epochs needs the steps of an epoch, and nobody knows them here; give weight_decay.")
+        steps = math.ceil(self._batches / self.args.gradient_accumulation_steps)
+        return 1.0 / (self.args.learning_rate * epochs * steps)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the arguments for Adam, a constant rate for SGD."""

@@ -98,9 +98,10 @@ class LSRMTrainer(RankingTrainer):
             if optimizers != (None, None) and args.switch_optimizer:
                 raise ValueError("an optimizer of your own is never switched; set switch_optimizer=False with it.")
             ours = args.optimizer is not None or args.table_lr_multiplier != 1 or args.table_updates != DENSE
-            if optimizers[0] is not None and ours:
+            if optimizers[0] is not None and (ours or args.decay_epochs is not None):
                 raise ValueError(
-                    "an optimizer of your own is used as it is; leave optimizer, table_lr_multiplier and table_updates."
+                    "an optimizer of your own is used as it is; leave optimizer, table_lr_multiplier, decay_epochs and "
+                    "table_updates."
                 )
             self.args = args  # for _adopt, which is asked before transformers sets it
             self.phases = TrainingPhases(
