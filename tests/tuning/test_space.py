@@ -118,10 +118,10 @@ def test_another_key_is_another_entry(monkeypatch):
     assert "max_grad_norm" not in parameters_of(Recipe.load("sparse"), SPARSE, {})  # 1 lies outside
 
 
-def test_weight_decay_is_left_alone_where_only_the_rows_that_were_read_are_updated():
-    assert all("weight_decay" in one for one in draws(2, SPARSE))
+def test_weights_do_not_decay_where_only_the_rows_that_were_read_are_updated():
+    assert all("decay_epochs" in one for one in draws(2, SPARSE))
     fixed = {"table_updates": "lazy_adam", "num_negatives": 64}
-    assert not any("weight_decay" in one for one in draws(2, SPARSE, fixed))
+    assert not any("decay_epochs" in one for one in draws(2, SPARSE, fixed))
 
 
 def test_a_key_that_a_recipe_leaves_out_has_its_default(monkeypatch):

@@ -168,8 +168,8 @@ SPACE = (
     Knob("table_lr_multiplier", Range(0.1, 2.0, log=True)),
     Knob("per_device_train_batch_size", Choices.of(8, 16, 32, 64)),
     Knob("num_train_epochs", Range(5, 45)),
-    # Decoupled from the loss and multiplied by the learning rate, so the useful values are far above those of L2.
-    Knob("weight_decay", Choices.of(0.0, 0.03, 0.1, 0.3, 1.0), when=_updates_all_rows),
+    # As a time, which does not depend on learning rate, batch and amount of data as weight_decay does.
+    Knob("decay_epochs", Choices({"never": None, "3": 3.0, "7": 7.0, "20": 20.0}), when=_updates_all_rows),
 )
 # What the report and the first draws around a good setting call them.
 GROUPS = {
@@ -181,7 +181,7 @@ GROUPS = {
         "table_lr_multiplier",
         "per_device_train_batch_size",
         "num_train_epochs",
-        "weight_decay",
+        "decay_epochs",
     ),
 }
 
