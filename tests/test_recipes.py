@@ -93,7 +93,7 @@ def test_a_study_of_blocks_has_each_alone_at_equal_n(name):
     together = [found.pop("ligr"), found.pop("winners")]
     choices = {(key, value) for key, values in _CHOICES.items() for value in values[1:]}
     choices |= {("hidden_act", "swiglu"), ("attention_time", True), ("optimizer", None)}
-    choices |= {("table_lr_multiplier", 3.0), ("table_lr_multiplier", 0.3)}
+    choices |= {("table_lr_multiplier", 3.0), ("table_lr_multiplier", 0.3), ("decay_epochs", 7)}
     assert all(len(settings) == 1 for settings in found.values())
     assert {pair for settings in found.values() for pair in settings.items()} == choices
     assert all(len(settings) > 1 and set(settings.items()) <= choices for settings in together)
