@@ -14,12 +14,15 @@ def test_the_recipe_is_the_one_that_suits_the_log_or_the_one_given(markov_prepar
     study = advice_study(markov_prepared)
     assert "mix" in study.recipe.model["history"]
     assert study.recipe.training["optimizer"] == "muon"
+    assert study.recipe.training["decay_epochs"] == 4
     assert study.tuning.epochs == {"14k": round(10 * (64**2 / 24**2) ** 0.1), "187k": 9.0}
     (tmp_path / "r.yaml").write_text(
-        "model: {num_hidden_layers: 2, hidden_size: 24}\ntraining: {weight_decay: 0.5, num_train_epochs: 40}\n"
+        "model: {num_hidden_layers: 2, hidden_size: 24}\n"
+        "training: {max_grad_norm: 0.5, weight_decay: 0.5, num_train_epochs: 40}\n"
     )
     given = advice_study(markov_prepared, recipe=tmp_path / "r.yaml")
-    assert given.recipe.training["weight_decay"] == 0.5
+    assert (given.recipe.training["weight_decay"], given.recipe.training["decay_epochs"]) == (0.0, 16)
+    assert given.recipe.training["max_grad_norm"] == 0.5
     assert given.tuning.epochs["14k"] == 40.0
     assert advice_study(markov_prepared, 7, tmp_path / "r.yaml").tuning.epochs["14k"] == 7.0
 

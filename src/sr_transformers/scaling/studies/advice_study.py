@@ -5,8 +5,7 @@
     data      as large a part of the users as the budget pays for, and three tenths and a tenth of that
 
 Epochs follow the recipe: smaller sizes need more, N to the power -0.1, and so do smaller parts of the users, the
-fraction to the power -0.2. With these exponents all sizes and parts of MovieLens 1M stop improving before they end;
-whether they do elsewhere is checked by the runs themselves (`soundness`).
+fraction to the power -0.2. Whether these are enough is seen in the runs themselves (`soundness`).
 """
 
 from pathlib import Path
@@ -41,6 +40,7 @@ _ON_PARTS = ["14k", "55k", "187k"]
 _PARTS = (0.3, 0.1)  # of the largest part of the users
 _FEWEST_USERS = 100  # of a part; fewer say little about another draw of them
 FRACTIONS = (1.0, 0.3, 0.1, 0.03)  # largest parts that a budget may pay for
+_FORGETS = 0.4  # part of the epochs within which weights decay (`decay_epochs`)
 _SPARE = 0.8  # part of a budget that the runs that must be made may take by the estimate
 
 
@@ -71,7 +71,10 @@ def advice_study(
         choice = choose(data.manifest["counts"])
         recipe, settings = choice.name, {**settings, **choice.overrides}
     path = find_recipe(recipe, RECIPES).resolve()
-    epochs_of = _epochs_by(Recipe.load(path), epochs)
+    base = Recipe.load(path)
+    own = epochs if epochs is not None else float(base.training.get("num_train_epochs", 10))
+    settings.update(weight_decay=0.0, decay_epochs=max(round(_FORGETS * own), 1))
+    epochs_of = _epochs_by(base, own)
     users = int((data.train_lengths > 0).sum()) * fraction
     parts = [part for part in _PARTS if users * part >= _FEWEST_USERS]
     tuning: dict[str, Any] = {
@@ -132,10 +135,9 @@ def largest_part(
     return FRACTIONS[-1]
 
 
-def _epochs_by(recipe: Recipe, epochs: float | None) -> Any:
-    """A function of names of sizes, and a part of the users, that gives epochs by size."""
+def _epochs_by(recipe: Recipe, own: float) -> Any:
+    """A function of names of sizes, and a part of the users, that gives epochs by size, `own` for the recipe's size."""
     width, layers = int(recipe.model.get("hidden_size", 64)), int(recipe.model.get("num_hidden_layers", 2))
-    own = epochs if epochs is not None else float(recipe.training.get("num_train_epochs", 10))
 
     def of(sizes: list[str], share: float = 1.0) -> dict[str, float]:
         found = {}
