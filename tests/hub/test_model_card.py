@@ -101,6 +101,17 @@ def test_it_shows_results_beside_the_baselines(card, record):
     assert "full ranking over 3,416 items, seen items removed, ties against the model" in card.text
 
 
+def test_every_optimizer_and_what_it_decays_is_told(record, card):
+    assert "| optimizer of the matrices of the blocks | muon |" in card.text
+    assert "learning rate of the item table" not in card.text  # as that of all else
+    training = {**record.recipe["training"], "decay_epochs": 7.0, "table_lr_multiplier": 3.0, "optimizer": None}
+    changed = dataclasses.replace(record, recipe={**record.recipe, "training": training})
+    told = model_card(changed, "org/sr-98k", CardOptions(), Evidence()).text
+    assert "| weights decay within (epochs) | 7 |" in told
+    assert "| learning rate of the item table, times | 3 |" in told
+    assert "muon" not in told
+
+
 def test_it_is_the_same_every_time(record, card):
     assert str(model_card(RunRecord.load(RECORD), "org/sr-98k", CardOptions(), Evidence())) == str(card)
 

@@ -16,10 +16,14 @@ Rows = list[tuple[str, str]]
 TRAINING_KEYS = {
     "objective": "objective",
     "optim": "optimizer",
+    "optimizer": "optimizer of the matrices of the blocks",
     "learning_rate": "learning rate",
+    "table_lr_multiplier": "learning rate of the item table, times",
+    "table_updates": "updates of the item table",
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up steps",
     "weight_decay": "weight decay",
+    "decay_epochs": "weights decay within (epochs)",
     "max_grad_norm": "gradient norm clipped at",
     "per_device_train_batch_size": "rows per step and process",
     "gradient_accumulation_steps": "accumulated steps",
@@ -30,6 +34,7 @@ TRAINING_KEYS = {
     "bf16": "bf16",
     "fp16": "fp16",
 }
+_ORDINARY = {"table_lr_multiplier": 1.0, "table_updates": "dense"}  # said only where it is otherwise
 COUNTS = {
     "rows_read": "rows read",
     "rows_left_out_by_min_interactions": "left out by the k-core filter",
@@ -133,7 +138,8 @@ def training_rows(record: RunRecord) -> Rows:
     """Recipe, cost and hardware; energy only if it was measured."""
     settings, model, hardware = record.recipe["training"], record.recipe["model"], record.hardware
     rows = [("recipe", record.name)]
-    rows += [(label, number(settings[key])) for key, label in TRAINING_KEYS.items() if settings.get(key) is not None]
+    told = {key: settings[key] for key in TRAINING_KEYS if settings.get(key) not in (None, _ORDINARY.get(key))}
+    rows += [(TRAINING_KEYS[key], number(value)) for key, value in told.items()]
     rows += [
         (f"{name.replace('_', ' ')}{' (bottom, top)' if isinstance(model[name], list) else ''}", _rates(model[name]))
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout")
