@@ -82,6 +82,8 @@ ROWS = [
     _flag("A106", "--head bald", "head is 'bald'; choose from plain"),
     _flag("A107", "--optimizer sgdd", "optimizer is 'sgdd'; choose from muon"),
     _flag("A108", "--table_lr_multiplier -1", "table_lr_multiplier is -1"),
+    _flag("A350", "--decay_epochs 0", "decay_epochs is 0; it must be a number above 0"),
+    _flag("A351", "--decay_epochs 4 --weight_decay 0.1", "decay_epochs sets weight_decay; give one of the two"),
     _flag("A300", "--table_updates rows", "table_updates is 'rows'; choose from dense, lazy_adam"),
     _flag("A301", "--table_updates lazy_adam", "table_updates lazy_adam .* needs num_negatives above 0"),
     _flag("A302", "--table_updates row_adagrad --num_negatives 4 --weight_decay 0.1", "it needs weight_decay 0"),
