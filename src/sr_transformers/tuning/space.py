@@ -169,7 +169,7 @@ SPACE = (
     Knob("per_device_train_batch_size", Choices.of(8, 16, 32, 64)),
     Knob("num_train_epochs", Range(5, 45)),
     # As a time, which does not depend on learning rate, batch and amount of data as weight_decay does.
-    Knob("decay_epochs", Choices({"never": None, "3": 3.0, "7": 7.0, "20": 20.0}), when=_updates_all_rows),
+    Knob("decay_epochs", Choices({"never": None, "4": 4.0, "8": 8.0, "16": 16.0}), when=_updates_all_rows),
 )
 # What the report and the first draws around a good setting call them.
 GROUPS = {
