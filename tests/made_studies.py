@@ -9,7 +9,7 @@ from sr_transformers.scaling.laws.forms import LAWS
 
 TRUTH = {"E": 4.5, "A": 6.0, "B": 150.0, "alpha": 0.25, "beta": 0.5}
 SHAPES = {"3k": (1, 16), "12k": (1, 32), "49k": (1, 64), "98k": (2, 64), "197k": (4, 64), "786k": (4, 128)}
-SHAPES |= {"1.5m": (8, 128), "98k-deep": (8, 32)}
+SHAPES |= {"1.5m": (8, 128), "3.1m": (10, 160), "98k-deep": (8, 32)}
 USERS, INTERACTIONS = 5000, 400_000
 
 

@@ -18,7 +18,7 @@ class Log:
 
 def test_every_size_of_the_paper_has_a_loss_an_interval_and_a_price(found):
     answer = numbers(found, Log, Hardware(flops=1e12, utilisation=0.5, price=3.0))
-    assert [row["size"] for row in answer["sizes"]] == ["98k", "786k", "1.5m", "9m", "75m", "800m"]
+    assert [row["size"] for row in answer["sizes"]] == ["98k", "786k", "1.5m", "3.1m", "9m", "75m", "800m"]
     columns = {"N": [98_304.0], "D": [float(INTERACTIONS)]}
     assert answer["sizes"][0]["loss"] == pytest.approx(LAWS["joint"].predict(TRUTH, columns)[0], rel=0.01)
     for row in answer["sizes"]:

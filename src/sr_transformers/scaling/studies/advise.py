@@ -30,6 +30,8 @@ from sr_transformers.training.preflight import check_test, check_validation
 # Reasons that more runs of the same kind do not mend.
 _UNSOUND = ("improving", "unwatched", "untuned", "edge", "diverged")
 _HOUR = 3600.0
+# The sizes of the paper, and one of their shape between 1.5 m and 9 m: layers, width, heads.
+SIZES_ASKED = dict(sorted({**LSRM_SIZES, "3.1m": (10, 160, 5)}.items(), key=lambda item: item[1][0] * item[1][1] ** 2))
 REACH = 100.0  # predictions further beyond the largest size measured than this are marked as guesses
 
 
@@ -110,7 +112,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     at_largest = [run.plan["epochs"] for run in found.runs if run.record.num_non_embedding_parameters == largest]
     epochs = found.epochs if found.epochs is not None else min(at_largest)
     rows = []
-    for name, (layers, width, _) in LSRM_SIZES.items():
+    for name, (layers, width, _) in SIZES_ASKED.items():
         n = 12.0 * layers * width**2
         columns = {N: np.array([n]), "D": np.array([d])}
         flops = 6.0 * (n + vocabulary * width) * d * epochs
@@ -129,6 +131,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     measured = means(found.runs, found.epochs)
     answer: dict[str, Any] = {
         "runs": len(found.runs),
+        "protocol": found.runs[0].record.reports[0]["protocol"],
         "commits": sorted({run.record.commit or "unknown" for run in found.runs}),
         "answered_by_commit": source_commit(),
         "interactions": d,
@@ -207,7 +210,10 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     ]
     if found.fraction < 1:
         what = "HR@10 and NDCG@10" if whole else "Loss, HR@10 and NDCG@10"
-        lines.append(f"- {what} are those of {found.fraction:.0%} of the users: no more sizes were affordable.")
+        lines.append(
+            f"- {what} are those of {found.fraction:.0%} of the users: no more sizes were affordable. A larger budget "
+            "goes on with these users in this folder, and begins with more of them in another one (--output)."
+        )
     lines += [f"- {sentence}" for sentence in sentences(found.document)]
     lines += [f"- Not answered: {note}" for note in found.notes]
     return "\n".join(lines)
