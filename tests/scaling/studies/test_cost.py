@@ -66,6 +66,17 @@ def test_calibration_computes_as_the_recipe_does(monkeypatch, precision):
     assert seen == {(bf16, False, False), (bf16, True, False), (bf16, True, True)}
 
 
+@pytest.mark.parametrize("optimizer", [None, "muon"])
+def test_calibration_updates_as_the_recipe_does(monkeypatch, optimizer):
+    """An update by Muon takes a third of a step of a small batch."""
+    steps = []
+    step = torch.optim.Muon.step
+    monkeypatch.setattr(torch.optim.Muon, "step", lambda *arguments: steps.append(1) or step(*arguments))
+    recipe = Recipe("r", RECIPE.model, {**RECIPE.training, "optimizer": optimizer})
+    calibrate([SMALL], recipe, 300, seconds=0.0)
+    assert bool(steps) == (optimizer == "muon")
+
+
 def test_calibration_trains_and_finds_the_larger_size_slower():
     speed = calibrate([SMALL, LARGE], RECIPE, 300, seconds=0.05)
     assert 0 < speed.measured["s"] < speed.measured["l"]

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import nnls
+from torch import nn
 
 from sr_transformers.data.fractions import CONTEXT
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.scaling.studies.study import PlannedRun, Size
+from sr_transformers.training.optimizers import MUON, with_muon
 from sr_transformers.training.recipe import Recipe
 
 
@@ -123,7 +125,9 @@ def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> f
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     device = accelerator or torch.device("cpu")
     model = LSRMForCausalLM(config).to(device).train()  # type: ignore[arg-type]
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    if recipe.training.get("optimizer") == MUON:  # a third of a step of small batches
+        optimizer = with_muon(optimizer, model, 1e-3, 0.0)
     inputs = torch.randint(NUM_SPECIAL, vocab_size, (rows, width), generator=generator).to(device)
     positions = (torch.arange(width) % window).repeat(rows, 1).to(device)
     batch = {"input_ids": inputs, "position_ids": positions, "shift_labels": inputs}
@@ -138,6 +142,7 @@ def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> f
         with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
             loss = model(**batch).loss
         loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         return float(loss.detach())  # waits for an accelerator
