@@ -99,9 +99,7 @@ def _loss(said: dict[str, Any], there: dict[str, Any], why: str | None) -> tuple
     return f"{said['loss']:.3f} [{low:.3f}, {high:.3f}]", found, inside
 
 
-def _gain(
-    gain: float | None, low: dict[str, Any], high: dict[str, Any], spread: float | None
-) -> tuple[str, str, str]:
+def _gain(gain: float | None, low: dict[str, Any], high: dict[str, Any], spread: float | None) -> tuple[str, str, str]:
     """Only the direction is compared: the two gains are not of the same steps."""
     measured = low["loss"] - high["loss"]
     error = "" if spread is None else f" ± {spread * np.sqrt(1 / low['runs'] + 1 / high['runs']):.3f}"

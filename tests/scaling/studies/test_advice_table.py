@@ -9,7 +9,6 @@ import pytest
 from made_studies import INTERACTIONS, add_run
 
 from sr_transformers.scaling.studies.advise import Hardware, numbers
-from sr_transformers.scaling.studies.analysis import analyse
 
 ROOT = Path(__file__).parents[3]
 

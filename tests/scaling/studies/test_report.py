@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_studies import add_run
 
+from sr_transformers.records import RunRecord
 from sr_transformers.scaling.laws.points import points_from
 from sr_transformers.scaling.studies import report
 from sr_transformers.scaling.studies.report import _repeating, keep_floor, size_table, write_report
@@ -63,8 +64,11 @@ def test_runs_that_stopped_at_different_epochs_are_no_picture_of_repetition(stud
     shutil.copytree(study_folder, tmp_path / "shop")
     path = tmp_path / "shop" / "plan.json"
     plan = json.loads(path.read_text())
-    for run in plan["runs"].values():
+    for name, run in plan["runs"].items():
         run["epochs"] = 60.0
+        record = RunRecord.load(tmp_path / "shop" / "runs" / name)
+        record.recipe["training"]["num_train_epochs"] = 60.0
+        record.save(tmp_path / "shop" / "runs" / name)
     path.write_text(json.dumps(plan))
     write_report(tmp_path / "shop", tmp_path / "out", draws=0)
     names = {one.stem for one in (tmp_path / "out" / "figures").glob("*.png")}

@@ -101,6 +101,7 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
 
     Raises:
         FileNotFoundError: if it is no study folder, or has no finished run.
+        ValueError: if the record in a run's folder is that of another run.
     """
     folder = Path(folder)
     plans = read_plan(folder)["runs"]
@@ -109,9 +110,29 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
         for name, plan in plans.items()
         if (folder / "runs" / name / RUN_FILE).is_file()
     ]
+    for run in found:
+        _refuse_another(run, folder / "runs" / run.name / RUN_FILE)
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished run; `sr-transformers scaling run` goes on with it.")
     return found
+
+
+def _refuse_another(run: StudyRun, path: Path) -> None:
+    """Refuses a record that is not of the run in whose folder it lies."""
+    plan, record = run.plan, run.record
+    part = record.data.get("fraction") or {"of": USERS, "fraction": 1.0}
+    pairs = {
+        "N": (12 * plan["layers"] * plan["width"] ** 2, record.num_non_embedding_parameters),
+        "seed": (plan["seed"], record.seed),
+        "epochs": (plan["epochs"], record.recipe["training"]["num_train_epochs"]),
+        "part of the data": ((plan["of"], plan["fraction"]), (part["of"], part["fraction"])),
+    }
+    for what, (planned, found) in pairs.items():
+        if planned != found:
+            raise ValueError(
+                f"{path} is the record of another run: its {what} is {found}, and that of {run.name} is {planned}. "
+                "Remove it, and `sr-transformers scaling run` makes the right one."
+            )
 
 
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
