@@ -165,7 +165,9 @@ def test_the_metric_of_a_table_is_the_one_asked_for(tmp_path, flags, best):
     (tmp_path / "points.csv").write_text("\n".join(["N,hr@10,ndcg@10", *rows]))
     more = ["--law", "saturating", "--bootstrap", "0", "--starts", "2", "--json", str(tmp_path / "fit.json")]
     assert main(["scaling", "fit", str(tmp_path / "points.csv"), *more, *flags]) == 0
-    assert json.loads((tmp_path / "fit.json").read_text())["params"]["M_inf"] == pytest.approx(best, abs=1e-3)
+    fitted = json.loads((tmp_path / "fit.json").read_text())
+    assert fitted["params"]["M_inf"] == pytest.approx(best, abs=1e-3)
+    assert fitted["quantity"] == (flags or [None, "ndcg@10"])[1]
 
 
 @pytest.mark.parametrize("flags", [["--where", "in_law=true"], ["--n-column", "size"]])

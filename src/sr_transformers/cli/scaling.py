@@ -232,12 +232,14 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
     else:
         points = _read(options)
         from sr_transformers.scaling.laws.fit_file import plain
+        from sr_transformers.scaling.laws.forms import law_named
         from sr_transformers.scaling.laws.prediction import hold_out_largest
 
         held = hold_out_largest(points, options.law, options.hold_out, options.bootstrap, options.seed)
         answers = plain(
             {
                 "law": held.fitted.law,
+                "quantity": points.quantity(law_named(held.fitted.law)),
                 "status": held.fitted.status,
                 "reason": held.fitted.reason,
                 "params": held.fitted.params,
@@ -274,7 +276,7 @@ def _from_fit(options: argparse.Namespace) -> dict:
         raise ValueError("--fit answers --n N ... (with --d D where the law needs it) or --flops C ...")
     if options.n and law.name == "d":
         raise ValueError("law d does not know N: give --d alone.")
-    answers: dict = {key: document.get(key) for key in ("law", "status", "reason", "params", "ranges")}
+    answers: dict = {key: document.get(key) for key in ("law", "quantity", "status", "reason", "params", "ranges")}
     if options.n or law.name == "d":
         if not given_all:
             missing = next(flag for flag in needed.values() if getattr(options, flag) is None)

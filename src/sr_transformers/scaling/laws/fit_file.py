@@ -18,14 +18,16 @@ def describe_fit(
     """A fit with everything needed to judge it.
 
     Returns:
-        law, formula, params, intervals (by parameter: [low, high] or null), no_intervals (the reason, or null),
-        objective, status, reason, num_points, num_parameters, fixed, tied, log_rmse, starts, starts_agreeing,
-        bootstrap, warnings, dropped, ranges (smallest and largest of every variable), comparison.
+        law, quantity (loss, or the metric), formula, params, intervals (by parameter: [low, high] or null),
+        no_intervals (the reason, or null), objective, status, reason, num_points, num_parameters, fixed, tied,
+        log_rmse, starts, starts_agreeing, bootstrap, warnings, dropped, ranges (smallest and largest of every
+        variable), comparison.
     """
     law = law_named(fitted.law)
     columns = {name: [float(points.columns[name].min()), float(points.columns[name].max())] for name in law.variables}
     document = {
         "law": fitted.law,
+        "quantity": points.quantity(law),
         "formula": law.formula,
         "params": fitted.params,
         "intervals": refits.intervals(level),
@@ -89,7 +91,7 @@ def plain(value: Any) -> Any:
 
 def fit_text(document: dict[str, Any]) -> str:
     """A fit for people."""
-    lines = [f"{document['law']}: {document['formula']}", ""]
+    lines = [f"{document['law']}, {document['quantity']}: {document['formula']}", ""]
     for name, value in document["params"].items():
         if name in document["fixed"]:
             lines.append(f"  {name:6} {value:.6g}  fixed")

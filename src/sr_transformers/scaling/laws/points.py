@@ -45,6 +45,7 @@ class Points:
         groups: `(P,)` labels; runs that differ in their seed only share one.
         warnings: what looks odd.
         dropped: points left out on request, by reason.
+        metric: what the column metric holds, for example "ndcg@10"; empty if nobody said.
     """
 
     columns: dict[str, np.ndarray]
@@ -52,6 +53,7 @@ class Points:
     groups: np.ndarray
     warnings: list[str] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
+    metric: str = ""
 
     def __post_init__(self) -> None:
         self.columns = {name: np.asarray(values, dtype=np.float64) for name, values in self.columns.items()}
@@ -77,6 +79,10 @@ class Points:
     def values(self, law: Law) -> np.ndarray:
         """`(P,)` what the law describes: the loss, or the misses 1 - metric for the saturating form."""
         return 1.0 - self.columns[METRIC] if law.name == "saturating" else self.columns[LOSS]
+
+    def quantity(self, law: Law) -> str:
+        """The name of what the law describes: "loss", or the metric."""
+        return self.metric or METRIC if law.name == "saturating" else LOSS
 
     def num_values(self, variable: str) -> int:
         """Distinct values of a variable, up to rounding (1e-6 of the value)."""
@@ -250,6 +256,7 @@ def read_table(
     keys = [name for name in columns if name not in (LOSS, METRIC)]
     groups = ["|".join(f"{columns[name][index]:.9g}" for name in keys) for index in range(len(table))]
     points = points_from(columns, rows, groups)
+    points.metric = chosen.get(METRIC, "")
     if where:
         points.dropped = {"other rows of the table": kept.count(False)}
     if law is not None:

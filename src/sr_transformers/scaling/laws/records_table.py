@@ -138,7 +138,9 @@ def points_of(
         columns[METRIC] = np.array([one["metrics"][metric] for one in reports])
     if seen:
         columns[UNIQUE] = np.minimum(unique, columns[D])  # less than one epoch has met a part of the data, and once
-    return points_from(columns, names, [_group(one) for one in records])
+    points = points_from(columns, names, [_group(one) for one in records])
+    points.metric = metric or ""
+    return points
 
 
 def _report(record: RunRecord, metric: str | None, name: str) -> dict[str, Any]:

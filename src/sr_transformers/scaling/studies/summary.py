@@ -24,7 +24,7 @@ def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
             {
                 "study": name,
                 "law": key if key == "n-with-table" else law["law"],
-                "quantity": key if law["law"] == "saturating" else "loss",
+                "quantity": law["quantity"],
                 "status": law["status"],
                 "params": {
                     parameter: _with_interval(value, law["intervals"][parameter])
