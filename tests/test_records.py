@@ -3,6 +3,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,13 @@ def test_the_commit_of_the_sources_is_known_in_a_checkout_only(monkeypatch, tmp_
 def test_the_command_of_a_record_can_be_typed_again(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/opt/bin/sr-transformers", "train", "my recipe.yaml", "--dropout", "[0.1,0.2]"])
     assert records.command_line() == "sr-transformers train 'my recipe.yaml' --dropout '[0.1,0.2]'"
+
+
+def test_a_script_is_started_with_python(monkeypatch):
+    root = Path(__file__).parent.parent
+    for program, said in ((root / "recipes" / "demo.py", "recipes/demo.py"), ("/opt/mine/train.py", "train.py")):
+        monkeypatch.setattr("sys.argv", [str(program), "--seed", "1"])
+        assert records.command_line() == f"python {said} --seed 1"
 
 
 def test_the_command_of_a_record_holds_no_token_and_no_place(monkeypatch, tmp_path):

@@ -62,6 +62,10 @@ def command_line() -> str:
         roots = [Path(one).resolve() for one in sys.path]
         inside = [".".join(folder.relative_to(one).parts) for one in roots if folder.is_relative_to(one)]
         name = f"python -m {min(filter(None, inside), key=len, default=folder.name)}"
+    elif name.endswith(".py"):
+        script, checkout = Path(program).resolve(), Path(__file__).resolve().parents[2]
+        # One of the checkout from its top, another by its name alone: places are nobody's business.
+        name = f"python {script.relative_to(checkout).as_posix() if script.is_relative_to(checkout) else name}"
     return f"{name} {shown_command(rest)}".rstrip()
 
 
