@@ -66,6 +66,23 @@ def test_the_page_says_what_the_kept_studies_say(script):
     ]
 
 
+def test_heads_say_what_the_law_of_ml_1m_predicts_where_it_is_a_law(script, tmp_path):
+    for path in script.SIZES.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    script.write_heads(json.loads((RESULTS / "summary.json").read_text()), tmp_path)
+    for path in script.SIZES.glob("*.yaml"):
+        assert (tmp_path / path.name).read_text() == path.read_text()
+    entry = {"study": "ml-1m", "law": "n", "quantity": "loss", "reservations": [], "predicted": [
+        {"size": "75m", "N": 75_497_472, "value": 5.0512, "low": 5.0, "high": 5.1}]}  # fmt: skip
+    script.write_heads([entry], tmp_path)
+    said = "# Predicted, not measured: 5.051 nats [5.000, 5.100] on ml-1m, by the law of the study `ml-1m` and its"
+    lines = (tmp_path / "75m.yaml").read_text().split("\n")
+    (at,) = [index for index, line in enumerate(lines) if line.startswith(said)]
+    assert lines[at + 1].startswith("# Verified")
+    script.write_heads([{**entry, "reservations": [{"kind": "improving"}]}], tmp_path)
+    assert (tmp_path / "75m.yaml").read_text() == (script.SIZES / "75m.yaml").read_text()
+
+
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)
 def test_kept_records_are_small_and_whole(path):
     plan = json.loads(path.read_text())

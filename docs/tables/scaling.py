@@ -1,6 +1,6 @@
 """python docs/tables/scaling.py: writes what the kept studies in results/scaling/ say: their part of
-results/README.md, summary.json (every law with its intervals and held-out sizes) and points.parquet (every run, with
-units and command).
+results/README.md, summary.json (every law with its intervals and held-out sizes), points.parquet (every run, with
+units and command), and what the law of ml-1m predicts for sizes that nobody trained, in the heads of their recipes.
 
 python docs/tables/scaling.py --add STUDY_FOLDER NAME first keeps a study there: its plan and its run records, whose
 training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study
@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +29,8 @@ from sr_transformers.scaling.studies.summary import summary
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "scaling"
 PAGE = RESULTS.parent / "README.md"
+SIZES = ROOT / "recipes" / "lsrm"
+PREDICTED = "# Predicted, not measured: "
 
 
 def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
@@ -64,13 +67,38 @@ def studies(results: Path = RESULTS) -> dict[str, Analysis]:
     return {folder.name: analyse(folder) for folder in folders if any(folder.glob(f"runs/*/{RUN_FILE}"))}
 
 
-def write_tables(found: dict[str, Analysis], results: Path = RESULTS) -> None:
-    """Writes summary.json and points.parquet."""
+def write_tables(found: dict[str, Analysis], results: Path = RESULTS) -> list[dict[str, Any]]:
+    """Writes summary.json and points.parquet; returns the entries of the summary."""
     entries = [entry for name, one in found.items() for entry in summary(name, one)]
     (results / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
     write_points(
         pa.concat_tables([table_of(name, one.runs) for name, one in found.items()]), results / "points.parquet"
     )
+    return entries
+
+
+def write_heads(entries: list[dict[str, Any]], recipes: Path = SIZES) -> None:
+    """Writes into the recipes of the paper's sizes what the laws of ml-1m predict for them, where they are laws."""
+    laws = {one["quantity"]: one for one in entries if one["study"] == "ml-1m" and one["law"] in ("n", "saturating")}
+    for path in recipes.glob("*.yaml"):
+        found = {
+            name: row
+            for name, law in laws.items()
+            for row in law["predicted"]
+            if row["size"] == path.stem and not law["reservations"]
+        }
+        lines = [line for line in path.read_text().split("\n") if not line.startswith(PREDICTED)]
+        if found:
+            said = ", ".join(_prediction(name, row) for name, row in found.items())
+            line = f"{PREDICTED}{said} on ml-1m, by the law of the study `ml-1m` and its protocol."
+            lines.insert(next(index for index, one in enumerate(lines) if one.startswith("# Verified")), line)
+        path.write_text("\n".join(lines))
+
+
+def _prediction(quantity: str, row: dict[str, Any]) -> str:
+    unit = "nats" if quantity == "loss" else quantity.upper()
+    bounds = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['value']:.3f} {unit}{bounds}"
 
 
 def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
@@ -110,6 +138,6 @@ if __name__ == "__main__":
         except FileExistsError as error:
             sys.exit(str(error))
     kept = studies()
-    write_tables(kept)
+    write_heads(write_tables(kept))
     put(PAGE, "scaling", text(kept))
     print(text(kept))

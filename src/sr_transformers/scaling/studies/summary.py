@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sr_transformers.scaling.studies.analysis import Analysis
+import numpy as np
+
+from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
+from sr_transformers.scaling.laws.fit_file import plain
+from sr_transformers.scaling.laws.forms import N, law_named
+from sr_transformers.scaling.studies.analysis import Analysis, Fitted
 
 
 def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
@@ -13,7 +18,8 @@ def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
         A dictionary for each law that could be fitted: study, law ("n-with-table": N counts the item table too),
         quantity ("loss" or a metric), status, params (value, low and high of the 95 % interval by name; null where
         there is none), runs (fitted), runs_still_improving, reservations (reasons against calling the fit a law),
-        held_out (N, measured, predicted, low, high, inside of every run held out), command and commit (of the runs).
+        held_out (N, measured, predicted, low, high, inside of every run held out), predicted (size, N, value, low, high
+        of one run of each of the paper's sizes beyond those measured), command and commit (of the runs).
     """
     entries = []
     improving = {name for one in found.document["reservations"] if one["kind"] == "improving" for name in one["names"]}
@@ -37,11 +43,26 @@ def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
                     {key: row[key] for key in ("N", "measured", "predicted", "low", "high", "inside")}
                     for row in held["rows"]
                 ],
+                "predicted": _predicted(found.laws[key]) if key != "n-with-table" else [],
                 "command": _all({run.record.command for run in members}),
                 "commit": _all({run.record.commit or "unknown" for run in members}),
             }
         )
     return entries
+
+
+def _predicted(one: Fitted) -> list[dict[str, Any]]:
+    """What a law of size alone says of larger sizes."""
+    law = law_named(one.fitted.law)
+    if law.variables != (N,) or not one.fitted.usable:
+        return []
+    sizes = {name: 12.0 * layers * width**2 for name, (layers, width, _) in LSRM_SIZES.items()}
+    beyond = {name: n for name, n in sizes.items() if n > one.points.columns[N].max()}
+    columns = {N: np.array(list(beyond.values()))}
+    values, bounds = law.predict(one.fitted.params, columns), one.refits.of_new_run(columns)
+    rows = zip(beyond.items(), values.tolist(), bounds.tolist(), strict=True)
+    return plain([{"size": name, "N": n, "value": value, "low": low, "high": high}
+                  for (name, n), value, (low, high) in rows])  # fmt: skip
 
 
 def _with_interval(value: float | None, bounds: Sequence[float] | None) -> dict[str, float | None]:
