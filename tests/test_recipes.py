@@ -1,5 +1,7 @@
 """Every recipe is loaded, every size has its N, and the small ones take a training step."""
 
+import json
+import re
 import runpy
 import sys
 from collections import defaultdict
@@ -11,6 +13,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from transformers.utils import logging
 
 from sr_transformers import LSRMConfig, Recipe
+from sr_transformers.cli import main
 from sr_transformers.lsrm.configuration_lsrm import _CHOICES, HISTORY_PARTS, LSRM_SIZES, NEEDS_TIMES
 from sr_transformers.scaling.studies.study import Study
 from sr_transformers.training.train import train
@@ -52,6 +55,16 @@ def test_a_recipe_says_what_it_costs_and_what_was_verified(path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any("Cost:" in line for line in head)
     assert any("Verified:" in line for line in head)
+
+
+@pytest.mark.parametrize("path", SCALES[4:], ids=lambda path: path.stem)
+def test_a_scale_that_nobody_trained_says_what_was_planned(path, tmp_path):
+    head = " ".join(line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#"))
+    said = re.search(r"Planned: (\S+ GB), and (\S+ s) for 12 epochs .* \(sr-transformers (plan .*?)\)", head)
+    assert main([*said[3].split(), "--json", str(tmp_path / "plan.json")]) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    found = f"{plan['best']['bytes_per_device'] / 1e9:.1f} GB", f"{plan['time']['seconds']:.0f} s"
+    assert said.groups()[:2] == found
 
 
 @pytest.mark.slow
