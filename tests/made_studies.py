@@ -82,7 +82,10 @@ def add_run(
     """Adds a finished run to a study folder."""
     name = f"{size}-users{fraction:g}-e{epochs:g}-{block}-s{seed}"
     (folder / "runs" / name).mkdir(parents=True)
-    record(size, fraction, epochs, seed, extra).save(folder / "runs" / name)
+    made = record(size, fraction, epochs, seed, extra)
+    for key, value in (settings or {}).items():
+        made.recipe["model" if key.endswith("dropout") else "training"][key] = value
+    made.save(folder / "runs" / name)
     path = folder / "plan.json"
     plan = (
         json.loads(path.read_text())

@@ -2,7 +2,8 @@
 study measured, into results/README.md.
 
 An answer is what `sr-transformers scaling advise ... --json recipes/results/advice/NAME.json` wrote; the truth is the
-study results/scaling/NAME, of the same prepared log: means over its seeds on test targets.
+study results/scaling/NAME, of the same prepared log: means over its seeds on test targets. Answers of earlier versions,
+which do not say their protocol, are shown without it.
 """
 
 import json
@@ -13,6 +14,7 @@ import numpy as np
 
 from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.marks import put
+from sr_transformers.records import RUN_FILE
 from sr_transformers.scaling.studies.advise import measured_lines
 from sr_transformers.scaling.studies.analysis import analyse
 from sr_transformers.scaling.studies.comparisons import means, seed_spread
@@ -28,16 +30,20 @@ NEAR = 0.05  # sizes of two studies that differ by no more are the same
 def text(results: Path = RESULTS) -> str:
     """Markdown: the table of all answers, then what each measured."""
     answers = {path.stem: json.loads(path.read_text()) for path in sorted((results / "advice").glob("*.json"))}
-    known = {name: one for name, one in answers.items() if (results / "scaling" / name / "plan.json").exists()}
-    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    known = {
+        name: one
+        for name, one in answers.items()
+        if "protocol" in one and any((results / "scaling" / name).glob(f"runs/*/{RUN_FILE}"))
+    }
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"] if known else []
     for name, answer in known.items():
         measured = truth(results / "scaling" / name, answer)
         lines += [f"| {name} | {' | '.join(row)} |" for row in beside(answer, measured)]
     for name, answer in answers.items():
         lines += ["", f"{name}, {answer['runs']} runs:", "", *measured_lines(answer["measured"])[2:]]
-        if answer["not_known_because"]:
+        if answer.get("not_known_because"):
             lines.append(f"- What larger models would reach is not known, because {answer['not_known_because']}.")
-    return "\n".join(lines)
+    return "\n".join(lines).strip()
 
 
 def truth(study: Path, answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = (
-    *(f"docs/tables/{name}.py" for name in ("models", "tasks", "scaling", "cards", "baselines", "speed")),
+    *(f"docs/tables/{name}.py" for name in ("models", "tasks", "scaling", "advice", "cards", "baselines", "speed")),
     "recipes/experiments/transfer.py table",
     "recipes/experiments/preferences.py table",
     "recipes/experiments/last_baskets.py table",

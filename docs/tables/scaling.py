@@ -25,6 +25,7 @@ from sr_transformers.scaling.studies.points_table import table_of, write_points
 from sr_transformers.scaling.studies.report import ablation_table, held_out_table, size_table
 from sr_transformers.scaling.studies.sentences import sentences
 from sr_transformers.scaling.studies.summary import summary
+from sr_transformers.scaling.studies.workers import DIVERGED_FILE
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "scaling"
@@ -52,6 +53,7 @@ def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
         if copy.exists() and copy.read_text() != content:
             raise FileExistsError(f"{copy} exists and holds another run; remove {target} first.")
         new[copy] = content
+    new |= {target / path.relative_to(study): path.read_text() for path in study.glob(f"*/*/{DIVERGED_FILE}")}
     for copy, content in new.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(content)

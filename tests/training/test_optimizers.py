@@ -85,6 +85,15 @@ def test_the_table_moves_faster(muon):
         assert moved["model.layers.0.mlp.up_proj.weight"] == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_table_may_decay_as_before(keep):
+    model = small()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.5)
+    multiply_rate(optimizer, [model.model.embed_tokens.weight, model.lm_head.weight], 5.0, keep)
+    taken = {group["lr"]: group["lr"] * group["weight_decay"] for group in optimizer.param_groups}
+    assert taken == pytest.approx({1e-2: 5e-3, 5e-2: 5e-3 if keep else 25e-3})
+
+
 def test_what_does_not_go_together_is_refused(markov_prepared, tmp_path):
     with pytest.raises(ValueError, match="optimizer is 'adam'; choose from muon"):
         LSRMTrainingArguments(str(tmp_path), optimizer="adam")

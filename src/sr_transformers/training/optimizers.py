@@ -95,12 +95,19 @@ def with_muon(optimizer: torch.optim.Optimizer, model: nn.Module, rate: float, d
     return Together([muon, optimizer])
 
 
-def multiply_rate(optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter], factor: float) -> None:
-    """Gives some weights another learning rate, before the first step: they become groups of their own."""
+def multiply_rate(
+    optimizer: torch.optim.Optimizer, weights: Sequence[nn.Parameter], factor: float, keep_decay: bool = False
+) -> None:
+    """Gives some weights another learning rate, before the first step: they become groups of their own.
+
+    Args:
+        keep_decay: a step takes as much of them away as before (learning rate x weight decay).
+    """
     own = set(map(id, weights))
     for group in list(optimizer.param_groups):
         found = [one for one in group["params"] if id(one) in own]
         if found:
             group["params"] = [one for one in group["params"] if id(one) not in own]
-            optimizer.add_param_group({**group, "params": found, "lr": group["lr"] * factor})
+            decay = group["weight_decay"] / (factor if keep_decay else 1)
+            optimizer.add_param_group({**group, "params": found, "lr": group["lr"] * factor, "weight_decay": decay})
     optimizer.param_groups = [group for group in optimizer.param_groups if group["params"]]

@@ -52,7 +52,8 @@ class SwitchingTrainer(KeepingTrainer):
         whole = self.model if model is None else model
         if self.args.table_lr_multiplier != 1:
             tables = (whole.get_input_embeddings(), whole.get_output_embeddings())
-            multiply_rate(optimizer, [table.weight for table in tables], self.args.table_lr_multiplier)
+            in_epochs = self.args.decay_epochs is not None
+            multiply_rate(optimizer, [table.weight for table in tables], self.args.table_lr_multiplier, in_epochs)
         if self.args.optimizer == MUON and self.phases.phase != SGD:
             optimizer = with_muon(optimizer, whole, self.args.learning_rate, self.args.weight_decay)
         self.optimizer = optimizer

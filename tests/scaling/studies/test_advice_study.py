@@ -1,7 +1,9 @@
 import math
+from pathlib import Path
 
 import pytest
 
+from sr_transformers.data.prepared import PreparedData
 from sr_transformers.scaling.studies import advice_study as module
 from sr_transformers.scaling.studies import advise as advise_module
 from sr_transformers.scaling.studies.advice_study import FRACTIONS, advice_study, largest_part
@@ -42,6 +44,11 @@ def test_smaller_parts_of_the_users_train_longer_and_are_left_out_where_few_rema
     epochs = {run.fraction: run.epochs for run in study.runs if run.size.name == "55k"}
     assert epochs[1.0] == round(10 * (64**2 / 48**2) ** 0.1)
     assert epochs[0.1] == round(epochs[1.0] * 0.1**-0.2)
+    part = advice_study(markov_prepared, epochs=10, fraction=0.3)  # the largest part longer too
+    assert part.tuning.epochs["14k"] == round(10 * (64**2 / 24**2) ** 0.1 * 0.3**-0.2)
+    assert {run.epochs for run in part.runs if run.size.name == "55k" and run.fraction == 0.3} == {
+        float(round(10 * (64**2 / 48**2) ** 0.1 * 0.3**-0.2))
+    }
     assert study.tuning.part.fraction == pytest.approx(0.1)
     monkeypatch.setattr(module, "_FEWEST_USERS", users + 1)
     few = advice_study(markov_prepared, epochs=10)
@@ -53,14 +60,37 @@ def test_the_budget_says_on_how_many_users(markov_prepared, tmp_path, monkeypatc
     monkeypatch.setattr(module, "calibrate", lambda *_: Speed((1.0, 1.0, 1.0), {}, 10))
     monkeypatch.setattr(module, "estimate", lambda run, *_: Cost(0, 0, 0, 100.0 * run.fraction, 0))
     whole = advice_study(markov_prepared)
-    needed = 100.0 * (len(module.least_runs(whole)) + sum(run.must for run in whole.runs))
-    parts = [largest_part(markov_prepared, tmp_path, 2 * needed * share) for share in (1.0, 0.3, 1e-6)]
+    needed = 100.0 * (2 * len(module.least_runs(whole, tmp_path)) + sum(run.must for run in whole.runs))
+    parts = [largest_part(markov_prepared, tmp_path, 1.2 * needed * share) for share in (1.0, 0.3, 1e-6)]
     assert parts == [1.0, 0.3, FRACTIONS[-1]]
+    # Trials wait for each other: sixteen jobs are not sixteen times as fast.
+    assert largest_part(markov_prepared, tmp_path, 1.2 * needed / 16, jobs=16) < 1.0
+    assert largest_part(markov_prepared, tmp_path, 1.2 * needed / 2, jobs=16) == 1.0
 
 
-def test_a_study_that_was_begun_keeps_its_part_of_the_users(markov_prepared, tmp_path):
-    run_study(advice_study(markov_prepared, fraction=0.3), tmp_path / "out", markov_prepared, dry_run=True)
-    assert largest_part(markov_prepared, tmp_path / "out", math.inf) == 0.3
+def test_a_study_in_which_something_was_trained_keeps_its_part_of_the_users(markov_prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "calibrate", lambda *_: Speed((1e-9, 1e-9, 1e-9, 1e-9), {}, 10))
+    output = tmp_path / "out"
+    for trained in (False, True):
+        study = advice_study(markov_prepared, fraction=0.3)
+        run_study(study, output, markov_prepared, dry_run=True, say=lambda line: None)
+        if trained:
+            (output / "tuning" / "x").mkdir(parents=True)
+            (output / "tuning" / "x" / "settings.json").write_text("{}")
+        assert largest_part(markov_prepared, output, math.inf) == (0.3 if trained else 1.0)
+
+
+@pytest.mark.parametrize("content", ["", "name: other\nblocks: {}\n", "[1, 2]"])
+def test_a_folder_with_another_study_is_refused(markov_prepared, tmp_path, content):
+    (tmp_path / "study.yaml").write_text(content)
+    with pytest.raises(FileExistsError, match=r"study\.yaml is no study of `advise`; choose another output folder"):
+        largest_part(markov_prepared, tmp_path, math.inf)
+
+
+def test_the_same_log_is_the_same_study_however_it_is_spelled(markov_prepared, monkeypatch):
+    here = advice_study(markov_prepared).source
+    monkeypatch.chdir(markov_prepared.path.parent)
+    assert advice_study(PreparedData(Path(markov_prepared.path.name))).source == here
 
 
 @pytest.mark.parametrize("epochs", [0.0, -1.0, math.nan, math.inf])
@@ -72,10 +102,12 @@ def test_epochs_must_be_a_number_above_0(markov_prepared, epochs):
 def test_all_cores_are_used_unless_told_otherwise(markov_prepared, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(advise_module, "run_study", lambda *_, jobs: asked.append(jobs))
-    monkeypatch.setattr(advise_module, "largest_part", lambda *arguments: asked.append(arguments[2]) or 1.0)
+    monkeypatch.setattr(advise_module, "largest_part", lambda *arguments: asked.append(arguments[3]) or 1.0)
     monkeypatch.setattr(advise_module, "threads_of", lambda jobs: 6)
     monkeypatch.setattr(advise_module, "analyse", lambda *_: (_ for _ in ()).throw(InterruptedError))
-    for jobs in (None, 2):
+    free = iter([64 << 30, 7 << 30])
+    monkeypatch.setattr(advise_module, "free_memory", lambda: next(free))
+    for jobs in (None, 2, None):
         with pytest.raises(InterruptedError):
             advise_module.advise(markov_prepared, tmp_path, 1.0, jobs=jobs)
-    assert asked == [60.0 * 6, 6, 60.0 * 2, 2]
+    assert asked == [6, 6, 2, 2, 3, 3]

@@ -97,3 +97,6 @@ def test_the_page_is_made_of_all_answers(script, answer, study, tmp_path):
     assert "| shop | loss of 786k | " in said
     assert "| other |" not in said
     assert f"other, {answer['runs']} runs:" in said
+    (tmp_path / "advice" / "shop.json").write_text(json.dumps({"runs": 3, "measured": answer["measured"]}))
+    assert "| shop |" not in script.text(tmp_path)  # of an earlier version
+    assert "shop, 3 runs:" in script.text(tmp_path)

@@ -87,6 +87,7 @@ def test_runs_that_were_still_improving_give_no_number_and_say_why(found):
     assert "is not known, because 1 were still improving at their end: 98k-e3-s1." in said
     assert "For the reason above these gains are not what size and data would bring at their best." in said
     assert "Another hour would buy a, b; the same command goes on." in said
+    assert numbers(changed, Log, Hardware(), jobs=4)["next_hour"] == ["long", "a", "b"]
     only_long = {**changed.document, "left_out": left[:1], "reservations": []}
     answer = numbers(type(found)(**{**vars(found), "document": only_long}), Log, Hardware())
     assert answer["next_hour"] == ["long"]

@@ -1,6 +1,6 @@
 import pytest
 
-from sr_transformers.scaling.studies.budget import choose
+from sr_transformers.scaling.studies.budget import _rows, _worth, choose
 from sr_transformers.scaling.studies.cost import Cost
 from sr_transformers.scaling.studies.study import PlannedRun, Size
 
@@ -42,6 +42,18 @@ def test_what_must_be_done_comes_first_and_must_fit():
     assert choose(runs, costs(runs), 60.5)[0].size.name == "1.5m"
     with pytest.raises(ValueError, match=r"marked `must` take about 1\.0 minutes, the budget is 0\.8"):
         choose(runs, costs(runs), 50.0)
+
+
+def test_runs_that_are_no_points_of_the_law_come_after_those_that_are():
+    """Twice the epochs, say: as many targets again are no more data."""
+    longer = PlannedRun("longer", SIZES["3k"], "users", 1.0, 20.0, 1, in_law=False)
+    runs = [run("3k"), run("98k"), run("1.5m"), longer, run("3k", 2)]
+    same = {one.name: Cost(round(10**6 * one.epochs), 1.0, 1.0, 1.0, 1) for one in runs}
+    assert longer not in choose(runs, same, 4.0, finished=())[:3]
+    plain = PlannedRun("main", SIZES["3k"], "users", 1.0, 20.0, 1)
+    same[plain.name] = same[longer.name]
+    worth = [_worth({}, one, _rows([one], same)[one.name]) for one in (run("3k"), plain)]
+    assert worth[0] == worth[1]
 
 
 def test_finished_runs_are_not_done_again_and_count_as_information():

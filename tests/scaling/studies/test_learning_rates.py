@@ -47,6 +47,7 @@ def test_on_part_of_the_data_the_dropout_is_that_of_the_fraction():
     found.whole, found.part = 0.3, 0.03
     for fraction, small, large in ((0.3, 0.0, 0.2), (0.03, 0.1, 0.4), (1.0, 0.0, 0.1)):
         assert [found.rates_for(n, fraction)[1] for n in (1e4, 1e6)] == [small, pytest.approx(large, abs=0.006)]
+    assert found.text().endswith("N 10,000: 0.004, dropout 0; N 1,000,000: 0.004, dropout 0.2")  # as it was tuned
 
 
 def test_sizes_get_both_rates_or_the_learning_rate_alone():

@@ -104,14 +104,14 @@ class Workers:
 def test_a_size_begins_where_the_study_says(tmp_path):
     workers = Workers(Study({"s": 1000}, {"s": (16.0, 0.2)}, {"s": (16.0, 0.2)}), jobs=1)
     found = tune(workers, tmp_path, lambda line: None)
-    assert workers.asked == ["s-8-0.2", "s-16-0.2", "s-32-0.2", "s-16-0.1", "s-16-0.2", "s-16-0.3"]
+    assert workers.asked == ["s-8-0.2", "s-16-0.2", "s-32-0.2", "s-16-0.1", "s-16-0.3"]  # none twice
     assert (found.rates, found.dropouts) == ({1000.0: pytest.approx(16.0)}, {1000.0: 0.2})
 
 
 def test_a_size_without_a_beginning_begins_where_the_smaller_ones_ended(tmp_path):
     workers = Workers(Study({"s": 1000, "m": 4000}, {"s": (16.0, 0.2), "m": (16.0, 0.2)}, {"s": (16.0, 0.2)}), jobs=3)
     tune(workers, tmp_path, lambda line: None)
-    assert workers.asked[6:9] == ["m-8-0.2", "m-16-0.2", "m-32-0.2"]
+    assert workers.asked[5:8] == ["m-8-0.2", "m-16-0.2", "m-32-0.2"]
 
 
 def test_sizes_that_say_where_they_begin_are_searched_side_by_side(tmp_path):
@@ -155,3 +155,30 @@ def test_a_part_on_which_every_run_diverges_is_named(tmp_path):
     study = Study({"s": 1000}, {"s": (16.0, 0.0)}, {"s": (16.0, 0.0)}, part, dropout_there=math.nan)
     with pytest.raises(ValueError, match=r"s on 0\.1 of the data: no dropout of .* has a finite loss"):
         tune(Workers(study, jobs=1), tmp_path, lambda line: None)
+
+
+def late_after(count):
+    """Says that it is late from the run after so many on."""
+    asked = []
+    return lambda: asked.append(1) or len(asked) > count
+
+
+def test_a_search_that_the_budget_ends_takes_the_best_of_what_it_tried(tmp_path):
+    said = []
+    part = TuningPart("users", 0.1, {"s": 1.0})
+    study = Study({"s": 1000}, {"s": (2.0, 0.2)}, {"s": (16.0, 0.2)}, part, dropout_there=0.3)
+    workers = Workers(study, jobs=1)
+    found = tune(workers, tmp_path, said.append, late_after(3))
+    assert workers.asked == ["s-8-0.2", "s-16-0.2", "s-32-0.2"]
+    assert (found.rates, found.dropouts, found.cut_short) == ({1000.0: 8.0}, {1000.0: 0.2}, ["s"])
+    assert found.dropouts_of_part == {1000.0: 0.2}  # nothing was tried there
+    assert said.count("s: the budget ends its tuning; the best of what was tried is taken.") == 2
+    whole = tune(Workers(study, jobs=1), tmp_path, lambda line: None, late_after(99))
+    assert whole.cut_short == []
+    assert whole.rates == {1000.0: pytest.approx(2.0)}
+
+
+def test_a_budget_that_ends_before_the_first_run_of_a_size_is_an_error(tmp_path):
+    study = Study({"s": 1000, "m": 4000}, {"s": (16.0, 0.2), "m": (16.0, 0.2)}, {"s": (16.0, 0.2)})
+    with pytest.raises(ValueError, match="the budget ended tuning before a run of m had; raise --budget"):
+        tune(Workers(study, jobs=1), tmp_path, lambda line: None, late_after(5))

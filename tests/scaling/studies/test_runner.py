@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,8 @@ from sr_transformers.records import RunRecord
 from sr_transformers.scaling.studies import runner, workers
 from sr_transformers.scaling.studies.advise import advise
 from sr_transformers.scaling.studies.cost import Cost
+from sr_transformers.scaling.studies.learning_rates import Tuned
+from sr_transformers.scaling.studies.rate_search import least_runs
 from sr_transformers.scaling.studies.runner import estimate_table, load_records, run_study
 from sr_transformers.scaling.studies.study import Study
 
@@ -127,9 +130,73 @@ def test_going_on_trains_nothing_that_is_finished(done, study, markov_prepared, 
 
 
 @pytest.mark.slow
-def test_a_run_that_would_not_fit_is_not_begun(study, markov_prepared, tmp_path, monkeypatch):
+def test_finished_tuning_is_not_charged_again(done, study):
+    assert [run.name for run in least_runs(study, done[1] / "nowhere")] == [
+        "s-users0.3-e1-lr0.001-do0-s0",
+        "s-users0.3-e1-lr0.01-do0-s0",
+        "s-users0.3-e1-lr0.001-do0.1-s0",
+    ]
+    assert least_runs(study, done[1] / "tuning") == []
+
+
+@pytest.mark.slow
+def test_runs_trained_at_other_rates_than_those_of_today_are_refused(done, study, markov_prepared, tmp_path):
+    """As when the ladder was made longer because the best rate was its end: the runs would be those of the end."""
+    shutil.copytree(done[1], tmp_path / "out")
+    path = tmp_path / "out" / "tuning" / "s-users0.3-e1-lr0.1-do0-s0"
+    (tmp_path / "base.yaml").write_text(RECIPE)
+    (tmp_path / "study.yaml").write_text(TEXT.replace("[1e-3, 1e-2]", "[1e-3, 1e-2, 1e-1]"))
+    longer = Study.load(tmp_path / "study.yaml")
+    (tmp_path / "out" / "study.yaml").write_text(runner.dump(longer.source))
+    for tried in ("0", "0.1"):
+        record = RunRecord.load(tmp_path / "out" / "tuning" / f"s-users0.3-e1-lr0.01-do{tried}-s0")
+        record.recipe["training"]["learning_rate"], record.validation["loss"] = 0.1, 0.5
+        folder = path.with_name(path.name.replace("do0", f"do{tried}"))
+        folder.mkdir()
+        record.save(folder)
+    with pytest.raises(
+        ValueError,
+        match=r"5 finished runs are not as they are planned now: s-users.*s1, .* The first: .*s-users0\.5-e1-s1.run"
+        r"\.json .* its learning rate is 0\.01, and the plan says 0\.1\. Remove the folder .* So with the others\.",
+    ):
+        run_study(longer, tmp_path / "out", markov_prepared, say=lambda line: None)
+
+
+@pytest.mark.slow
+def test_a_study_keeps_its_precision_on_another_machine(done, study, markov_prepared, tmp_path, monkeypatch):
+    shutil.copytree(done[1], tmp_path / "out")
+    before = json.loads((tmp_path / "out" / "plan.json").read_text())["precision"]
+    shutil.rmtree(tmp_path / "out" / "runs" / "s-users0.5-e1-s1")
+    monkeypatch.setattr(runner, "bf16_is_fast", lambda: before == "fp32")
+    run_study(study, tmp_path / "out", markov_prepared, say=lambda line: None)
+    again = RunRecord.load(tmp_path / "out" / "runs" / "s-users0.5-e1-s1").recipe["training"]
+    assert (again["precision"], again["bf16"]) == (before, before == "bf16")
+
+
+def test_speeds_are_those_of_this_machine(study, markov_prepared, tmp_path, monkeypatch):
+    measured = []
+    speed = runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32)
+    monkeypatch.setattr(runner, "calibrate", lambda *args: measured.append(1) or speed)
+    for cores in (2, 2, 64):
+        monkeypatch.setattr(runner.os, "cpu_count", lambda cores=cores: cores)
+        run_study(study, tmp_path / "out", markov_prepared, dry_run=True, say=lambda line: None)
+    assert len(measured) == 2
+
+
+def test_a_shorter_context_has_the_dropout_of_all_interactions(study):
+    tuned = Tuned({768.0: 0.01}, {768.0: 0.0}, most_dropout=0.5, part=0.1, dropouts_of_part={768.0: 0.4})
+    dropout = {(run.of, run.fraction): runner._with_rates(run, tuned).dropout for run in study.runs}
+    assert dropout["context", 0.5] == 0.0
+    assert dropout["users", 0.5] == dropout["interactions", 0.5] > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_would_not_fit_is_not_begun(done, study, markov_prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "calibrate", lambda *args: runner.Speed((0.0, 0.0, 0.0, 1e-9), {}, 32))
     said: list[str] = []
+    with pytest.raises(ValueError, match=r"the budget ended tuning before a run of s had; raise --budget"):
+        run_study(study, tmp_path / "out", markov_prepared, budget_minutes=1e-4, say=said.append)
+    shutil.copytree(done[1] / "tuning", tmp_path / "out" / "tuning")
     with pytest.raises(
         ValueError, match=r"the budget of 0\.0001 minutes was spent before a run of the blocks could begin"
     ):
@@ -272,4 +339,5 @@ def test_runs_that_diverge_end_no_study(markov_prepared, tmp_path, monkeypatch):
     said.clear()
     run_study(Study.load(tmp_path / "study.yaml"), tmp_path / "out", markov_prepared, say=said.append)
     assert any("s-e1-high-s1: its model diverged" in line for line in said)
+    run_study(Study.load(tmp_path / "study.yaml"), tmp_path / "out", markov_prepared, dry_run=True, say=said.append)
     assert json.loads((tmp_path / "out" / "plan.json").read_text())["diverged"] == ["s-e1-high-s1"]

@@ -157,6 +157,11 @@ def test_a_token_does_not_belong_into_a_study(tmp_path, where):
         ("[2e-3, 8e-3]", "[2e-3, 8e-3], dropouts: 0.1", "dropouts is 0.1"),
         ("epochs: 2}", "epochs: .nan}", "tuning: epochs is nan"),
         ("epochs: 2}", "epochs: 2, seed: x}", "tuning: seed is 'x'"),
+        (
+            "9m: null}\ntuning: {sizes: [3k]",
+            "twin: [1, 16, 2]}\ntuning: {sizes: [3k, twin]",
+            "3k and twin have the same N",
+        ),
         ("epochs: 2}", "epochs: 2, start: 1}", "tuning: start is 1; write a place on the ladders"),
         ("epochs: 2}", "epochs: 2, start: {1k: 2e-3}}", "tuning: start names '1k', which is not among its sizes"),
         ("epochs: 2}", "epochs: 2, start: {3k: 3e-3}}", "tuning: a start is 0.003; write one of learning_rates, 0.004"),

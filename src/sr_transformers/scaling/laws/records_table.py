@@ -11,6 +11,7 @@ import numpy as np
 from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.laws.forms import UNIQUE, D, Law, N
+from sr_transformers.scaling.laws.planned_record import refuse_another
 from sr_transformers.scaling.laws.points import LOSS, METRIC, Points, points_from, unread
 
 PLAN_FILE = "plan.json"  # in a study's folder: what every run was planned as
@@ -26,9 +27,10 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
 
     Raises:
         FileNotFoundError: if a path is not there, or a folder holds no record.
-        ValueError: for a file that is no record, and as `points_of`.
+        ValueError: for a file that is no record, for a record in the folder of another run, and as `points_of`.
     """
     files: list[Path] = []
+    plan_of: dict[Path, dict[str, Any]] = {}
     dropped: Counter[str] = Counter()
     for path in map(Path, paths):
         if (path / PLAN_FILE).is_file():
@@ -37,12 +39,16 @@ def read_records(paths: Sequence[str | Path], law: Law, metric: str = "ndcg@10")
             reasons = leave_out(plans, law)
             dropped.update(reasons.values())
             found = [path / "runs" / name / RUN_FILE for name in plans if name not in reasons]
+            plan_of |= {file: plans[file.parent.name] for file in found}
         else:
             found = sorted(path.rglob(RUN_FILE)) if path.is_dir() else [path]
         if not found or not found[0].is_file():
             raise FileNotFoundError(f"{path}: no run record ({RUN_FILE}) there.")
         files += found
     records = [RunRecord.load(file) for file in files]
+    for file, record in zip(files, records, strict=True):
+        if file in plan_of:
+            refuse_another(file, record, plan_of[file])
     chosen = metric if law.name == "saturating" else None
     points = points_of(records, chosen, law.name == "repeated", [str(file) for file in files])
     points.dropped = dict(dropped)

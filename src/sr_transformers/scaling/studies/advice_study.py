@@ -8,17 +8,21 @@ Epochs follow the recipe: smaller sizes need more, N to the power -0.1, and so d
 fraction to the power -0.2. Whether these are enough is seen in the runs themselves (`soundness`).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.recipe_files import RECIPES, find_recipe
+from sr_transformers.scaling.laws.records_table import PLAN_FILE
 from sr_transformers.scaling.studies.cost import calibrate, estimate
 from sr_transformers.scaling.studies.rate_search import least_runs
 from sr_transformers.scaling.studies.runner import STUDY_FILE
-from sr_transformers.scaling.studies.study import Study
+from sr_transformers.scaling.studies.study import PlannedRun, Study
+from sr_transformers.scaling.studies.workers import threads_of
 from sr_transformers.training.portfolio import choose
 from sr_transformers.training.recipe import Recipe
 from sr_transformers.training.yaml_reader import read_yaml
@@ -42,6 +46,8 @@ _FEWEST_USERS = 100  # of a part; fewer say little about another draw of them
 FRACTIONS = (1.0, 0.3, 0.1, 0.03)  # largest parts that a budget may pay for
 _FORGETS = 0.4  # part of the epochs within which weights decay (`decay_epochs`)
 _SPARE = 0.8  # part of a budget that the runs that must be made may take by the estimate
+_MORE_TRIALS = 1.7  # times as many as a search that begins at the best rates
+_IN_TURN = 6  # trials of the largest tuned size that wait for one another
 
 
 def advice_study(
@@ -79,27 +85,42 @@ def advice_study(
     parts = [part for part in _PARTS if users * part >= _FEWEST_USERS]
     tuning: dict[str, Any] = {
         "sizes": list(_TUNED),
-        "learning_rates": [5e-4, 1.5e-3, 4.5e-3, 1.35e-2, 4e-2],
+        "learning_rates": [5e-4, 1.5e-3, 4.5e-3, 1.35e-2, 4e-2, 1.2e-1],
         "dropouts": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
         "fraction": {"users": fraction},
-        "epochs": epochs_of(list(_TUNED)),
+        "epochs": epochs_of(list(_TUNED), fraction),
         "start": _TUNED,
     }
     if parts:
         part = {"fraction": {"users": fraction * parts[-1]}, "sizes": list(_TUNED)}
-        tuning["part"] = {**part, "epochs": epochs_of(list(_TUNED), parts[-1]), "start": {"14k": 0.1, "187k": 0.3}}
+        tuning["part"] = {
+            **part,
+            "epochs": epochs_of(list(_TUNED), fraction * parts[-1]),
+            "start": {"14k": 0.1, "187k": 0.3},
+        }
     blocks: dict[str, Any] = {
-        "main": {"sizes": _MUST, "fractions": [fraction], "epochs": epochs_of(_MUST), "seeds": [1], "must": True},
-        "more": {"sizes": list(SIZES), "fractions": [fraction], "epochs": epochs_of(list(SIZES)), "seeds": [1, 2]},
+        "main": {
+            "sizes": _MUST,
+            "fractions": [fraction],
+            "epochs": epochs_of(_MUST, fraction),
+            "seeds": [1],
+            "must": True,
+        },
+        "more": {
+            "sizes": list(SIZES),
+            "fractions": [fraction],
+            "epochs": epochs_of(list(SIZES), fraction),
+            "seeds": [1, 2],
+        },
     }
     for share in parts:
         blocks[f"users-{share:g}"] = {
-            "sizes": _ON_PARTS, "fractions": [fraction * share], "epochs": epochs_of(_ON_PARTS, share), "seeds": [1],
-            "must": True,
+            "sizes": _ON_PARTS, "fractions": [fraction * share], "seeds": [1],
+            "epochs": epochs_of(_ON_PARTS, fraction * share), "must": True,
         }  # fmt: skip
     content = {
         "name": f"advice-{data.path.name}",
-        "data": str(data.path),
+        "data": str(data.path.resolve()),  # however it was spelled, for the same study
         "recipe": str(path),
         "settings": settings,
         "validation_targets": 5000,
@@ -114,36 +135,58 @@ def largest_part(
     data: PreparedData,
     output: Path,
     budget_seconds: float,
+    jobs: int = 1,
     epochs: float | None = None,
     recipe: str | Path | None = None,
 ) -> float:
-    """The largest part of the users on which the runs that must be made fit into a budget of seconds on one job.
+    """The largest part of the users on which the runs that must be made fit into a budget of seconds.
 
-    The smallest of `FRACTIONS` if none does. A study that was begun keeps its part, however large the budget is now.
+    The smallest of `FRACTIONS` if none does. A study in which something was trained keeps its part, however large the
+    budget is now; one in which nothing was begins again.
+
+    Raises:
+        FileExistsError: if `output` holds a study of another kind.
     """
     if (output / STUDY_FILE).is_file():
-        begun = read_yaml(output / STUDY_FILE)
-        return float(begun["blocks"]["main"]["fractions"][0])
+        fraction = _part_of(output / STUDY_FILE)
+        if any(any((output / kind).glob("*/*")) for kind in ("runs", "tuning")):
+            return fraction
+        for name in (STUDY_FILE, PLAN_FILE):
+            (output / name).unlink(missing_ok=True)
+    if jobs > 1:
+        torch.set_num_threads(threads_of(jobs))  # as its runs will have
     studies = {fraction: advice_study(data, epochs, recipe, fraction) for fraction in FRACTIONS}
     first = studies[FRACTIONS[0]]
     speed = calibrate([first.sizes[name] for name in ("3k", "187k")], first.recipe, data.vocab_size)
     for fraction, study in studies.items():
-        runs = [*least_runs(study), *(run for run in study.runs if run.must)]
-        costs = (estimate(run, data, study.recipe, speed, study.validation_targets).seconds for run in runs)
-        if sum(costs) <= budget_seconds * _SPARE:
+
+        def seconds(runs: Iterable[PlannedRun], study: Study = study) -> list[float]:
+            return [estimate(run, data, study.recipe, speed, study.validation_targets).seconds for run in runs]
+
+        tuning, must = seconds(least_runs(study, output / "tuning")), seconds(run for run in study.runs if run.must)
+        searching = max(_MORE_TRIALS * sum(tuning) / jobs, _IN_TURN * max(tuning))
+        if searching + max(sum(must) / jobs, max(must)) <= budget_seconds * _SPARE:
             return fraction
     return FRACTIONS[-1]
+
+
+def _part_of(path: Path) -> float:
+    """The part of the users that the study in a file of advice is about."""
+    try:
+        return float(read_yaml(path)["blocks"]["main"]["fractions"][0])
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise FileExistsError(f"{path} is no study of `advise`; choose another output folder.") from None
 
 
 def _epochs_by(recipe: Recipe, own: float) -> Any:
     """A function of names of sizes, and a part of the users, that gives epochs by size, `own` for the recipe's size."""
     width, layers = int(recipe.model.get("hidden_size", 64)), int(recipe.model.get("num_hidden_layers", 2))
 
-    def of(sizes: list[str], share: float = 1.0) -> dict[str, float]:
+    def of(sizes: list[str], fraction: float) -> dict[str, float]:
         found = {}
         for name in sizes:
             n = SIZES[name][0] * SIZES[name][1] ** 2
-            found[name] = float(max(round(own * (layers * width**2 / n) ** 0.1 * share**-0.2), 1))
+            found[name] = float(max(round(own * (layers * width**2 / n) ** 0.1 * fraction**-0.2), 1))
         return found
 
     return of

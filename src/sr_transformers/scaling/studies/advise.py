@@ -25,11 +25,12 @@ from sr_transformers.scaling.studies.comparisons import best_sizes, means, per_d
 from sr_transformers.scaling.studies.runner import run_study
 from sr_transformers.scaling.studies.sentences import METRIC_NAMES, agreeing, because, sentences
 from sr_transformers.scaling.studies.workers import threads_of
-from sr_transformers.training.preflight import check_test, check_validation
+from sr_transformers.training.preflight import check_test, check_validation, free_memory
 
 # Reasons that more runs of the same kind do not mend.
-_UNSOUND = ("improving", "unwatched", "untuned", "edge", "diverged")
+_UNSOUND = ("improving", "unwatched", "untuned", "edge", "cut short", "diverged")
 _HOUR = 3600.0
+_MEMORY = 2 << 30  # bytes that a run of these sizes takes at most on a CPU; measured
 # The sizes of the paper, and one of their shape between 1.5 m and 9 m: layers, width, heads.
 SIZES_ASKED = dict(sorted({**LSRM_SIZES, "3.1m": (10, 160, 5)}.items(), key=lambda item: item[1][0] * item[1][1] ** 2))
 REACH = 100.0  # predictions further beyond the largest size measured than this are marked as guesses
@@ -75,7 +76,7 @@ def advise(
 
     Args:
         epochs, recipe: see `advice_study`.
-        jobs: runs side by side; None: one for every core, or one if there is an accelerator.
+        jobs: runs side by side; None: one for every core and 2 GiB of free memory, or one if there is an accelerator.
 
     Returns:
         The answer as text, and its numbers.
@@ -86,15 +87,17 @@ def advise(
     data = data if isinstance(data, PreparedData) else PreparedData(data)
     check_validation(data)
     check_test(data)
-    jobs = jobs or (1 if torch.accelerator.is_available() else threads_of(1))
-    part = largest_part(data, Path(output), budget_minutes * 60 * jobs, epochs, recipe)
+    if jobs is None:
+        fitting = max(free_memory() // _MEMORY, 1)
+        jobs = 1 if torch.accelerator.is_available() else min(threads_of(1), fitting)
+    part = largest_part(data, Path(output), budget_minutes * 60, jobs, epochs, recipe)
     run_study(advice_study(data, epochs, recipe, part), output, data, budget_minutes, jobs=jobs)
     found = analyse(output, draws)
-    answer = numbers(found, data, hardware or Hardware())
+    answer = numbers(found, data, hardware or Hardware(), jobs)
     return text(answer, found, data), answer
 
 
-def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str, Any]:
+def numbers(found: Analysis, data: PreparedData, hardware: Hardware, jobs: int = 1) -> dict[str, Any]:
     """Predictions, costs and the bottleneck, from an analysis; null where the runs do not determine them."""
     d = float(data.num_train_interactions)
     vocabulary = data.vocab_size
@@ -142,7 +145,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
         "hardware": dataclasses.asdict(hardware),
         "bottleneck": None,
         "not_known_because": why,
-        "next_hour": _next_hour(found.document["left_out"]),
+        "next_hour": _next_hour(found.document["left_out"], jobs),
         "measured": {"means": measured, "best": best_sizes(measured), "per_doubling": per_doubling(measured)},
     }
     if joint and not unsound:
@@ -150,11 +153,11 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware) -> dict[str
     return answer
 
 
-def _next_hour(left_out: list[dict[str, Any]]) -> list[str]:
-    """The first runs left out by the budget that fit into an hour; if none does, the shortest one alone."""
+def _next_hour(left_out: list[dict[str, Any]], jobs: int) -> list[str]:
+    """The first runs left out by the budget that fit into an hour of so many jobs; if none does, the shortest one."""
     names, spent = [], 0.0
     for one in left_out:
-        if spent + one["seconds"] <= _HOUR:
+        if spent + one["seconds"] <= _HOUR * jobs:
             names.append(one["run"])
             spent += one["seconds"]
     shortest = min(left_out, key=lambda one: one["seconds"], default=None)

@@ -21,6 +21,7 @@ from sr_transformers.scaling.laws.fit_file import describe_fit, plain
 from sr_transformers.scaling.laws.fitting import Fit, fit
 from sr_transformers.scaling.laws.forms import UNIQUE, D, N, law_named
 from sr_transformers.scaling.laws.model_selection import compare
+from sr_transformers.scaling.laws.planned_record import refuse_another
 from sr_transformers.scaling.laws.points import Points
 from sr_transformers.scaling.laws.prediction import (
     HeldOut,
@@ -111,28 +112,10 @@ def load_runs(folder: str | Path) -> list[StudyRun]:
         if (folder / "runs" / name / RUN_FILE).is_file()
     ]
     for run in found:
-        _refuse_another(run, folder / "runs" / run.name / RUN_FILE)
+        refuse_another(folder / "runs" / run.name / RUN_FILE, run.record, run.plan)
     if not found:
         raise FileNotFoundError(f"{folder} holds no finished run; `sr-transformers scaling run` goes on with it.")
     return found
-
-
-def _refuse_another(run: StudyRun, path: Path) -> None:
-    """Refuses a record that is not of the run in whose folder it lies."""
-    plan, record = run.plan, run.record
-    part = record.data.get("fraction") or {"of": USERS, "fraction": 1.0}
-    pairs = {
-        "N": (12 * plan["layers"] * plan["width"] ** 2, record.num_non_embedding_parameters),
-        "seed": (plan["seed"], record.seed),
-        "epochs": (plan["epochs"], record.recipe["training"]["num_train_epochs"]),
-        "part of the data": ((plan["of"], plan["fraction"]), (part["of"], part["fraction"])),
-    }
-    for what, (planned, found) in pairs.items():
-        if planned != found:
-            raise ValueError(
-                f"{path} is the record of another run: its {what} is {found}, and that of {run.name} is {planned}. "
-                "Remove it, and `sr-transformers scaling run` makes the right one."
-            )
 
 
 def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:

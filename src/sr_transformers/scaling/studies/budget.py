@@ -3,7 +3,8 @@
 The worth of a run is what it adds to the information about the parameters of the joint law (D-optimal design): with
 Jacobian rows j of log L at a guess of the law and equal relative noise, a run adds log(1 + j' M^-1 j) to log det M, M
 the information of the runs already chosen. A variant (another dropout, another optimizer) is worth what another plain
-run at its place would be, and less once the variant was run near there. Runs marked `must` come first.
+run at its place would be, and less once the variant was run near there; so is any other run that is no point of the
+law. Runs marked `must` come first.
 
 Source: D-optimal design, for example Atkinson, Donev and Tobias 2007; the guess is the paper's alpha (.121).
 """
@@ -69,17 +70,22 @@ def _rows(runs: Sequence[PlannedRun], costs: Mapping[str, Cost]) -> dict[str, np
     law = LAWS["joint"]
     columns = {
         N: np.array([run.size.num_non_embedding_parameters for run in runs], dtype=np.float64),
-        D: np.array([max(costs[run.name].targets, 1) for run in runs], dtype=np.float64),
+        D: np.array([max(costs[run.name].targets / run.epochs, 1) for run in runs], dtype=np.float64),
     }
     bound = law.bind(columns)
     jacobian = bound.log_loss(bound.encode(GUESS))[1]
     return {run.name: row / _NOISE for run, row in zip(runs, jacobian, strict=True)}
 
 
+def _beside(run: PlannedRun) -> bool:
+    """Whether a run is no point of the law."""
+    return run.is_variant or not run.in_law
+
+
 def _matrix(information: dict[str, np.ndarray], run: PlannedRun, size: int) -> np.ndarray:
     """What is known about the law where this run is made: the plain runs, and for a variant its own runs too."""
     nothing = np.zeros((size, size))
-    own = information.get(run.block, nothing) if run.is_variant else nothing
+    own = information.get(run.block, nothing) if _beside(run) else nothing
     return np.eye(size) * _PRIOR + information.get(_PLAIN, nothing) + own
 
 
@@ -88,5 +94,5 @@ def _worth(information: dict[str, np.ndarray], run: PlannedRun, row: np.ndarray)
 
 
 def _add(information: dict[str, np.ndarray], run: PlannedRun, row: np.ndarray) -> None:
-    key = run.block if run.is_variant else _PLAIN
+    key = run.block if _beside(run) else _PLAIN
     information[key] = information.get(key, np.zeros((len(row), len(row)))) + np.outer(row, row)

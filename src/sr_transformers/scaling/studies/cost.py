@@ -21,9 +21,13 @@ from sr_transformers.data.fractions import CONTEXT
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
+from sr_transformers.planning.memory import Work, peak, training_memory
 from sr_transformers.scaling.studies.study import PlannedRun, Size
+from sr_transformers.training.arguments import bf16_is_fast
 from sr_transformers.training.optimizers import MUON, with_muon
 from sr_transformers.training.recipe import Recipe
+
+_PROCESS = 800 << 20  # bytes of a process with its libraries and a prepared log; measured
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Cost:
         targets: interactions seen, epochs included.
         training_flops, head_flops: as in `RunRecord`.
         seconds: training, validation and test.
-        memory_bytes: weights, gradients, Adam's two moments and the largest activations.
+        memory_bytes: of the process: its libraries, and what a step needs most (`planning.memory`).
     """
 
     targets: int
@@ -99,15 +103,32 @@ def estimate(run: PlannedRun, data: PreparedData, recipe: Recipe, speed: Speed, 
     # A forward pass alone is a third of a training step; the head scores one position per target.
     forward = per_position / 3 * min(window, float(np.mean(data.lengths)))
     n, vocabulary = size.num_non_embedding_parameters, data.vocab_size
-    rows = int(recipe.training.get("per_device_train_batch_size", 32)) * int(recipe.training.get("row_width") or window)
-    weights = n + vocabulary * size.width
-    activations = rows * (16 * size.layers * size.width + min(vocabulary, 8192))
     return Cost(
         targets,
         6.0 * n * targets,
         6.0 * vocabulary * size.width * targets,
         targets * per_position + evaluated * forward,
-        4 * (4 * weights + activations),
+        _PROCESS + peak(training_memory(_settings(size, recipe).config(vocabulary), _work(recipe, window)))[1],
+    )
+
+
+def _settings(size: Size, recipe: Recipe) -> Recipe:
+    return Recipe(recipe.name, {**recipe.model, **size.settings()}, recipe.training)
+
+
+def _work(recipe: Recipe, window: int) -> Work:
+    """What a step of the recipe does, for its memory."""
+    training = recipe.training
+    precision = training.get("precision", "auto")
+    if precision == "auto":
+        precision = "bf16" if bf16_is_fast() else "fp32"
+    return Work(
+        rows=int(training.get("per_device_train_batch_size", 32)),
+        width=int(training.get("row_width") or window),
+        precision=precision,
+        optimizer=training.get("optimizer") or "adam",
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        num_negatives=int(training.get("num_negatives", 0)),
     )
 
 
@@ -116,7 +137,7 @@ def _features(size: Size, vocab_size: int) -> np.ndarray:
 
 
 def _time_size(size: Size, recipe: Recipe, vocab_size: int, seconds: float) -> float:
-    settings = Recipe(recipe.name, {**recipe.model, **size.settings()}, recipe.training)
+    settings = _settings(size, recipe)
     config = settings.config(vocab_size)
     window = config.max_position_embeddings
     width = int(recipe.training.get("row_width") or window)

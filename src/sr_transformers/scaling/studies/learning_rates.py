@@ -29,6 +29,7 @@ class Tuned:
         most_dropout: the highest dropout on the ladder: no size gets more.
         whole: the fraction of the data that all this was tuned on.
         part, dropouts_of_part: a smaller one on which the dropout was tuned too, and the best by N there.
+        cut_short: sizes whose search the budget ended.
     """
 
     rates: dict[float, float] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Tuned:
     whole: float = 1.0
     part: float | None = None
     dropouts_of_part: dict[float, float] = field(default_factory=dict)
+    cut_short: list[str] = field(default_factory=list)
 
     def rates_for(self, num_parameters: float, fraction: float = 1.0) -> tuple[float, float | None]:
         """Learning rate and dropout rate of a size on a fraction of the data.
@@ -63,6 +65,7 @@ class Tuned:
             "part": self.part,
             "dropouts_of_part": {f"{n:.0f}": rate for n, rate in self.dropouts_of_part.items()},
             "at_edge": self.at_edge,
+            "cut_short": self.cut_short,
             "slope_of_log_rate": slope_of_rates(self.rates),
         }
 
@@ -70,7 +73,7 @@ class Tuned:
         """For people."""
         parts = []
         for n in sorted(self.rates):
-            rate, dropout = self.rates_for(n)
+            rate, dropout = self.rates_for(n, self.whole)
             parts.append(f"N {n:,.0f}: {rate:.2g}" + ("" if dropout is None else f", dropout {dropout:g}"))
         return f"learning rates of the tuned sizes, carried to the others: {'; '.join(parts)}"
 

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, finite, rate_for
 from sr_transformers.scaling.studies.study import PlannedRun, Study
 from sr_transformers.scaling.studies.tuning_section import Tuning, TuningPart
-from sr_transformers.scaling.studies.workers import Workers
+from sr_transformers.scaling.studies.workers import Workers, finished
 
 Pair = tuple[float, float | None]  # learning rate and dropout rate
 Found = tuple[dict[float, float], float | None]  # loss by rate at the best dropout, and that dropout
@@ -33,21 +33,44 @@ Result = TypeVar("Result")
 END = " (an end of the ladder)"
 
 
-def least_runs(study: Study) -> list[PlannedRun]:
-    """As many runs as tuning does at least, for an estimate: three rates and two more dropouts for every size."""
+def least_runs(study: Study, folder: Path) -> list[PlannedRun]:
+    """As many runs as tuning still does at least, for an estimate: three rates and two more dropouts for every size, if
+    it begins at the best ones, less what is finished in `folder`."""
     if (plan := study.tuning) is None:
         return []
-    dropout = _middle(plan.dropouts) if plan.dropouts else None
-    pairs = [(rate, dropout) for rate in plan.learning_rates[:3]]
-    pairs += [(_middle(plan.learning_rates), other) for other in [one for one in plan.dropouts if one != dropout][:2]]
-    runs = [study.tuning_run(size, *pair) for size in plan.sizes for pair in pairs]
+    runs: list[PlannedRun] = []
+
+    def add(size: str, pairs: list[Pair], part: bool) -> None:
+        wanted = [study.tuning_run(size, *pair, part=part) for pair in pairs]
+        alike = wanted[0].name.partition("-lr")[0] + "-lr"
+        done = sum(one.name.startswith(alike) and finished(one) for one in folder.glob("*"))
+        left = [run for run in wanted if not finished(folder / run.name)]
+        runs.extend(left[: max(len(wanted) - done, 0)])
+
+    for size in plan.sizes:
+        rate, dropout = plan.start.get(size) or _suggested(plan, 1.0, {})
+        pairs: list[Pair] = [(one, dropout) for one in _near(plan.learning_rates, rate)]
+        pairs += [(rate, one) for one in _near(plan.dropouts, dropout) if one != dropout] if dropout is not None else []
+        add(size, pairs, part=False)
     for size in plan.part.epochs if plan.part else ():
-        runs += [study.tuning_run(size, pairs[0][0], one, part=True) for one in plan.dropouts[:3]]
+        rate, dropout = plan.start.get(size) or _suggested(plan, 1.0, {})
+        begin = plan.part.start.get(size, dropout or 0.0)  # type: ignore[union-attr]
+        add(size, [(rate, one) for one in _near(plan.dropouts, begin)], part=True)
     return runs
 
 
-def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
+def _near(ladder: Sequence[float], start: float) -> list[float]:
+    """A rung and its neighbours."""
+    place = list(ladder).index(start)
+    return list(ladder[max(place - 1, 0) : place + 2])
+
+
+def tune(workers: Workers, folder: Path, tell: Callable[[str], None], late: Callable[[], bool] | None = None) -> Tuned:
     """Tries rates on the sizes of the study's section `tuning`; finished runs are not done again.
+
+    Args:
+        late: asked before every run; once it says so no run is begun, and searches that are not at their end take the
+            best of what they tried (`Tuned.cut_short`).
 
     Raises:
         ValueError: if the study tunes nothing, or no run of a size has a finite loss.
@@ -56,7 +79,7 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
     if plan is None:
         raise ValueError(f"study {study.name} tunes no learning rate; add a section `tuning`.")
     n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in plan.sizes}
-    searches: _Searches[Found] = _Searches(workers, folder, tell)
+    searches: _Searches[Found] = _Searches(workers, folder, tell, late)
 
     def begin(ended: Mapping[str, Found]) -> None:
         for place, size in enumerate(plan.sizes):
@@ -67,6 +90,10 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
 
     begin({})
     for size in searches.run():
+        if size in searches.cut and not any(map(math.isfinite, searches.ended[size][0].values())):
+            raise ValueError(
+                f"the budget ended tuning before a run of {size} had; raise --budget, and the same command goes on."
+            )
         tell(_said(size, searches.ended[size], plan))
         begin(searches.ended)
 
@@ -79,18 +106,29 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None]) -> Tuned:
             found.dropouts[n_of[size]] = dropout
             found.at_edge["dropout"] += [size] if _is_end(plan, dropout) else []
     if plan.part is not None:
-        _tune_part(workers, folder, tell, plan.part, found)
+        searches.cut |= _tune_part(workers, folder, tell, plan.part, found, late)
+    found.cut_short = [size for size in plan.sizes if size in searches.cut]
     return found
 
 
-def _tune_part(workers: Workers, folder: Path, tell: Callable[[str], None], part: TuningPart, found: Tuned) -> None:
+def _tune_part(
+    workers: Workers,
+    folder: Path,
+    tell: Callable[[str], None],
+    part: TuningPart,
+    found: Tuned,
+    late: Callable[[], bool] | None,
+) -> set[str]:
     """Walks the dropout rates of the sizes of `tuning.part`, each with its learning rate, and adds what is best.
+
+    Returns:
+        Sizes whose search was cut short; one of which no run has ended keeps the dropout that it has on all the data.
 
     Raises:
         ValueError: if no run of a size has a finite loss.
     """
     study, ladder = workers.study, workers.study.tuning.dropouts  # type: ignore[union-attr]
-    searches: _Searches[dict[float, float]] = _Searches(workers, folder, tell, part=True)
+    searches: _Searches[dict[float, float]] = _Searches(workers, folder, tell, late, part=True)
     n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in part.epochs}
     for size, n in n_of.items():
         begin = part.start.get(size, found.dropouts[n])
@@ -99,12 +137,15 @@ def _tune_part(workers: Workers, folder: Path, tell: Callable[[str], None], part
     for size in searches.run():
         tried = searches.ended[size]
         best = min(tried, key=lambda one: finite(tried[one]))
-        if not math.isfinite(tried[best]):
+        if not math.isfinite(tried[best]) and size in searches.cut:
+            best = found.dropouts[n_of[size]]
+        elif not math.isfinite(tried[best]):
             raise ValueError(f"{size} on {part.fraction:g} of the data: no dropout of {list(tried)} has a finite loss.")
         edge = _is_end(study.tuning, best)  # type: ignore[arg-type]
         found.dropouts_of_part[n_of[size]] = best
         found.at_edge["dropout on a part of the data"] += [size] if edge else []
         tell(f"{size} on {part.fraction:.0%} of the data: dropout {best:g}{END if edge else ''}")
+    return searches.cut
 
 
 def descend(plan: Tuning, rate: float, dropout: float | None) -> Search:
@@ -160,7 +201,7 @@ def _pair(rate: float, dropout: float) -> Pair:
 
 @dataclass
 class _Searched:
-    """A size's search: the runs it waits for, and the losses of those that have ended."""
+    """A size's search: the runs it waits for, and the losses of all of its runs that have ended."""
 
     search: Generator[list[Pair], Sequence[float], Any]
     asked: list[str] = field(default_factory=list)
@@ -171,13 +212,21 @@ class _Searches(Generic[Result]):
     """Searches of several sizes, whose runs are trained side by side.
 
     Attributes:
-        begun: by size; ended: their results.
+        begun: by size; ended: their results; cut: those that ended because it was late (see `tune`).
     """
 
-    def __init__(self, workers: Workers, folder: Path, tell: Callable[[str], None], part: bool = False) -> None:
-        self.workers, self.folder, self.tell, self.part = workers, folder, tell, part
+    def __init__(
+        self,
+        workers: Workers,
+        folder: Path,
+        tell: Callable[[str], None],
+        late: Callable[[], bool] | None,
+        part: bool = False,
+    ) -> None:
+        self.workers, self.folder, self.tell, self.late, self.part = workers, folder, tell, late, part
         self.begun: dict[str, _Searched] = {}
         self.ended: dict[str, Result] = {}
+        self.cut: set[str] = set()
         self._queue: deque[tuple[PlannedRun, Path]] = deque()
 
     def begin(self, size: str, search: Generator[list[Pair], Sequence[float], Result]) -> None:
@@ -187,33 +236,49 @@ class _Searches(Generic[Result]):
 
     def run(self) -> Iterator[str]:
         """Trains what the searches ask for; the sizes whose search has ended, as they end."""
-        for run, record, _ in self.workers.train(_Queue(self._queue)):
+        for run, record, _ in self.workers.train(_Queue(self._queue, self.late)):
             one = self.begun[run.size.name]
             if record is None:
                 self.tell(f"{run.name}: its model diverged; its rates are too high.")
             one.losses[run.name] = record.validation.get("loss", math.nan) if record else math.nan
-            if len(one.losses) < len(one.asked):
-                continue
+            if all(name in one.losses for name in one.asked):
+                yield from self._go_on(run.size.name)
+        while late := [size for size in self.begun if size not in self.ended]:
+            self._queue.clear()
+            for size in late:
+                self.cut.add(size)
+                self.tell(f"{size}: the budget ends its tuning; the best of what was tried is taken.")
+                yield from self._go_on(size)
+
+    def _go_on(self, size: str) -> Iterator[str]:
+        """Gives a search the losses that it asked for, as long as all are known; the size if that ends it.
+
+        Nothing is trained twice, and of a search that was cut short what is not known is NaN.
+        """
+        one = self.begun[size]
+        while size in self.cut or all(name in one.losses for name in one.asked):
             try:
-                self._ask(run.size.name, one.search.send([one.losses[name] for name in one.asked]))
+                self._ask(size, one.search.send([one.losses.get(name, math.nan) for name in one.asked]))
             except StopIteration as end:
-                self.ended[run.size.name] = end.value
-                yield run.size.name
+                self.ended[size] = end.value
+                yield size
+                return
 
     def _ask(self, size: str, pairs: list[Pair]) -> None:
+        one = self.begun[size]
         runs = [self.workers.study.tuning_run(size, *pair, part=self.part) for pair in pairs]
-        self.begun[size].asked, self.begun[size].losses = [run.name for run in runs], {}
-        self._queue.extend((run, self.folder / run.name) for run in runs)
+        one.asked = [run.name for run in runs]
+        self._queue.extend((run, self.folder / run.name) for run in runs if run.name not in one.losses)
 
 
 class _Queue(Iterator[tuple[PlannedRun, Path]]):
-    """What is left to train; it may be filled again after it was empty."""
+    """What is left to train; it may be filled again after it was empty. Runs that are finished cost no time."""
 
-    def __init__(self, left: deque[tuple[PlannedRun, Path]]) -> None:
-        self.left = left
+    def __init__(self, left: deque[tuple[PlannedRun, Path]], late: Callable[[], bool] | None) -> None:
+        self.left, self.late = left, late
 
     def __next__(self) -> tuple[PlannedRun, Path]:
-        if not self.left:
+        if not self.left or (self.late is not None and not finished(self.left[0][1]) and self.late()):
             raise StopIteration
         return self.left.popleft()
 

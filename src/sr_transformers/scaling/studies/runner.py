@@ -1,8 +1,8 @@
 """Does the runs of a study, one after the other or side by side, into a folder; goes on where it was stopped.
 
     STUDY/study.yaml        the study as it was started
-    STUDY/plan.json         the protocol and the recipe it began with, the runs, costs, speeds, the tuned rates, what
-                            the budget left out, which runs diverged
+    STUDY/plan.json         the protocol, the recipe and the precision it began with, the runs with their rates, costs,
+                            speeds, what was tuned, what the budget left out, which runs diverged
     STUDY/runs/NAME/run.json    one record per run, nothing else unless weights are kept
     STUDY/tuning/NAME/run.json  the runs that tried learning rates and dropout rates
 
@@ -13,6 +13,7 @@ process calls this and does its share of every run; the first one decides what c
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,18 +23,21 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from sr_transformers.data.fractions import CONTEXT
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.protocol import protocol_of
 from sr_transformers.fingerprints import differing
 from sr_transformers.locking import only_one
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
+from sr_transformers.scaling.laws.planned_record import refuse_another
 from sr_transformers.scaling.laws.records_table import PLAN_FILE
 from sr_transformers.scaling.studies.budget import choose
 from sr_transformers.scaling.studies.cost import Cost, Speed, calibrate, estimate
 from sr_transformers.scaling.studies.learning_rates import Tuned
 from sr_transformers.scaling.studies.rate_search import least_runs, tune
 from sr_transformers.scaling.studies.study import PlannedRun, Size, Study, dump
-from sr_transformers.scaling.studies.workers import Workers, finished, threads_of
+from sr_transformers.scaling.studies.workers import Workers, finished, has_diverged, threads_of
+from sr_transformers.training.arguments import bf16_is_fast
 from sr_transformers.training.preflight import check_test, check_validation
 
 STUDY_FILE = "study.yaml"
@@ -55,7 +59,8 @@ def run_study(
         output: folder of the study; made if missing, gone on with if it holds this study.
         data: a prepared log; None: the one that the study names.
         budget_minutes: wall time for what is still to do; the runs worth most per minute are done first, and a run
-            that would not fit into what is left is not begun.
+            that would not fit into what is left is not begun. Tuning stops where the runs marked `must` would no longer
+            fit; the rates are then not called tuned.
         dry_run: stop after the estimate.
         keep_weights: keep model and checkpoints of every run.
         jobs: runs side by side, each with its share of the cores.
@@ -103,9 +108,11 @@ def _work(
     study, data, jobs = workers.study, workers.data, workers.jobs
     plan = _load_plan(output)
     _same_beginning(plan, study, data, output)
-    if "constants" not in plan:
-        if jobs > 1:
-            torch.set_num_threads(threads_of(jobs))  # as its runs will have
+    workers.study = study = _with_precision(plan, study)
+    if jobs > 1:
+        torch.set_num_threads(threads_of(jobs))  # as its runs will have
+    if plan.get("calibrated_on") != (here := _machine()):
+        plan["calibrated_on"] = here
         speed = _on_first(lambda: calibrate(_some(study), study.recipe, data.vocab_size))
         plan.update(constants=list(speed.constants), measured=speed.measured)
         _save_plan(output, plan)
@@ -114,9 +121,8 @@ def _work(
     def cost(run: PlannedRun) -> Cost:
         return estimate(run, data, study.recipe, speed, study.validation_targets)
 
-    tuning = least_runs(study)
+    tuning = least_runs(study, output / "tuning")
     costs = {run.name: cost(run) for run in [*study.runs, *tuning]}
-    tuning = [run for run in tuning if not finished(output / "tuning" / run.name)]
     done = [run for run in study.runs if finished(output / "runs" / run.name)]
     seconds = None
     if budget_minutes is not None:
@@ -132,18 +138,32 @@ def _work(
     left_out = [run.name for run in study.runs if run not in chosen and run not in done]
     if left_out:
         tell(f"left out by the budget of {budget_minutes:g} minutes: {', '.join(left_out)}")
-    plan["runs"] = {run.name: run.describe() for run in study.runs}
+    known = plan.get("runs", {})  # with the rates that they were trained at
+    plan["runs"] = {run.name: known.get(run.name) or run.describe() for run in study.runs}
     plan["converged_within"] = study.converged_within
-    plan.update(costs={name: dataclasses.asdict(one) for name, one in costs.items()}, left_out=left_out, diverged=[])
+    plan["costs"] = {name: dataclasses.asdict(one) for name, one in costs.items()}
     _save_plan(output, plan)
     if dry_run:
         return []
 
-    tuned = tune(workers, output / "tuning", tell) if study.tuning else None
-    if tuned:
+    diverged = [run.name for run in study.runs if run not in done and has_diverged(output / "runs" / run.name)]
+    plan.update(left_out=left_out, diverged=diverged)
+    _save_plan(output, plan)
+    tuned = None
+    if study.tuning:
+        must = sum(costs[run.name].seconds for run in chosen if run.must) / jobs
+
+        def late() -> bool:
+            spent = time.perf_counter() - start
+            return _on_first(lambda: budget_minutes is not None and spent + must > budget_minutes * 60)
+
+        tuned = tune(workers, output / "tuning", tell, late)
         plan["tuning"] = tuned.describe()
-        _save_plan(output, plan)
         tell(tuned.text())
+    planned = {run.name: _with_rates(run, tuned) for run in study.runs}
+    plan["runs"] = {name: run.describe() for name, run in planned.items()}
+    _save_plan(output, plan)
+    _refuse_stale(done, planned, output)
     slower = _Slowdown()
 
     def affordable() -> Iterator[tuple[PlannedRun, Path]]:
@@ -160,7 +180,7 @@ def _work(
     for index, (run, record, taken) in enumerate(workers.train(affordable()), 1):
         if record is None:
             tell(f"{run.name}: its model diverged, so it has no loss; {PLAN_FILE} names it.")
-            plan["diverged"].append(run.name)
+            plan["diverged"] = [*{**dict.fromkeys(plan["diverged"]), run.name: None}]
             _save_plan(output, plan)
             continue
         slower.add(costs[run.name].seconds, taken)
@@ -224,8 +244,51 @@ def _with_rates(run: PlannedRun, tuned: Tuned | None) -> PlannedRun:
     """The run with the rates of its size; those that its block sets win (`workers.train_run`)."""
     if tuned is None:
         return run
-    rate, dropout = tuned.rates_for(run.size.num_non_embedding_parameters, run.fraction)
+    # A shorter context has as many interactions to learn from.
+    fraction = 1.0 if run.of == CONTEXT else run.fraction
+    rate, dropout = tuned.rates_for(run.size.num_non_embedding_parameters, fraction)
     return dataclasses.replace(run, learning_rate=rate, dropout=dropout)
+
+
+def _refuse_stale(done: Sequence[PlannedRun], planned: dict[str, PlannedRun], output: Path) -> None:
+    """Refuses finished runs that are not as planned now, for one because tuning went on and found other rates.
+
+    Raises:
+        ValueError: naming all of them.
+    """
+    stale = {}
+    for run in done:
+        path = output / "runs" / run.name / RUN_FILE
+        try:
+            refuse_another(path, RunRecord.load(path.parent), planned[run.name].describe())
+        except ValueError as error:
+            stale[run.name] = str(error)
+    if len(stale) > 1:
+        raise ValueError(
+            f"{len(stale)} finished runs are not as they are planned now: {', '.join(stale)}. The first: "
+            f"{next(iter(stale.values()))} So with the others."
+        )
+    for message in stale.values():
+        raise ValueError(message)
+
+
+def _with_precision(plan: dict[str, Any], study: Study) -> Study:
+    """The study with the precision that it was begun with: `auto` is another one on another machine."""
+    if study.recipe.training.get("precision", "auto") != "auto":
+        return study
+    precision = plan.setdefault("precision", "bf16" if bf16_is_fast() else "fp32")
+    training = {**study.recipe.training, "precision": precision}
+    return dataclasses.replace(study, recipe=dataclasses.replace(study.recipe, training=training))
+
+
+def _machine() -> dict[str, Any]:
+    """What the speed of a run depends on."""
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def _some(study: Study) -> list[Size]:

@@ -37,7 +37,8 @@ def reservations(
         tolerance: nats; None: the study's `converged_within`.
 
     Returns:
-        A dictionary each: kind ("improving", "unwatched", "untuned", "edge", "diverged", "missing"), reason in words,
+        A dictionary each: kind ("improving", "unwatched", "untuned", "edge", "cut short", "diverged",
+        "missing"), reason in words,
         and names of the runs or sizes that it is about. None: an empty list.
     """
     within = float(plan.get("converged_within", CONVERGED_WITHIN) if tolerance is None else tolerance)
@@ -66,6 +67,7 @@ def reservations(
     for what, sizes in (tuning or {}).get("at_edge", {}).items():
         label = what.replace("_", " ")
         add("edge", f"have their best {label} at an edge of what was tried", sizes)
+    add("cut short", "were tuned until the budget ended it", (tuning or {}).get("cut_short", []))
     diverged = plan.get("diverged", [])
     missing = [name for name, run in plan["runs"].items() if run["in_law"] and name not in records]
     add("diverged", "diverged and have no loss", [name for name in missing if name in diverged])

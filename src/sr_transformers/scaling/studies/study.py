@@ -124,6 +124,8 @@ class PlannedRun:
             "seed": self.seed,
             "settings": dict(self.settings),
             "in_law": self.in_law,
+            "learning_rate": self.learning_rate,
+            "dropout": self.dropout,
         }
 
 

@@ -12,6 +12,7 @@
 there is to learn from.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +72,8 @@ def read_tuning(spec: Any, n_of: Mapping[str, int], where: str) -> Tuning:
     where = f"{where}: tuning"
     check_keys(spec, {"sizes", "learning_rates", "epochs"}, {"dropouts", "fraction", "seed", "start", "part"}, where)
     names = _sizes(spec["sizes"], n_of, where)
+    if twins := [(one, other) for one, other in itertools.pairwise(names) if n_of[one] == n_of[other]]:
+        raise ValueError(f"{where}: {' and '.join(twins[0])} have the same N, for which one rate is chosen; tune one.")
     rates, dropouts = spec["learning_rates"], spec.get("dropouts", [])
     if not is_ladder(rates, 2) or min(rates) <= 0:
         raise ValueError(f"{where}: learning_rates is {rates!r}; give at least two different numbers above 0.")

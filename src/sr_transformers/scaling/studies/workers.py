@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.lsrm.scoring_lsrm import DivergedError
 from sr_transformers.records import RUN_FILE, RunRecord, read_json, write_whole
+from sr_transformers.scaling.laws.planned_record import refuse_another
 from sr_transformers.scaling.studies.study import PlannedRun, Study
 from sr_transformers.training.checkpoints import last_complete_checkpoint
 from sr_transformers.training.progress import silence
@@ -54,6 +56,9 @@ class Workers:
     def train(self, runs: Iterable[tuple[PlannedRun, Path]]) -> Iterator[tuple[PlannedRun, RunRecord | None, float]]:
         """Trains runs into their folders; the next one is asked for when there is somebody to train it.
 
+        Raises:
+            OSError: if a process was ended from outside.
+
         Returns:
             Run, record (None if its model diverged: it has no loss) and seconds that it took (next to none for one that
             was finished before), as they finish.
@@ -77,6 +82,11 @@ class Workers:
                     for job in wait(waiting, return_when=FIRST_COMPLETED).done:
                         run, start = waiting.pop(job)
                         yield run, _unless_diverged(job.result), time.perf_counter() - start
+            except BrokenProcessPool as error:
+                raise OSError(
+                    "a process that trained was ended from outside, most likely for lack of memory. Nothing is lost: "
+                    "the same command goes on; with a smaller --jobs it needs less memory."
+                ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
@@ -101,14 +111,22 @@ def finished(folder: Path) -> bool:
     return (folder / RUN_FILE).exists()
 
 
+def has_diverged(folder: Path) -> bool:
+    """Whether the model of a run diverged the last time that it was trained."""
+    return (folder / DIVERGED_FILE).exists()
+
+
 def train_run(run: PlannedRun, study: Study, data: PreparedData, folder: Path, keep_weights: bool) -> RunRecord:
     """One run, or its record if it is finished.
 
     Raises:
         DivergedError: if its model diverges, or did so before with the same settings.
+        ValueError: if the record there is that of another run, or of this one with other rates.
     """
     if finished(folder):
-        return RunRecord.load(folder)
+        record = RunRecord.load(folder)
+        refuse_another(folder / RUN_FILE, record, run.describe())
+        return record
     part = FractionOfData(data, run.of, run.fraction, validation_targets=study.validation_targets)
     model, training = dict(study.recipe.model), dict(study.recipe.training)
     recipe = Recipe(run.size.name, model, training)
