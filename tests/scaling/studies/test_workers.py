@@ -1,12 +1,17 @@
-"""Workers end with their parent, however that ends."""
+"""Workers end with their parent, however that ends, and one that ended before it is no riddle."""
 
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from sr_transformers.scaling.studies import workers
 
 PARENT = """
 import multiprocessing, os, signal
@@ -39,3 +44,31 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
     while lives(worker) and time.monotonic() < end:
         time.sleep(0.1)
     assert not lives(worker)
+
+
+class Broken:
+    """A pool whose processes were all ended from outside."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, *_):
+        future = Future()
+        future.set_exception(BrokenProcessPool("gone"))
+        return future
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_a_process_that_was_ended_from_outside_is_no_riddle(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers, "pool_of", Broken)
+    work = workers.Workers(None, SimpleNamespace(path=tmp_path), jobs=2)
+    with pytest.raises(OSError, match="ended from outside, most likely for lack of memory. Nothing is lost"):
+        list(work.train([("run", tmp_path)]))
