@@ -12,6 +12,7 @@ PLAN = {"layers": 1, "width": 64, "seed": 1, "epochs": 3.0, "of": "users", "frac
 def made(**model):
     found = record("49k")
     found.recipe["model"].update({"residual_dropout": 0.1, **model})
+    found.recipe["training"]["optimizer"] = None
     return found
 
 
@@ -19,10 +20,9 @@ def test_the_run_that_was_planned_is_taken(tmp_path):
     refuse_another(tmp_path / "run.json", made(), PLAN)
     refuse_another(tmp_path / "run.json", made(), {**PLAN, "learning_rate": None, "dropout": None})
     refuse_another(tmp_path / "run.json", made(), {**PLAN, "learning_rate": 0.010001})  # of another machine
+    refuse_another(tmp_path / "run.json", made(), {**PLAN, "epochs": 3})
     dry = {**PLAN, "settings": {"residual_dropout": [0.0, 0.0], "optimizer": None}, "dropout": 0.3}
-    other = made(residual_dropout=[0.0, 0.0])
-    other.recipe["training"]["optimizer"] = None
-    refuse_another(tmp_path / "run.json", other, dry)
+    refuse_another(tmp_path / "run.json", made(residual_dropout=[0.0, 0.0]), dry)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_the_run_that_was_planned_is_taken(tmp_path):
         ({"seed": 2}, "its seed is 1, and the plan says 2"),
         ({"fraction": 0.5}, "its part of the data is"),
         ({"learning_rate": 0.02}, "its learning rate is 0.01, and the plan says 0.02"),
-        ({"dropout": 0.2}, "its dropout is 0.1, and the plan says 0.2"),
-        ({"settings": {"hidden_act": "relu"}}, "its hidden_act is gelu, and the plan says relu"),  # the model's default
+        ({"dropout": 0.2}, "its residual dropout is 0.1, and the plan says 0.2"),
+        ({"settings": {"optimizer": "muon"}}, "its optimizer is None, and the plan says muon"),
     ],
 )
 def test_every_other_run_is_refused(tmp_path, plan, what):

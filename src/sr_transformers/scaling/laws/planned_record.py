@@ -22,22 +22,19 @@ def refuse_another(path: Path, record: RunRecord, plan: Mapping[str, Any]) -> No
         ValueError: naming the file, what differs, and what to do.
     """
     part = record.data.get("fraction") or {"of": "users", "fraction": 1.0}
-    model, training, settings = record.recipe["model"], record.recipe["training"], plan["settings"]
+    recipe, settings = {**record.recipe["model"], **record.recipe["training"]}, plan["settings"]
     pairs = {
         "shape (layers, width)": (
             (plan["layers"], plan["width"]),
-            _of_model(model, "num_hidden_layers", "hidden_size"),
+            (recipe["num_hidden_layers"], recipe["hidden_size"]),
         ),
         "seed": (plan["seed"], record.seed),
-        "epochs": (plan["epochs"], training["num_train_epochs"]),
+        "epochs": (plan["epochs"], recipe["num_train_epochs"]),
         "part of the data": ((plan["of"], plan["fraction"]), (part["of"], part["fraction"])),
     }
-    pairs |= {key: (value, training[key] if key in training else _of_model(model, key)[0])
-              for key, value in settings.items()}  # fmt: skip
-    if plan.get("learning_rate") is not None and "learning_rate" not in settings:
-        pairs["learning rate"] = (plan["learning_rate"], training["learning_rate"])
-    if plan.get("dropout") is not None and "residual_dropout" not in settings:
-        pairs["dropout"] = (plan["dropout"], _of_model(model, "residual_dropout")[0])
+    chosen = {"learning_rate": plan.get("learning_rate"), "residual_dropout": plan.get("dropout")}
+    chosen = {key: value for key, value in chosen.items() if value is not None} | settings  # what a block sets wins
+    pairs |= {key.replace("_", " "): (value, recipe[key]) for key, value in chosen.items()}
     for what, (planned, found) in pairs.items():
         if not _same(planned, found):
             raise ValueError(
@@ -46,16 +43,7 @@ def refuse_another(path: Path, record: RunRecord, plan: Mapping[str, Any]) -> No
             )
 
 
-def _of_model(model: Mapping[str, Any], *keys: str) -> tuple[Any, ...]:
-    """Values of a recipe's model, those that it leaves out as the model has them."""
-    if not all(key in model for key in keys):
-        from sr_transformers.lsrm.configuration_lsrm import LSRMConfig  # imports transformers
-
-        model = {**LSRMConfig().to_dict(), **model}
-    return tuple(model[key] for key in keys)
-
-
 def _same(planned: Any, found: Any) -> bool:
-    if isinstance(planned, float) and isinstance(found, int | float):
+    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in (planned, found)):
         return math.isclose(planned, found, rel_tol=_SAME_RATE)
     return json.dumps(planned) == json.dumps(found)  # of JSON a tuple is a list
