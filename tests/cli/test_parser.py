@@ -1,11 +1,13 @@
 """An option stands once and has its whole name; the namespace knows which ones were given."""
 
 import argparse
+import dataclasses
 
 import pytest
 
 from sr_transformers.cli import build_parser
-from sr_transformers.cli.parser import Parser
+from sr_transformers.cli.parser import Help, Parser
+from sr_transformers.evaluation.tasks.task import TaskOptions
 
 
 def parsers(parser, name=()):
@@ -51,3 +53,26 @@ def test_what_was_given_is_known_and_what_may_be_repeated_still_may():
     assert parser.parse_args([]).given == set()
     found = parser.parse_args(["--one", "1", "--many", "a", "--many", "b"])
     assert (found.given, found.many) == ({"one"}, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("name", "action"), SINGLE, ids=lambda one: " ".join(one) if isinstance(one, tuple) else one.dest
+)
+def test_help_says_what_an_option_is_if_it_is_left_out(name, action):
+    """A number that changes results must not have to be looked up in the code."""
+    if action.default in (None, [], argparse.SUPPRESS):
+        return
+    said = Help("x")._get_help_string(action)
+    assert "left out)" in said or "default" in said
+    assert action.help, f"{name} {action.option_strings} has no help at all, and argparse then shows nothing"
+
+
+def test_help_of_tasks_says_what_the_options_are():
+    actions = {action.dest: action.help for name, action in SINGLE if name == ("tasks",)}
+    options = TaskOptions()
+    for one in dataclasses.fields(TaskOptions):
+        dest = {"ks": "k"}.get(one.name, one.name)
+        value = getattr(options, one.name)
+        if dest in actions and value is not None:
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            assert f"({shown} if left out)" in actions[dest]

@@ -245,18 +245,18 @@ def test_a_file_that_is_no_fit_is_refused(tmp_path, capsys):
         assert "x.json: E is" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "minutes"), [("90", 90.0), ("90m", 90.0), ("1.5h", 90.0)])
+@pytest.mark.parametrize(("text", "minutes"), [("90m", 90.0), ("1.5h", 90.0), ("1h30m", 90.0), ("90s", 1.5)])
 def test_times_are_read(text, minutes, monkeypatch, capsys):
     from sr_transformers.cli.scaling import _minutes
 
     assert _minutes(text) == minutes
 
 
-@pytest.mark.parametrize("text", ["soon", "-5", "0m", ""])
+@pytest.mark.parametrize("text", ["soon", "-5", "0m", "", "90"])
 def test_times_that_are_none_are_refused(text, capsys):
     with pytest.raises(SystemExit):
         main(["scaling", "advise", "--data", "x", "--budget", text])
-    assert "is no time; write 90, 90m or 1.5h" in capsys.readouterr().err
+    assert "is no time above 0; write 90s, 30m, 1h or 1h30m" in capsys.readouterr().err
 
 
 def test_fitting_needs_no_torch(table):

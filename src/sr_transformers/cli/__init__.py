@@ -73,7 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="sr-transformers",
         description="Train, scale, publish and use ID-only sequential recommenders.",
         epilog=FIRST_STEPS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sr-transformers {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -17,7 +17,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      help="branch, tag or commit of each run that is on the Hub, in their order")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
     one.add_argument("--baselines", action="store_true", help="compare with the baselines too")
-    one.add_argument("--part", default="test", choices=("test", "validation"))
+    one.add_argument("--part", default="test", choices=("test", "validation"), help="which targets")
     one.add_argument("--k", type=at_least(1), default=10, help="cut-off of HR and NDCG")
     one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="seen items in the ranking; auto does as the runs did")  # fmt: skip

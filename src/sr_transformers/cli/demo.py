@@ -16,7 +16,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      "has departments or genres, domain")  # fmt: skip
     one.add_argument("--study", metavar="FOLDER", help="show the figures of this folder")
     one.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
-    one.add_argument("--port", type=int, default=7860)
+    one.add_argument("--port", type=int, default=7860, help="of the page")
     one.add_argument("--space", metavar="FOLDER", help="start nothing: write the demo as a Hugging Face Space here")
     one.set_defaults(run=_demo, go_on="the page is closed; the same command opens it again.")
 

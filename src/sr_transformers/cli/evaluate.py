@@ -13,7 +13,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--revision", action=RevisionOfModel, help="branch, tag or commit, on the Hub, of the --model "
                      "before it")  # fmt: skip
     one.add_argument("--data", required=True, help="prepared folder")
-    one.add_argument("--part", default="test", choices=("test", "validation"))
+    one.add_argument("--part", default="test", choices=("test", "validation"), help="which targets")
     one.add_argument("--target", choices=("item", "basket", "period"),
                      help="item: the next one, always shown; basket: also all that the user takes at one moment; "
                      "period: also all that the user does after the cut of a temporal split")  # fmt: skip

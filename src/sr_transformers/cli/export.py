@@ -12,7 +12,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--revision", help="branch, tag or commit of the model on the Hub")
     one.add_argument("--output", required=True, help="folder to make")
     one.add_argument("-k", type=at_least(1), default=100, help="items that the graph returns")
-    one.add_argument("--weights", default="float32", choices=("float32", "int8", "int4"))
+    one.add_argument("--weights", default="float32", choices=("float32", "int8", "int4"), help="numbers of the weights")
     one.set_defaults(run=_export)
 
 

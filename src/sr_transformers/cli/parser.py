@@ -8,12 +8,30 @@ import argparse
 from typing import Any
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Says of every option with a value which it has if it is left out."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said, value = action.help or "", action.default
+        silent = value is None or isinstance(value, bool) or value in ([], argparse.SUPPRESS)
+        if silent or not action.option_strings or action.nargs == 0 or "default" in said or "left out" in said:
+            return said
+        shown = (
+            " ".join(map(str, value))
+            if isinstance(value, list | tuple)
+            else f"{value:g}"
+            if isinstance(value, float)
+            else value
+        )
+        return f"{said} ({shown} if left out)"
+
+
 class Parser(argparse.ArgumentParser):
     """Refuses an option that is given twice. The namespace has in `given` the options that were given with a value, for
     those that something else must read; a default is not given."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": Help, **kwargs})
         for name in (None, "store"):
             self.register("action", name, _Once)
         self.set_defaults(given=frozenset())

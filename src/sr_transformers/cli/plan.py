@@ -15,9 +15,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--row-width", type=at_least(1), help="places in a row; the window if left out")
     one.add_argument("--rows", type=at_least(1), default=64, help="rows per device and micro-batch")
     one.add_argument("--targets", type=at_least(1), help="targets of one epoch: interactions less users")
-    one.add_argument("--epochs", type=float, default=1.0)
+    one.add_argument("--epochs", type=float, default=1.0, help="epochs that the time is for")
     one.add_argument("--precision", choices=("bf16", "fp32"), help="bf16 where the GPU has it, else fp32")
-    one.add_argument("--optimizer", choices=("adam", "sgd", "muon"), default="adam")
+    one.add_argument(
+        "--optimizer", choices=("adam", "sgd", "muon"), default="adam", help="of the training's first phase"
+    )
     one.add_argument(
         "--num-negatives", type=at_least(0), default=0, metavar="S", help="sampled softmax; 0: the full one"
     )

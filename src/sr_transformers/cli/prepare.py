@@ -53,7 +53,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     one.add_argument("--unseen-share", type=float, metavar="F", help="fraction of users kept from training (paper)")
     one.add_argument("--split-seed", type=at_least(0), metavar="S", help="draws the unseen users (paper)")
     one.add_argument("--shards", type=at_least(1), default=1, metavar="N", help="files that share the histories")
-    one.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"))
+    one.add_argument("--engine", default="duckdb", choices=("duckdb", "spark"), help="what reads and sorts the log")
     one.set_defaults(run=_prepare, go_on="{output} was not made; the same command begins anew.")
 
 

@@ -26,7 +26,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      "all users if left out")  # fmt: skip
     one.add_argument("--before", choices=("validation", "test"),
                      help="with --data: read each history up to this target only, as evaluation does")  # fmt: skip
-    one.add_argument("-k", type=at_least(1), default=10)
+    one.add_argument("-k", type=at_least(1), default=10, help="items of a list")
     one.add_argument("--seen", choices=tuple(SEEN), default="auto",
                      help="items of the history itself; auto does as the model's evaluation did")  # fmt: skip
     one.add_argument("--candidates", nargs="+", metavar="ITEM", help="recommend only from these")

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sr_transformers.cli.values import MOST_DRAWS, at_least
+from sr_transformers.cli.values import MOST_DRAWS, at_least, duration
 
 if TYPE_CHECKING:
     from sr_transformers.scaling.laws.constraints import Constraints
@@ -25,7 +25,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     fit = parts.add_parser("fit", help="fit a law to a table of points or to run records")
     _add_points(fit)
-    fit.add_argument("--law", choices=LAWS, default="joint")
+    fit.add_argument("--law", choices=LAWS, default="joint", help="form of the law")
     fit.add_argument("--starts", type=at_least(1, MOST_DRAWS), default=24, metavar="K", help="random starting points")
     fit.add_argument(
         "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
@@ -39,24 +39,26 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     fit.add_argument(
         "--tie", nargs="+", action="extend", default=[], metavar="NAME=NAME", help="equal parameters: alpha=beta"
     )
-    fit.add_argument("--seed", type=at_least(0), default=0)
+    fit.add_argument("--seed", type=at_least(0), default=0, help="of starting points and refits")
     fit.add_argument("--json", metavar="FILE", help="write the fit here")
     fit.set_defaults(run=_fit)
 
     predict = parts.add_parser("predict", help="hold out the largest sizes and predict them, or use a fit")
     predict.add_argument("--fit", metavar="FILE", help="a fit as JSON, in place of points")
     _add_points(predict, nargs="*")
-    predict.add_argument("--law", choices=LAWS, default="n")
+    predict.add_argument("--law", choices=LAWS, default="n", help="form of the law")
     predict.add_argument(
         "--hold-out", type=at_least(1), default=2, metavar="K", help="largest sizes that the fit must not see"
     )
-    predict.add_argument("--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K")
+    predict.add_argument(
+        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
+    )
     predict.add_argument("--n", type=float, nargs="+", metavar="N", help="with --fit: sizes to predict")
     predict.add_argument("--d", type=float, metavar="D", help="with --fit: interactions")
     predict.add_argument("--unique", type=float, metavar="U", help="with --fit of law repeated: distinct interactions")
     predict.add_argument("--flops", type=float, nargs="+", metavar="C", help="with --fit: compute-optimal N and D")
     predict.add_argument("--vocab-size", type=at_least(0), default=0, metavar="V", help="count the head's FLOPs too")
-    predict.add_argument("--seed", type=at_least(0), default=0)
+    predict.add_argument("--seed", type=at_least(0), default=0, help="of starting points and refits")
     predict.add_argument("--json", metavar="FILE")
     predict.set_defaults(run=_predict)
 
@@ -64,7 +66,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     run.add_argument("study", help="a YAML, or a name that `sr-transformers recipes` lists, for example ml-1m")
     run.add_argument("--output", required=True, help="folder of the study")
     run.add_argument("--data", help="prepared folder; the study's own if left out")
-    run.add_argument("--budget", type=_minutes, metavar="TIME", help="60, 60m or 2h: the runs worth most in that time")
+    run.add_argument(
+        "--budget", type=_minutes, metavar="TIME", help="for example 90m, 2h or 1h30m: the runs worth most in that time"
+    )
     run.add_argument("--dry-run", action="store_true", help="estimate only")
     run.add_argument(
         "--jobs", type=at_least(1), default=1, metavar="K", help="runs side by side, each on its share of cores"
@@ -78,13 +82,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     sample.add_argument("--data", required=True, help="the prepared log that it was trained on")
     sample.add_argument("--interactions", type=at_least(1), required=True, metavar="K", help="how many to sample")
     sample.add_argument("--output", required=True, help="folder to write log.parquet and sampled.json to")
-    sample.add_argument("--seed", type=at_least(0), default=0)
+    sample.add_argument("--seed", type=at_least(0), default=0, help="of the draws")
     sample.set_defaults(run=_sample)
 
     report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
     report.add_argument("study", help="folder of a study")
     report.add_argument("--output", required=True, help="folder to write")
-    report.add_argument("--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K")
+    report.add_argument(
+        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
+    )
     report.add_argument(
         "--floor",
         metavar="FILE",
@@ -94,7 +100,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
     advise = parts.add_parser("advise", help="what larger models would bring on your log, from a small study of it")
     advise.add_argument("--data", required=True, help="prepared folder")
-    advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="60, 60m or 2h")
+    advise.add_argument("--budget", type=_minutes, required=True, metavar="TIME", help="for example 90m, 2h or 1h30m")
     advise.add_argument("--output", help="folder of the study; DATA-advice beside the data if left out")
     advise.add_argument("--recipe", help="a YAML or a name; the one that suits the log if left out")
     advise.add_argument("--epochs", type=float, help="of a model of the recipe's size; the recipe's if left out")
@@ -108,16 +114,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     advise.set_defaults(run=_advise, go_on="the same command goes on with the runs that are not done yet.")
 
 
-def _minutes(value: str) -> float:
-    """Minutes from 60, 60m or 1.5h."""
-    number, unit = (value[:-1], value[-1]) if value[-1:] in ("m", "h") else (value, "m")
-    try:
-        minutes = float(number) * (60.0 if unit == "h" else 1.0)
-    except ValueError:
-        minutes = -1.0
-    if not 0 < minutes < float("inf"):
-        raise argparse.ArgumentTypeError(f"{value!r} is no time; write 90, 90m or 1.5h.")
-    return minutes
+def _minutes(text: str) -> float:
+    """The type of an option that takes a time: its minutes."""
+    return duration(text) / 60
 
 
 def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:

@@ -38,22 +38,37 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
                      help="seen items in the ranking; auto does as the models' runs did, and without any keeps them "
                      "where users repeat items")  # fmt: skip
     one.add_argument("--window", type=at_least(1), metavar="N", help="items a model reads; default: all that it can")
-    one.add_argument("--k", type=at_least(1), nargs="+", help="cut-offs of HR and NDCG")
-    one.add_argument("--tail-groups", type=at_least(1), metavar="N")
+    one.add_argument("--k", type=at_least(1), nargs="+", help="cut-offs of HR and NDCG (5 10 20 if left out)")
+    one.add_argument("--tail-groups", type=at_least(1), metavar="N",
+                     help="groups of equal training mass, from head to tail (4 if left out)")  # fmt: skip
     one.add_argument(
-        "--cold-item-edges", type=at_least(1), nargs="+", metavar="N", help="upper ends of training counts"
+        "--cold-item-edges",
+        type=at_least(1),
+        nargs="+",
+        metavar="N",
+        help="upper ends of training counts (5 10 20 50 100 if left out)",
     )
     one.add_argument(
-        "--cold-user-lengths", type=at_least(1), nargs="+", metavar="N", help="history lengths, longest first"
+        "--cold-user-lengths",
+        type=at_least(1),
+        nargs="+",
+        metavar="N",
+        help="history lengths, longest first (50 40 30 20 10 5 if left out)",
     )
     one.add_argument(
-        "--domain-history", type=at_least(1), metavar="N", help="recent items in which the domain is looked for"
+        "--domain-history",
+        type=at_least(1),
+        metavar="N",
+        help="recent items in which the domain is looked for (50 if left out)",
     )
-    one.add_argument("--perturbation-rate", type=float, metavar="P")
-    one.add_argument("--horizon", type=at_least(1), metavar="N", help="items of the trajectory")
+    one.add_argument("--perturbation-rate", type=float, metavar="P",
+                     help="probability with which an item is deleted or padded (0.3 if left out)")  # fmt: skip
+    one.add_argument("--horizon", type=at_least(1), metavar="N", help="items of the trajectory (10 if left out)")
     one.add_argument("--month", type=at_least(1), metavar="T", help="a month in the log's unit of time")
-    one.add_argument("--seed", type=at_least(0), metavar="S", help="of perturbations and of the bootstrap")
-    one.add_argument("--draws", type=at_least(1, MOST_DRAWS), metavar="N", help="of the bootstrap")
+    one.add_argument(
+        "--seed", type=at_least(0), metavar="S", help="of perturbations and of the bootstrap (0 if left out)"
+    )
+    one.add_argument("--draws", type=at_least(1, MOST_DRAWS), metavar="N", help="of the bootstrap (1000 if left out)")
     one.add_argument("--json", metavar="FILE", help="write the report here")
     one.add_argument("--figures", metavar="FOLDER", help="draw a figure per task here (PNG and SVG)")
     one.set_defaults(run=_tasks)
