@@ -134,7 +134,7 @@ ROWS = [
     Row("A289", "predict: hold out all", "scaling predict t.csv --hold-out 99", "hold", write("t.csv", _TABLE)),
     Row("A290", "report of nothing", "scaling report nowhere --output o", "nowhere"),
     Row("A291", "report of a folder that is no study", "scaling report e --output o", "e", write("e/x", "x")),
-    Row("A292", "advise: no budget", "scaling advise --data DATA --budget 0m", "--budget.*'0' is no time"),
+    Row("A292", "advise: no budget", "scaling advise --data DATA --budget 0", "--budget.*'0' is no time above 0"),
     Row("A293", "advise: no data", "scaling advise --data nowhere --budget 1m --output o", "nowhere is not a prepared folder"),
     Row("A294", "advise: epochs nan", "scaling advise --data DATA --budget 1m --output o --epochs nan", "epochs"),
     Row("N510", "a log whose test targets are all unknown", "scaling run s.yaml --data q --output o",
