@@ -57,12 +57,15 @@ def test_smaller_parts_of_the_users_train_longer_and_are_left_out_where_few_rema
 
 def test_the_budget_says_on_how_many_users(markov_prepared, tmp_path, monkeypatch):
     """Every run costs 100 seconds on all users, and in proportion on fewer."""
+    monkeypatch.setattr(module, "_FEWEST_USERS", 1)
     monkeypatch.setattr(module, "calibrate", lambda *_: Speed((1.0, 1.0, 1.0), {}, 10))
     monkeypatch.setattr(module, "estimate", lambda run, *_: Cost(0, 0, 0, 100.0 * run.fraction, 0))
     whole = advice_study(markov_prepared)
     needed = 100.0 * (2 * len(module.least_runs(whole, tmp_path)) + sum(run.must for run in whole.runs))
     parts = [largest_part(markov_prepared, tmp_path, 1.2 * needed * share) for share in (1.0, 0.3, 1e-6)]
     assert parts == [1.0, 0.3, FRACTIONS[-1]]
+    monkeypatch.setattr(module, "_FEWEST_USERS", int((markov_prepared.train_lengths > 0).sum()) * 0.2)
+    assert largest_part(markov_prepared, tmp_path, 1e-6) == 0.3  # fewer users say nothing
     # Trials wait for each other: sixteen jobs are not sixteen times as fast.
     assert largest_part(markov_prepared, tmp_path, 1.2 * needed / 16, jobs=16) < 1.0
     assert largest_part(markov_prepared, tmp_path, 1.2 * needed / 2, jobs=16) == 1.0

@@ -141,8 +141,8 @@ def largest_part(
 ) -> float:
     """The largest part of the users on which the runs that must be made fit into a budget of seconds.
 
-    The smallest of `FRACTIONS` if none does. A study in which something was trained keeps its part, however large the
-    budget is now; one in which nothing was begins again.
+    The smallest of `FRACTIONS` that leaves a hundred users if none does. A study in which something was trained keeps
+    its part, however large the budget is now; one in which nothing was begins again.
 
     Raises:
         FileExistsError: if `output` holds a study of another kind.
@@ -155,8 +155,10 @@ def largest_part(
             (output / name).unlink(missing_ok=True)
     if jobs > 1:
         torch.set_num_threads(threads_of(jobs))  # as its runs will have
-    studies = {fraction: advice_study(data, epochs, recipe, fraction) for fraction in FRACTIONS}
-    first = studies[FRACTIONS[0]]
+    users = int((data.train_lengths > 0).sum())
+    fractions = [one for one in FRACTIONS if one == FRACTIONS[0] or users * one >= _FEWEST_USERS]
+    studies = {fraction: advice_study(data, epochs, recipe, fraction) for fraction in fractions}
+    first = studies[fractions[0]]
     speed = calibrate([first.sizes[name] for name in ("3k", "187k")], first.recipe, data.vocab_size)
     for fraction, study in studies.items():
 
@@ -167,7 +169,7 @@ def largest_part(
         searching = max(_MORE_TRIALS * sum(tuning) / jobs, _IN_TURN * max(tuning))
         if searching + max(sum(must) / jobs, max(must)) <= budget_seconds * _SPARE:
             return fraction
-    return FRACTIONS[-1]
+    return fractions[-1]
 
 
 def _part_of(path: Path) -> float:

@@ -199,7 +199,7 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     for row in answer["sizes"]:
         cells = [_shown(row, key) for key in ("loss", "hr@10", "ndcg@10")]
         note = "measured range" if row["beyond"] <= 1 else f"{row['beyond']:.0f} x beyond what was measured"
-        if row["beyond"] > REACH:
+        if row["beyond"] > REACH and "loss" in row:
             note += ", a guess"
         lines.append(
             f"| {row['size']} | {row['N']:,} | {' | '.join(cells)} | {duration(row['hours'])} | "

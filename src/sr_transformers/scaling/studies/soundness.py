@@ -67,7 +67,7 @@ def reservations(
     for what, sizes in (tuning or {}).get("at_edge", {}).items():
         label = what.replace("_", " ")
         add("edge", f"have their best {label} at an edge of what was tried", sizes)
-    add("cut short", "were tuned until the budget ended it", (tuning or {}).get("cut_short", []))
+    add("cut short", "had their tuning ended by the budget", (tuning or {}).get("cut_short", []))
     diverged = plan.get("diverged", [])
     missing = [name for name, run in plan["runs"].items() if run["in_law"] and name not in records]
     add("diverged", "diverged and have no loss", [name for name in missing if name in diverged])
