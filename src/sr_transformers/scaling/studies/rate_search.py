@@ -6,11 +6,11 @@ For each size of the section `tuning`:
    two neighbours, go on to the better side until the best rate tried has both of them tried or is an end of the ladder;
 2. walk the ladder of dropout rates at that rate in the same way, from where the study says or the best one of the size
    before;
-3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another.
+3. if that changed the dropout, walk the rates again from the best one: with less dropout the best rate is another;
+4. where the section has a `part`, walk the dropout rates once more, on that part of the data.
 
-Sizes that begin where the study says are searched side by side; the others wait for all smaller ones. Where the section
-has a `part`, the dropout rates are walked once more, on that part of the data. What is found does not depend on which
-run ends first.
+Sizes that begin where the study says are searched side by side; the others wait for all smaller ones. What is found
+does not depend on which run ends first.
 """
 
 import math
@@ -19,18 +19,39 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, finite, rate_for
 from sr_transformers.scaling.studies.study import PlannedRun, Study
-from sr_transformers.scaling.studies.tuning_section import Tuning, TuningPart
+from sr_transformers.scaling.studies.tuning_section import Tuning
 from sr_transformers.scaling.studies.workers import Workers, finished
 
 Pair = tuple[float, float | None]  # learning rate and dropout rate
-Found = tuple[dict[float, float], float | None]  # loss by rate at the best dropout, and that dropout
-Search = Generator[list[Pair], Sequence[float], Found]  # asks for the losses of several pairs at once
+Trial = tuple[float, float | None, bool]  # the same, and whether on the part of the data
 Result = TypeVar("Result")
 END = " (an end of the ladder)"
+
+
+@dataclass
+class Found:
+    """What the search of a size found.
+
+    Attributes:
+        losses: by learning rate, rising, at the best dropout; dropout: that one.
+        of_part: loss by dropout on the part of the data; empty if it was not tuned there.
+    """
+
+    losses: dict[float, float]
+    dropout: float | None
+    of_part: dict[float, float] = field(default_factory=dict)
+
+    def best_of_part(self) -> float | None:
+        """The best dropout there; None if no run has a finite loss."""
+        best = min(self.of_part, key=lambda one: finite(self.of_part[one]), default=None)
+        return best if best is not None and math.isfinite(self.of_part[best]) else None
+
+
+Search = Generator[list[Trial], Sequence[float], Found]  # asks for the losses of several trials at once
 
 
 def least_runs(study: Study, folder: Path) -> list[PlannedRun]:
@@ -79,76 +100,87 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None], late: Call
     if plan is None:
         raise ValueError(f"study {study.name} tunes no learning rate; add a section `tuning`.")
     n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in plan.sizes}
-    searches: _Searches[Found] = _Searches(workers, folder, tell, late)
+    searches = _Searches(workers, folder, tell, late)
 
     def begin(ended: Mapping[str, Found]) -> None:
         for place, size in enumerate(plan.sizes):
             smaller = plan.sizes[:place]
             if size not in searches.begun and (size in plan.start or all(one in ended for one in smaller)):
                 start = plan.start.get(size) or _suggested(plan, n_of[size], {n_of[one]: ended[one] for one in smaller})
-                searches.begin(size, descend(plan, *start))
+                searches.begin(size, search_of(plan, size, n_of[size], start))
 
     begin({})
+    found = Tuned(most_dropout=max(plan.dropouts, default=0.0), whole=plan.fraction)
+    if plan.part is not None:
+        found.part, found.at_edge["dropout on a part of the data"] = plan.part.fraction, []
     for size in searches.run():
-        if size in searches.cut and not any(map(math.isfinite, searches.ended[size][0].values())):
+        one = searches.ended[size]
+        if size in searches.cut and not any(map(math.isfinite, one.losses.values())):
             raise ValueError(
                 f"the budget ended tuning before a run of {size} had; raise --budget, and the same command goes on."
             )
-        tell(_said(size, searches.ended[size], plan))
+        tell(_said(size, one, plan))
         begin(searches.ended)
-
-    found = Tuned(most_dropout=max(plan.dropouts, default=0.0), whole=plan.fraction)
     for size in plan.sizes:
-        tried, dropout = searches.ended[size]
-        found.rates[n_of[size]], edge = best_rate(list(tried), list(tried.values()))
-        found.at_edge["learning_rate"] += [size] if edge else []
-        if dropout is not None:
-            found.dropouts[n_of[size]] = dropout
-            found.at_edge["dropout"] += [size] if _is_end(plan, dropout) else []
-    if plan.part is not None:
-        searches.cut |= _tune_part(workers, folder, tell, plan.part, found, late)
-    found.cut_short = [size for size in plan.sizes if size in searches.cut]
+        _add(found, size, n_of[size], searches.ended[size], plan, size in searches.cut)
     return found
 
 
-def _tune_part(
-    workers: Workers,
-    folder: Path,
-    tell: Callable[[str], None],
-    part: TuningPart,
-    found: Tuned,
-    late: Callable[[], bool] | None,
-) -> set[str]:
-    """Walks the dropout rates of the sizes of `tuning.part`, each with its learning rate, and adds what is best.
-
-    Returns:
-        Sizes whose search was cut short; one of which no run has ended keeps the dropout that it has on all the data.
+def _add(found: Tuned, size: str, n: float, one: Found, plan: Tuning, cut: bool) -> None:
+    """Adds what the search of a size found.
 
     Raises:
-        ValueError: if no run of a size has a finite loss.
+        ValueError: if no run of it has a finite loss.
     """
-    study, ladder = workers.study, workers.study.tuning.dropouts  # type: ignore[union-attr]
-    searches: _Searches[dict[float, float]] = _Searches(workers, folder, tell, late, part=True)
-    n_of = {size: float(study.sizes[size].num_non_embedding_parameters) for size in part.epochs}
-    for size, n in n_of.items():
-        begin = part.start.get(size, found.dropouts[n])
-        searches.begin(size, _with(walk(ladder, begin), partial(_pair, found.rates_for(n)[0])))
-    found.part, found.at_edge["dropout on a part of the data"] = part.fraction, []
-    for size in searches.run():
-        tried = searches.ended[size]
-        best = min(tried, key=lambda one: finite(tried[one]))
-        if not math.isfinite(tried[best]) and size in searches.cut:
-            best = found.dropouts[n_of[size]]
-        elif not math.isfinite(tried[best]):
-            raise ValueError(f"{size} on {part.fraction:g} of the data: no dropout of {list(tried)} has a finite loss.")
-        edge = _is_end(study.tuning, best)  # type: ignore[arg-type]
-        found.dropouts_of_part[n_of[size]] = best
-        found.at_edge["dropout on a part of the data"] += [size] if edge else []
-        tell(f"{size} on {part.fraction:.0%} of the data: dropout {best:g}{END if edge else ''}")
-    return searches.cut
+    found.rates[n], edge = best_rate(list(one.losses), list(one.losses.values()))
+    found.at_edge["learning_rate"] += [size] if edge else []
+    found.cut_short += [size] if cut else []
+    if one.dropout is not None:
+        found.dropouts[n] = one.dropout
+        found.at_edge["dropout"] += [size] if _is_end(plan, one.dropout) else []
+    if plan.part is not None and size in plan.part.epochs:
+        best = one.best_of_part()
+        if best is None and not cut:
+            raise ValueError(
+                f"{size} on {plan.part.fraction:g} of the data: no dropout of {list(one.of_part)} has a finite loss."
+            )
+        found.dropouts_of_part[n] = found.dropouts[n] if best is None else best
+        if best is not None and _is_end(plan, best):
+            found.at_edge["dropout on a part of the data"].append(size)
 
 
-def descend(plan: Tuning, rate: float, dropout: float | None) -> Search:
+def search_of(plan: Tuning, size: str, n: float, start: Pair) -> Search:
+    """The whole search of a size: rates and dropouts, and those on a part of the data if the plan has the size there.
+
+    Args:
+        n: its N; start: where to begin.
+
+    Yields:
+        Several trials whose losses are to be sent.
+    """
+    losses, dropout = yield from _marked(descend(plan, *start), part=False)
+    found = Found(losses, dropout)
+    if plan.part is None or size not in plan.part.epochs or not any(map(math.isfinite, losses.values())):
+        return found
+    rate = rate_for(n, {n: best_rate(list(losses), list(losses.values()))[0]})
+    begin = plan.part.start.get(size, dropout or 0.0)
+    found.of_part = yield from _marked(_with(walk(plan.dropouts, begin), partial(_pair, rate)), part=True)
+    return found
+
+
+def _marked(search: Generator[list[Pair], Sequence[float], Result], part: bool) -> Generator[Any, Any, Result]:
+    """A search whose pairs are asked for as trials."""
+    pairs = next(search)
+    while True:
+        try:
+            pairs = search.send((yield [(*pair, part) for pair in pairs]))
+        except StopIteration as end:
+            return end.value
+
+
+def descend(
+    plan: Tuning, rate: float, dropout: float | None
+) -> Generator[list[Pair], Sequence[float], tuple[dict[float, float], float | None]]:
     """Walks learning rates and dropout rates in turn, until a walk of one leaves the other where it was.
 
     Args:
@@ -203,12 +235,12 @@ def _pair(rate: float, dropout: float) -> Pair:
 class _Searched:
     """A size's search: the runs it waits for, and the losses of all of its runs that have ended."""
 
-    search: Generator[list[Pair], Sequence[float], Any]
+    search: Search
     asked: list[str] = field(default_factory=list)
     losses: dict[str, float] = field(default_factory=dict)
 
 
-class _Searches(Generic[Result]):
+class _Searches:
     """Searches of several sizes, whose runs are trained side by side.
 
     Attributes:
@@ -216,20 +248,15 @@ class _Searches(Generic[Result]):
     """
 
     def __init__(
-        self,
-        workers: Workers,
-        folder: Path,
-        tell: Callable[[str], None],
-        late: Callable[[], bool] | None,
-        part: bool = False,
+        self, workers: Workers, folder: Path, tell: Callable[[str], None], late: Callable[[], bool] | None
     ) -> None:
-        self.workers, self.folder, self.tell, self.late, self.part = workers, folder, tell, late, part
+        self.workers, self.folder, self.tell, self.late = workers, folder, tell, late
         self.begun: dict[str, _Searched] = {}
-        self.ended: dict[str, Result] = {}
+        self.ended: dict[str, Found] = {}
         self.cut: set[str] = set()
         self._queue: deque[tuple[PlannedRun, Path]] = deque()
 
-    def begin(self, size: str, search: Generator[list[Pair], Sequence[float], Result]) -> None:
+    def begin(self, size: str, search: Search) -> None:
         """Adds a search; allowed while others run."""
         self.begun[size] = _Searched(search)
         self._ask(size, next(search))
@@ -264,9 +291,9 @@ class _Searches(Generic[Result]):
                 yield size
                 return
 
-    def _ask(self, size: str, pairs: list[Pair]) -> None:
+    def _ask(self, size: str, trials: list[Trial]) -> None:
         one = self.begun[size]
-        runs = [self.workers.study.tuning_run(size, *pair, part=self.part) for pair in pairs]
+        runs = [self.workers.study.tuning_run(size, rate, dropout, part) for rate, dropout, part in trials]
         one.asked = [run.name for run in runs]
         self._queue.extend((run, self.folder / run.name) for run in runs if run.name not in one.losses)
 
@@ -299,18 +326,20 @@ def _suggested(plan: Tuning, n: float, smaller: dict[float, Found]) -> Pair:
     """Where a size begins of which the study says nothing: what the smaller sizes found, or the middles."""
     if not smaller:
         return _middle(plan.learning_rates), _middle(plan.dropouts) if plan.dropouts else None
-    rates = {size: best_rate(list(tried), list(tried.values()))[0] for size, (tried, _) in smaller.items()}
-    dropout = smaller[max(smaller)][1]
+    rates = {n: best_rate(list(one.losses), list(one.losses.values()))[0] for n, one in smaller.items()}
+    dropout = smaller[max(smaller)].dropout
     rate = min(plan.learning_rates, key=lambda rung: abs(math.log(rung / rate_for(n, rates))))
     return rate, dropout
 
 
 def _said(size: str, found: Found, plan: Tuning) -> str:
-    tried, dropout = found
-    best, edge = best_rate(list(tried), list(tried.values()))
+    best, edge = best_rate(list(found.losses), list(found.losses.values()))
     said = f"{size}: learning rate {best:.2g}" + (END if edge else "")
-    if dropout is not None:
-        said += f", dropout {dropout:g}" + (END if _is_end(plan, dropout) else "")
+    if found.dropout is not None:
+        said += f", dropout {found.dropout:g}" + (END if _is_end(plan, found.dropout) else "")
+    if plan.part is not None and (there := found.best_of_part()) is not None:
+        end = END if _is_end(plan, there) else ""
+        said += f", on {plan.part.fraction:.0%} of the data dropout {there:g}{end}"
     return said
 
 
