@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import advice
 import polars as pl
 import pytest
 
@@ -18,17 +19,13 @@ PAGE = README.read_text()
 KEPT = sorted(RESULTS.glob("*/plan.json"))
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_table", ROOT / "docs" / "tables" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[f"{name}_table"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def script():
-    return load("scaling")
+    spec = importlib.util.spec_from_file_location("scaling_results", ROOT / "docs" / "tables" / "scaling.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scaling_results"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def _numbers_apart(entries: object) -> tuple[object, list[float]]:
@@ -122,7 +119,7 @@ def test_the_page_says_how_often_intervals_hold_the_truth():
 
 
 def test_the_page_says_what_the_kept_advice_said():
-    assert between(README, "advice") == load("advice").text()
+    assert between(README, "advice") == advice.text()
 
 
 def test_a_study_is_kept_without_its_histories(script, tmp_path):

@@ -17,7 +17,7 @@ from sr_transformers.marks import put
 from sr_transformers.records import RUN_FILE
 from sr_transformers.scaling.studies.advise import measured_lines
 from sr_transformers.scaling.studies.analysis import analyse
-from sr_transformers.scaling.studies.comparisons import means, seed_spread
+from sr_transformers.scaling.studies.comparisons import difference, means, seed_spread
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results"
@@ -107,9 +107,8 @@ def _loss(said: dict[str, Any], there: dict[str, Any], why: str | None) -> tuple
 
 def _gain(gain: float | None, low: dict[str, Any], high: dict[str, Any], spread: float | None) -> tuple[str, str, str]:
     """Only the direction is compared: the two gains are not of the same steps."""
-    measured = low["loss"] - high["loss"]
-    error = "" if spread is None else f" ± {spread * np.sqrt(1 / low['runs'] + 1 / high['runs']):.3f}"
-    found = f"{measured:+.3f} nats{error}"
+    measured, error = difference(low, high, spread)
+    found = f"{measured:+.3f} nats" + ("" if error is None else f" ± {error:.3f}")
     if gain is None:
         return "not known", found, "open"
     return f"{gain:+.3f} nats", found, "same direction" if (gain > 0) == (measured > 0) else "other direction"

@@ -4,11 +4,10 @@ import itertools
 import json
 import re
 import shutil
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import yaml
+from broken_pool import Broken
 from made_searches import SMALL
 
 from sr_transformers import PreparedData, Recipe, RunRecord, evaluate
@@ -271,27 +270,6 @@ def test_no_trial_that_was_validated_is_no_model(markov_prepared, tmp_path, monk
         tune(markov_prepared, tmp_path / "tuned", 600, fixed=SMALL, say=lambda line: None)
     three(monkeypatch, 1)  # and nothing is lost
     assert tune(markov_prepared, tmp_path / "tuned", 600, fixed=SMALL, say=lambda line: None).reports
-
-
-class Broken:
-    """A pool whose workers are gone."""
-
-    def __init__(self, *arguments):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def shutdown(self, **options):
-        pass
-
-    def submit(self, *arguments):
-        future = Future()
-        future.set_exception(BrokenProcessPool("gone"))
-        return future
 
 
 def test_a_worker_that_was_killed_is_no_riddle(markov_prepared, tmp_path, monkeypatch):

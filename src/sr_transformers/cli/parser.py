@@ -16,14 +16,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
         silent = value is None or isinstance(value, bool) or value in ([], argparse.SUPPRESS)
         if silent or not action.option_strings or action.nargs == 0 or "default" in said or "left out" in said:
             return said
-        shown = (
-            " ".join(map(str, value))
-            if isinstance(value, list | tuple)
-            else f"{value:g}"
-            if isinstance(value, float)
-            else value
-        )
-        return f"{said} ({shown} if left out)"
+        return f"{said} ({f'{value:g}' if isinstance(value, float) else value} if left out)"
 
 
 class Parser(argparse.ArgumentParser):

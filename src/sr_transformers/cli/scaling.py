@@ -27,9 +27,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     _add_points(fit)
     fit.add_argument("--law", choices=LAWS, default="joint", help="form of the law")
     fit.add_argument("--starts", type=at_least(1, MOST_DRAWS), default=24, metavar="K", help="random starting points")
-    fit.add_argument(
-        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
-    )
+    _add_bootstrap(fit)
     fit.add_argument(
         "--compare", nargs="*", action="extend", choices=LAWS, metavar="LAW", help="other forms to compare with"
     )
@@ -50,9 +48,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     predict.add_argument(
         "--hold-out", type=at_least(1), default=2, metavar="K", help="largest sizes that the fit must not see"
     )
-    predict.add_argument(
-        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
-    )
+    _add_bootstrap(predict)
     predict.add_argument("--n", type=float, nargs="+", metavar="N", help="with --fit: sizes to predict")
     predict.add_argument("--d", type=float, metavar="D", help="with --fit: interactions")
     predict.add_argument("--unique", type=float, metavar="U", help="with --fit of law repeated: distinct interactions")
@@ -88,9 +84,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     report = parts.add_parser("report", help="write a study's report: Markdown, HTML, figures, fits, runs")
     report.add_argument("study", help="folder of a study")
     report.add_argument("--output", required=True, help="folder to write")
-    report.add_argument(
-        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
-    )
+    _add_bootstrap(report)
     report.add_argument(
         "--floor",
         metavar="FILE",
@@ -117,6 +111,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _minutes(text: str) -> float:
     """The type of an option that takes a time: its minutes."""
     return duration(text) / 60
+
+
+def _add_bootstrap(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bootstrap", type=at_least(0, MOST_DRAWS), default=200, metavar="K", help="refits for the intervals; 0: none"
+    )
 
 
 def _add_points(parser: argparse.ArgumentParser, nargs: str = "+") -> None:

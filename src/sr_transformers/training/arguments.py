@@ -141,7 +141,7 @@ class LSRMTrainingArguments(TrainingArguments):
             )
         # Without this transformers neither takes bf16 on a CPU nor sees the other processes of a CPU launch.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        if self.precision == "bf16" or (self.precision == "auto" and bf16_is_fast()):
+        if chosen_precision(self.precision) == "bf16":
             self.bf16 = True
         super().__post_init__()
         check_schedule(self)
@@ -159,6 +159,11 @@ def without_traces(arguments: LSRMTrainingArguments) -> LSRMTrainingArguments:
         elif isinstance(value, str) and os.path.isabs(value):
             setattr(kept, name, last_part(value))
     return kept
+
+
+def chosen_precision(precision: str) -> str:
+    """bf16 or fp32, also where a recipe leaves it to the machine (`auto`)."""
+    return ("bf16" if bf16_is_fast() else "fp32") if precision == "auto" else precision
 
 
 def bf16_is_fast() -> bool:

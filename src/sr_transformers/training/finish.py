@@ -115,7 +115,7 @@ def _record(
         recipe={name: section for name, section in settings.items() if name != "data"},
         versions=_versions(),
         commit=source_commit(),
-        hardware=_hardware(arguments.world_size, trainer.parameter_bytes()),
+        hardware={**machine(), "processes": arguments.world_size, "parameter_bytes": trainer.parameter_bytes()},
         num_non_embedding_parameters=config.num_non_embedding_parameters,
         parameters=count_parameters(trainer.accelerator.unwrap_model(trainer.model)),
         num_train_interactions=data.num_train_interactions,
@@ -186,15 +186,13 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _hardware(num_processes: int, parameter_bytes: list[int]) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def machine() -> dict[str, Any]:
+    """What the speed of a run depends on."""
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "processes": num_processes,
-        "parameter_bytes": parameter_bytes,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
 

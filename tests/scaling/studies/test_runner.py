@@ -16,6 +16,7 @@ from sr_transformers.scaling.studies.learning_rates import Tuned
 from sr_transformers.scaling.studies.rate_search import least_runs
 from sr_transformers.scaling.studies.runner import estimate_table, load_records, run_study
 from sr_transformers.scaling.studies.study import Study
+from sr_transformers.training import arguments
 
 RESULTS = Path(__file__).parents[3] / "recipes" / "results" / "scaling"
 TEXT = """
@@ -167,7 +168,7 @@ def test_a_study_keeps_its_precision_on_another_machine(done, study, markov_prep
     shutil.copytree(done[1], tmp_path / "out")
     before = json.loads((tmp_path / "out" / "plan.json").read_text())["precision"]
     shutil.rmtree(tmp_path / "out" / "runs" / "s-users0.5-e1-s1")
-    monkeypatch.setattr(runner, "bf16_is_fast", lambda: before == "fp32")
+    monkeypatch.setattr(arguments, "bf16_is_fast", lambda: before == "fp32")
     run_study(study, tmp_path / "out", markov_prepared, say=lambda line: None)
     again = RunRecord.load(tmp_path / "out" / "runs" / "s-users0.5-e1-s1").recipe["training"]
     assert (again["precision"], again["bf16"]) == (before, before == "bf16")
@@ -178,7 +179,7 @@ def test_speeds_are_those_of_this_machine(study, markov_prepared, tmp_path, monk
     speed = runner.Speed((0.0, 0.0, 0.0, 1e-4), {}, 32)
     monkeypatch.setattr(runner, "calibrate", lambda *args: measured.append(1) or speed)
     for cores in (2, 2, 64):
-        monkeypatch.setattr(runner.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         run_study(study, tmp_path / "out", markov_prepared, dry_run=True, say=lambda line: None)
     assert len(measured) == 2
 

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from broken_pool import Broken
 
 from sr_transformers.scaling.studies import workers
 
@@ -44,27 +43,6 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
     while lives(worker) and time.monotonic() < end:
         time.sleep(0.1)
     assert not lives(worker)
-
-
-class Broken:
-    """A pool whose processes were all ended from outside."""
-
-    def __init__(self, *_):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, *_):
-        future = Future()
-        future.set_exception(BrokenProcessPool("gone"))
-        return future
-
-    def shutdown(self, **_):
-        pass
 
 
 def test_a_process_that_was_ended_from_outside_is_no_riddle(monkeypatch, tmp_path):

@@ -81,7 +81,7 @@ def advice_study(
     own = epochs if epochs is not None else float(base.training.get("num_train_epochs", 10))
     settings.update(weight_decay=0.0, decay_epochs=max(round(_FORGETS * own), 1))
     epochs_of = _epochs_by(base, own)
-    users = int((data.train_lengths > 0).sum()) * fraction
+    users = _users(data) * fraction
     parts = [part for part in _PARTS if users * part >= _FEWEST_USERS]
     tuning: dict[str, Any] = {
         "sizes": list(_TUNED),
@@ -155,21 +155,27 @@ def largest_part(
             (output / name).unlink(missing_ok=True)
     if jobs > 1:
         torch.set_num_threads(threads_of(jobs))  # as its runs will have
-    users = int((data.train_lengths > 0).sum())
+    users = _users(data)
     fractions = [one for one in FRACTIONS if one == FRACTIONS[0] or users * one >= _FEWEST_USERS]
     studies = {fraction: advice_study(data, epochs, recipe, fraction) for fraction in fractions}
     first = studies[fractions[0]]
     speed = calibrate([first.sizes[name] for name in ("3k", "187k")], first.recipe, data.vocab_size)
+
+    def seconds(study: Study, runs: Iterable[PlannedRun]) -> list[float]:
+        return [estimate(run, data, study.recipe, speed, study.validation_targets).seconds for run in runs]
+
     for fraction, study in studies.items():
-
-        def seconds(runs: Iterable[PlannedRun], study: Study = study) -> list[float]:
-            return [estimate(run, data, study.recipe, speed, study.validation_targets).seconds for run in runs]
-
-        tuning, must = seconds(least_runs(study, output / "tuning")), seconds(run for run in study.runs if run.must)
+        tuning = seconds(study, least_runs(study, output / "tuning"))
+        must = seconds(study, (run for run in study.runs if run.must))
         searching = max(_MORE_TRIALS * sum(tuning) / jobs, _IN_TURN * max(tuning))
         if searching + max(sum(must) / jobs, max(must)) <= budget_seconds * _SPARE:
             return fraction
     return fractions[-1]
+
+
+def _users(data: PreparedData) -> int:
+    """Users that are trained on."""
+    return int((data.train_lengths > 0).sum())
 
 
 def _part_of(path: Path) -> float:

@@ -77,12 +77,18 @@ def seed_spread(rows: Sequence[dict[str, Any]]) -> float | None:
     return float(np.sqrt(np.average([row["loss_standard_deviation"] ** 2 for row in repeated], weights=weights)))
 
 
+def difference(low: dict[str, Any], high: dict[str, Any], spread: float | None) -> tuple[float, float | None]:
+    """Nats between two rows of `means`, and the standard error that the spread of seeds gives them."""
+    error = None if spread is None else float(spread * np.sqrt(1 / low["runs"] + 1 / high["runs"]))
+    return low["loss"] - high["loss"], error
+
+
 def _gain(low: dict[str, Any], high: dict[str, Any], what: str, spread: float | None) -> dict[str, Any]:
     doublings = float(np.log2(high[what] / low[what]))
-    error = None if spread is None else spread * np.sqrt(1 / low["runs"] + 1 / high["runs"]) / doublings
+    nats, error = difference(low, high, spread)
     return {
-        "nats": (low["loss"] - high["loss"]) / doublings,
-        "standard_error": None if error is None else float(error),
+        "nats": nats / doublings,
+        "standard_error": None if error is None else error / doublings,
         "from": {name: low[name] for name in ("fraction", "N", "D", "loss")},
         "to": {name: high[name] for name in ("fraction", "N", "D", "loss")},
     }

@@ -23,7 +23,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.planning.memory import Work, peak, training_memory
 from sr_transformers.scaling.studies.study import PlannedRun, Size
-from sr_transformers.training.arguments import bf16_is_fast
+from sr_transformers.training.arguments import chosen_precision
 from sr_transformers.training.optimizers import MUON, with_muon
 from sr_transformers.training.recipe import Recipe
 
@@ -119,13 +119,10 @@ def _settings(size: Size, recipe: Recipe) -> Recipe:
 def _work(recipe: Recipe, window: int) -> Work:
     """What a step of the recipe does, for its memory."""
     training = recipe.training
-    precision = training.get("precision", "auto")
-    if precision == "auto":
-        precision = "bf16" if bf16_is_fast() else "fp32"
     return Work(
         rows=int(training.get("per_device_train_batch_size", 32)),
         width=int(training.get("row_width") or window),
-        precision=precision,
+        precision=chosen_precision(training.get("precision", "auto")),
         optimizer=training.get("optimizer") or "adam",
         device="cuda" if torch.cuda.is_available() else "cpu",
         num_negatives=int(training.get("num_negatives", 0)),

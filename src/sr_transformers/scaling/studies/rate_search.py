@@ -17,9 +17,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sr_transformers.scaling.studies.learning_rates import Tuned, best_rate, finite, rate_for
 from sr_transformers.scaling.studies.study import PlannedRun, Study
@@ -29,6 +28,8 @@ from sr_transformers.scaling.studies.workers import Workers, finished
 Pair = tuple[float, float | None]  # learning rate and dropout rate
 Trial = tuple[float, float | None, bool]  # the same, and whether on the part of the data
 Result = TypeVar("Result")
+Asked = TypeVar("Asked")
+Wanted = TypeVar("Wanted")
 END = " (an end of the ladder)"
 
 
@@ -45,13 +46,21 @@ class Found:
     dropout: float | None
     of_part: dict[float, float] = field(default_factory=dict)
 
+    def any_loss(self) -> bool:
+        """Whether a run has a finite loss."""
+        return any(map(math.isfinite, self.losses.values()))
+
+    def best_rate(self) -> tuple[float, int]:
+        """See `learning_rates.best_rate`."""
+        return best_rate(list(self.losses), list(self.losses.values()))
+
     def best_of_part(self) -> float | None:
         """The best dropout there; None if no run has a finite loss."""
         best = min(self.of_part, key=lambda one: finite(self.of_part[one]), default=None)
         return best if best is not None and math.isfinite(self.of_part[best]) else None
 
 
-Search = Generator[list[Trial], Sequence[float], Found]  # asks for the losses of several trials at once
+Search = Generator[Sequence[Trial], Sequence[float], Found]  # asks for the losses of several trials at once
 
 
 def least_runs(study: Study, folder: Path) -> list[PlannedRun]:
@@ -73,10 +82,9 @@ def least_runs(study: Study, folder: Path) -> list[PlannedRun]:
         pairs: list[Pair] = [(one, dropout) for one in _near(plan.learning_rates, rate)]
         pairs += [(rate, one) for one in _near(plan.dropouts, dropout) if one != dropout] if dropout is not None else []
         add(size, pairs, part=False)
-    for size in plan.part.epochs if plan.part else ():
-        rate, dropout = plan.start.get(size) or _suggested(plan, 1.0, {})
-        begin = plan.part.start.get(size, dropout or 0.0)  # type: ignore[union-attr]
-        add(size, [(rate, one) for one in _near(plan.dropouts, begin)], part=True)
+        if plan.part is not None and size in plan.part.epochs:
+            begin = plan.part.start.get(size, dropout or 0.0)
+            add(size, [(rate, one) for one in _near(plan.dropouts, begin)], part=True)
     return runs
 
 
@@ -115,7 +123,7 @@ def tune(workers: Workers, folder: Path, tell: Callable[[str], None], late: Call
         found.part, found.at_edge["dropout on a part of the data"] = plan.part.fraction, []
     for size in searches.run():
         one = searches.ended[size]
-        if size in searches.cut and not any(map(math.isfinite, one.losses.values())):
+        if size in searches.cut and not one.any_loss():
             raise ValueError(
                 f"the budget ended tuning before a run of {size} had; raise --budget, and the same command goes on."
             )
@@ -132,7 +140,7 @@ def _add(found: Tuned, size: str, n: float, one: Found, plan: Tuning, cut: bool)
     Raises:
         ValueError: if no run of it has a finite loss.
     """
-    found.rates[n], edge = best_rate(list(one.losses), list(one.losses.values()))
+    found.rates[n], edge = one.best_rate()
     found.at_edge["learning_rate"] += [size] if edge else []
     found.cut_short += [size] if cut else []
     if one.dropout is not None:
@@ -158,29 +166,17 @@ def search_of(plan: Tuning, size: str, n: float, start: Pair) -> Search:
     Yields:
         Several trials whose losses are to be sent.
     """
-    losses, dropout = yield from _marked(descend(plan, *start), part=False)
-    found = Found(losses, dropout)
-    if plan.part is None or size not in plan.part.epochs or not any(map(math.isfinite, losses.values())):
-        return found
-    rate = rate_for(n, {n: best_rate(list(losses), list(losses.values()))[0]})
-    begin = plan.part.start.get(size, dropout or 0.0)
-    found.of_part = yield from _marked(_with(walk(plan.dropouts, begin), partial(_pair, rate)), part=True)
+    found = Found(*(yield from _with(descend(plan, *start), lambda pair: (*pair, False))))
+    if plan.part is not None and size in plan.part.epochs and found.any_loss():
+        rate = rate_for(n, {n: found.best_rate()[0]})
+        begin = plan.part.start.get(size, found.dropout or 0.0)
+        found.of_part = yield from _with(walk(plan.dropouts, begin), lambda dropout: (rate, dropout, True))
     return found
-
-
-def _marked(search: Generator[list[Pair], Sequence[float], Result], part: bool) -> Generator[Any, Any, Result]:
-    """A search whose pairs are asked for as trials."""
-    pairs = next(search)
-    while True:
-        try:
-            pairs = search.send((yield [(*pair, part) for pair in pairs]))
-        except StopIteration as end:
-            return end.value
 
 
 def descend(
     plan: Tuning, rate: float, dropout: float | None
-) -> Generator[list[Pair], Sequence[float], tuple[dict[float, float], float | None]]:
+) -> Generator[Sequence[Pair], Sequence[float], tuple[dict[float, float], float | None]]:
     """Walks learning rates and dropout rates in turn, until a walk of one leaves the other where it was.
 
     Args:
@@ -225,10 +221,6 @@ def walk(ladder: Sequence[float], start: float) -> Generator[list[float], Sequen
             return dict(sorted(tried.items()))
         tried.update(zip(new, (yield new), strict=True))
         best = list(ladder).index(min(tried, key=lambda rung: finite(tried[rung])))
-
-
-def _pair(rate: float, dropout: float) -> Pair:
-    return rate, dropout
 
 
 @dataclass
@@ -291,7 +283,7 @@ class _Searches:
                 yield size
                 return
 
-    def _ask(self, size: str, trials: list[Trial]) -> None:
+    def _ask(self, size: str, trials: Sequence[Trial]) -> None:
         one = self.begun[size]
         runs = [self.workers.study.tuning_run(size, rate, dropout, part) for rate, dropout, part in trials]
         one.asked = [run.name for run in runs]
@@ -311,13 +303,13 @@ class _Queue(Iterator[tuple[PlannedRun, Path]]):
 
 
 def _with(
-    steps: Generator[list[float], Sequence[float], dict[float, float]], pair_of: Callable[[float], Pair]
-) -> Generator[list[Pair], Sequence[float], dict[float, float]]:
-    """A walk whose rungs are asked for as pairs."""
-    rungs = next(steps)
+    search: Generator[Sequence[Asked], Sequence[float], Result], more: Callable[[Asked], Wanted]
+) -> Generator[Sequence[Wanted], Sequence[float], Result]:
+    """A search that asks for the losses of the same with something more."""
+    asked = next(search)
     while True:
         try:
-            rungs = steps.send((yield [pair_of(one) for one in rungs]))
+            asked = search.send((yield [more(one) for one in asked]))
         except StopIteration as end:
             return end.value
 
@@ -326,14 +318,14 @@ def _suggested(plan: Tuning, n: float, smaller: dict[float, Found]) -> Pair:
     """Where a size begins of which the study says nothing: what the smaller sizes found, or the middles."""
     if not smaller:
         return _middle(plan.learning_rates), _middle(plan.dropouts) if plan.dropouts else None
-    rates = {n: best_rate(list(one.losses), list(one.losses.values()))[0] for n, one in smaller.items()}
+    rates = {size: one.best_rate()[0] for size, one in smaller.items()}
     dropout = smaller[max(smaller)].dropout
     rate = min(plan.learning_rates, key=lambda rung: abs(math.log(rung / rate_for(n, rates))))
     return rate, dropout
 
 
 def _said(size: str, found: Found, plan: Tuning) -> str:
-    best, edge = best_rate(list(found.losses), list(found.losses.values()))
+    best, edge = found.best_rate()
     said = f"{size}: learning rate {best:.2g}" + (END if edge else "")
     if found.dropout is not None:
         said += f", dropout {found.dropout:g}" + (END if _is_end(plan, found.dropout) else "")

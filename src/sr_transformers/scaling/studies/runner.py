@@ -13,7 +13,6 @@ process calls this and does its share of every run; the first one decides what c
 import contextlib
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -37,7 +36,8 @@ from sr_transformers.scaling.studies.learning_rates import Tuned
 from sr_transformers.scaling.studies.rate_search import least_runs, tune
 from sr_transformers.scaling.studies.study import PlannedRun, Size, Study, dump
 from sr_transformers.scaling.studies.workers import Workers, finished, has_diverged, threads_of
-from sr_transformers.training.arguments import bf16_is_fast
+from sr_transformers.training.arguments import chosen_precision
+from sr_transformers.training.finish import machine
 from sr_transformers.training.preflight import check_test, check_validation
 
 STUDY_FILE = "study.yaml"
@@ -111,7 +111,7 @@ def _work(
     workers.study = study = _with_precision(plan, study)
     if jobs > 1:
         torch.set_num_threads(threads_of(jobs))  # as its runs will have
-    if plan.get("calibrated_on") != (here := _machine()):
+    if plan.get("calibrated_on") != (here := machine()):
         plan["calibrated_on"] = here
         speed = _on_first(lambda: calibrate(_some(study), study.recipe, data.vocab_size))
         plan.update(constants=list(speed.constants), measured=speed.measured)
@@ -180,7 +180,8 @@ def _work(
     for index, (run, record, taken) in enumerate(workers.train(affordable()), 1):
         if record is None:
             tell(f"{run.name}: its model diverged, so it has no loss; {PLAN_FILE} names it.")
-            plan["diverged"] = [*{**dict.fromkeys(plan["diverged"]), run.name: None}]
+            if run.name not in plan["diverged"]:
+                plan["diverged"].append(run.name)
             _save_plan(output, plan)
             continue
         slower.add(costs[run.name].seconds, taken)
@@ -274,21 +275,12 @@ def _refuse_stale(done: Sequence[PlannedRun], planned: dict[str, PlannedRun], ou
 
 def _with_precision(plan: dict[str, Any], study: Study) -> Study:
     """The study with the precision that it was begun with: `auto` is another one on another machine."""
-    if study.recipe.training.get("precision", "auto") != "auto":
+    asked = study.recipe.training.get("precision", "auto")
+    if (precision := chosen_precision(asked)) == asked:
         return study
-    precision = plan.setdefault("precision", "bf16" if bf16_is_fast() else "fp32")
+    precision = plan.setdefault("precision", precision)
     training = {**study.recipe.training, "precision": precision}
     return dataclasses.replace(study, recipe=dataclasses.replace(study.recipe, training=training))
-
-
-def _machine() -> dict[str, Any]:
-    """What the speed of a run depends on."""
-    return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 def _some(study: Study) -> list[Size]:

@@ -9,6 +9,7 @@ from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.scaling.laws.fit_file import plain
 from sr_transformers.scaling.laws.forms import N, law_named
 from sr_transformers.scaling.studies.analysis import Analysis, Fitted
+from sr_transformers.scaling.studies.study import Size
 
 
 def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
@@ -56,7 +57,7 @@ def _predicted(one: Fitted) -> list[dict[str, Any]]:
     law = law_named(one.fitted.law)
     if law.variables != (N,) or not one.fitted.usable:
         return []
-    sizes = {name: 12.0 * layers * width**2 for name, (layers, width, _) in LSRM_SIZES.items()}
+    sizes = {name: float(Size(name, *shape).num_non_embedding_parameters) for name, shape in LSRM_SIZES.items()}
     beyond = {name: n for name, n in sizes.items() if n > one.points.columns[N].max()}
     columns = {N: np.array(list(beyond.values()))}
     values, bounds = law.predict(one.fitted.params, columns), one.refits.of_new_run(columns)
