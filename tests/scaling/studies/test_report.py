@@ -113,7 +113,8 @@ def test_a_study_that_determines_nothing_still_has_a_report(tmp_path):
     write_report(tmp_path / "study", tmp_path / "out", draws=5)
     write_report(tmp_path / "study", tmp_path / "out", draws=5)  # over its own report
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "Not answered: n: 2 points for 3 parameters" in text
+    assert "Not answered: n, n-with-table: 2 points for 3 parameters" in text
+    assert text.count("2 points for 3 parameters of law n:") == 1  # once for all that it leaves open
 
 
 def test_it_does_not_write_over_something_else(study_folder, tmp_path):

@@ -273,16 +273,18 @@ def map_columns(present: Sequence[str], name: str, columns: dict[str, str], rati
     if rating:
         names[RATING] = RATING
     names.update({ours: theirs for ours, theirs in columns.items() if ours != RATING or rating})
-    missing = [f"{theirs} (for {ours})" for ours, theirs in names.items() if theirs not in present]
+    missing = {ours: theirs for ours, theirs in names.items() if theirs not in present}
     if missing:
+        wanted = (theirs if theirs == ours else f"{theirs} (for {ours})" for ours, theirs in missing.items())
+        flags = ", ".join(f"--{ours.removesuffix('_id')}-column" for ours in missing)
         guess = next((mark for mark in _MARKS if len(present) == 1 and mark in present[0]), None)
         raise ValueError(
-            f"{name}: column {', '.join(missing)} is missing; there are {', '.join(present)}. "
+            f"{name}: column {', '.join(wanted)} is missing; there are {', '.join(present)}. "
             + (
                 f"Are its fields separated by {guess!r}? Say so with separator, on the command line --separator."
                 if guess
-                else "Map names with columns={...}, on the command line --user-column, --item-column, ...; name the "
-                "columns of a CSV file without a header line with names, --names."
+                else f"Say what they are called with columns={{...}}, on the command line {flags}; name the columns of "
+                "a CSV file without a header line with names, --names."
             )
         )
     for ours, theirs in names.items():

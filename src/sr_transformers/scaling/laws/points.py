@@ -134,8 +134,8 @@ class Points:
         for name in law.powers:
             if self.num_values(name) == 1:
                 raise ValueError(
-                    f"{name} has one distinct value ({self.columns[name][0]:g}) in all {len(self)} points: a law of "
-                    f"{name} needs several; choose another law or measure more."
+                    f"{name} has one distinct value ({self.columns[name][0]:g}) in every point: a law of {name} needs "
+                    "several; choose another law or measure more."
                 )
         if len(self) < law.num_parameters:
             raise ValueError(

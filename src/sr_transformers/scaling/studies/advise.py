@@ -108,7 +108,7 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware, jobs: int =
     why = because(unsound) if unsound else None
     if source is None and why is None:
         one = found.laws.get("joint") or found.laws.get("n")
-        why = one.fitted.reason if one else "; ".join(found.notes) or "too few runs were made"
+        why = one.fitted.reason if one else next(iter(found.notes), "too few runs were made")
     if unsound:
         source = None
     largest = max(run.record.num_non_embedding_parameters for run in found.runs)

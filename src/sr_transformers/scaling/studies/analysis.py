@@ -136,7 +136,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     series = chosen["n"]
     if not series:
         raise ValueError(f"{folder}: none of the finished runs is a point of the law; run more of the study.")
-    notes: list[str] = []
+    unanswered: dict[str, list[str]] = {}
     laws: dict[str, Fitted] = {}
     members_of: dict[str, list[StudyRun]] = {}
     held: dict[str, HeldOut] = {}
@@ -151,7 +151,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
                 points.columns[N] = np.array([run.size_with_table for run in members], dtype=np.float64)
             fitted = fit(law, points)
         except ValueError as error:
-            notes.append(f"{name}: {error}")
+            unanswered.setdefault(str(error), []).append(name)
             return
         members_of[name] = members
         laws[name] = Fitted(points, fitted, bootstrap(fitted, points, draws))
@@ -159,14 +159,15 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             try:
                 held[name] = hold_out_largest(points, law, 2, draws)
             except ValueError as error:
-                notes.append(f"{name}, largest two held out: {error}")
+                unanswered.setdefault(str(error), []).append(f"{name} with the largest two held out")
         if law == "joint":
             parts = np.array([run.plan["fraction"] for run in members])
             if (parts <= LITTLE).any() and (parts == 1).any():
                 try:
                     held[name] = hold_out(points.take(parts <= LITTLE), points.take(parts == 1), law, draws)
                 except ValueError as error:
-                    notes.append(f"all data, predicted from {LITTLE:.0%} of the users: {error}")
+                    question = f"all data predicted from {LITTLE:.0%} of the users"
+                    unanswered.setdefault(str(error), []).append(question)
 
     for law in ("n", "joint", "repeated"):
         add(law, law)
@@ -182,6 +183,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         )
         if name in laws
     }
+    notes = [f"{', '.join(questions)}: {reason}" for reason, questions in unanswered.items()]
     epochs, fraction = schedule_of(series[0].plan), series[0].plan["fraction"]
     document = {
         "epochs": epochs,
