@@ -11,22 +11,24 @@ import argparse
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from sr_transformers import Recommendation, Recommender
+
+ItemId = StrictInt | StrictStr  # true and 1.0 are not the item 1
 
 
 class Request(BaseModel):
     """What a client asks. Ids are those of the log, and times in its unit; unknown ids in a history are skipped."""
 
     model_config = ConfigDict(extra="forbid")  # a field with another name is a mistake
-    history: list[int | str] = Field(max_length=10_000)
-    times: list[int] | None = Field(None, max_length=10_000)
-    query_time: int | None = None
-    k: int = Field(10, ge=1, le=1000)
-    exclude_seen: bool | None = None
-    exclude: list[int | str] = Field([], max_length=10_000)
-    candidates: list[int | str] | None = Field(None, max_length=100_000)
+    history: list[ItemId] = Field(max_length=10_000)
+    times: list[StrictInt] | None = Field(None, max_length=10_000)
+    query_time: StrictInt | None = None
+    k: StrictInt = Field(10, ge=1, le=1000)
+    exclude_seen: StrictBool | None = None
+    exclude: list[ItemId] = Field([], max_length=10_000)
+    candidates: list[ItemId] | None = Field(None, max_length=100_000)
 
 
 def build_app(recommender: Recommender) -> FastAPI:

@@ -1,14 +1,13 @@
 """The benchmarks' own arithmetic: logs, clock, rows, table. What they measure is not repeated here."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scripts import script
 
 from sr_transformers.marks import between
 
@@ -17,12 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 def module(name: str):
     """A module of benchmarks/, which is no package: its files import each other by name."""
-    path = ROOT / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = loaded  # dataclasses look their module up
-    spec.loader.exec_module(loaded)
-    return loaded
+    return script(f"benchmarks/{name}.py")
 
 
 harness, logs, table, worker = module("harness"), module("logs"), module("../docs/tables/speed"), module("peers/worker")

@@ -1,6 +1,5 @@
 """Every Python block of the pages in docs/ runs, block after block, in a folder that has what the page expects."""
 
-import importlib.util
 import inspect
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import transformers
+from scripts import script
 from transformers.cli.serving import model_manager
 
 import sr_transformers
@@ -114,9 +114,7 @@ def test_the_site_builds(tmp_path):
 
 
 def test_the_preferences_table_says_what_the_records_say():
-    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes" / "experiments" / "preferences.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = script("recipes/experiments/preferences.py")
     records = [json.loads(path.read_text()) for path in sorted(recipe.RESULTS.glob("*.json"))]
     assert records
     assert between(recipe.PAGE, "preferences") == recipe.table(records)

@@ -1,6 +1,5 @@
 """What the README shows is run, parsed or compared: examples, commands, the results table."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from scripts import script
 
 from sr_transformers.cli import build_parser
 from sr_transformers.data.logs import synthetic
@@ -69,14 +69,6 @@ def test_the_readme_can_be_read():
     assert between(PAGE, "quality") == script("docs/tables/models.py").quality_table()
     for name in ("quality", "speed"):
         assert len(between(PAGE, name).splitlines()) <= 2 + 8
-
-
-def script(path: str):
-    """A script of this repository as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_results_table_is_what_the_records_say():

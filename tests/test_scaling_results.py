@@ -1,13 +1,12 @@
 """The kept studies can be analysed again, and the pages say what they say."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import advice
 import polars as pl
 import pytest
+from scripts import script
 
 from sr_transformers.marks import between
 from sr_transformers.scaling.studies.summary import summary
@@ -20,12 +19,8 @@ KEPT = sorted(RESULTS.glob("*/plan.json"))
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("scaling_results", ROOT / "docs" / "tables" / "scaling.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["scaling_results"] = module
-    spec.loader.exec_module(module)
-    return module
+def tables():
+    return script("docs/tables/scaling.py")
 
 
 def _numbers_apart(entries: object) -> tuple[object, list[float]]:
@@ -52,9 +47,9 @@ def _numbers_apart(entries: object) -> tuple[object, list[float]]:
 
 
 @pytest.mark.slow
-def test_the_page_says_what_the_kept_studies_say(script):
-    kept = script.studies()
-    assert between(README, "scaling") == script.text(kept).strip("\n")
+def test_the_page_says_what_the_kept_studies_say(tables):
+    kept = tables.studies()
+    assert between(README, "scaling") == tables.text(kept).strip("\n")
     entries = [entry for name, one in kept.items() for entry in summary(name, one)]
     kept_words, kept_numbers = _numbers_apart(json.loads((RESULTS / "summary.json").read_text()))
     words, numbers = _numbers_apart(entries)
@@ -66,21 +61,21 @@ def test_the_page_says_what_the_kept_studies_say(script):
     ]
 
 
-def test_heads_say_what_the_law_of_ml_1m_predicts_where_it_is_a_law(script, tmp_path):
-    for path in script.SIZES.glob("*.yaml"):
+def test_heads_say_what_the_law_of_ml_1m_predicts_where_it_is_a_law(tables, tmp_path):
+    for path in tables.SIZES.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text())
-    script.write_heads(json.loads((RESULTS / "summary.json").read_text()), tmp_path)
-    for path in script.SIZES.glob("*.yaml"):
+    tables.write_heads(json.loads((RESULTS / "summary.json").read_text()), tmp_path)
+    for path in tables.SIZES.glob("*.yaml"):
         assert (tmp_path / path.name).read_text() == path.read_text()
     entry = {"study": "ml-1m", "law": "n", "quantity": "loss", "reservations": [], "predicted": [
         {"size": "75m", "N": 75_497_472, "value": 5.0512, "low": 5.0, "high": 5.1}]}  # fmt: skip
-    script.write_heads([entry], tmp_path)
+    tables.write_heads([entry], tmp_path)
     said = "# Predicted, not measured: 5.051 nats [5.000, 5.100] on ml-1m, by the law of the study `ml-1m` and its"
     lines = (tmp_path / "75m.yaml").read_text().split("\n")
     (at,) = [index for index, line in enumerate(lines) if line.startswith(said)]
     assert lines[at + 1].startswith("# Verified")
-    script.write_heads([{**entry, "reservations": [{"kind": "improving"}]}], tmp_path)
-    assert (tmp_path / "75m.yaml").read_text() == (script.SIZES / "75m.yaml").read_text()
+    tables.write_heads([{**entry, "reservations": [{"kind": "improving"}]}], tmp_path)
+    assert (tmp_path / "75m.yaml").read_text() == (tables.SIZES / "75m.yaml").read_text()
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)
@@ -122,7 +117,7 @@ def test_the_page_says_what_the_kept_advice_said():
     assert between(README, "advice") == advice.text()
 
 
-def test_a_study_is_kept_without_its_histories(script, tmp_path):
+def test_a_study_is_kept_without_its_histories(tables, tmp_path):
     study = tmp_path / "study"
     (study / "runs" / "a").mkdir(parents=True)
     (study / "plan.json").write_text("{}")
@@ -133,15 +128,15 @@ def test_a_study_is_kept_without_its_histories(script, tmp_path):
         pytest.skip("no study is kept yet")
     source["history"] = [{"loss": 1.0, "step": 5}, {"eval_loss": 2.0, "step": 9, "epoch": 1.0, "eval_hr@10": 0.5}]
     (study / "runs" / "a" / "run.json").write_text(json.dumps(source))
-    kept = script.keep(study, "x", tmp_path / "results")
+    kept = tables.keep(study, "x", tmp_path / "results")
     stored = json.loads((kept / "runs" / "a" / "run.json").read_text())
     assert stored["history"] == [{"step": 9, "epoch": 1.0, "eval_loss": 2.0}]
     assert stored["reports"] == source["reports"]
-    assert script.keep(study, "x", tmp_path / "results") == kept  # nothing new
+    assert tables.keep(study, "x", tmp_path / "results") == kept  # nothing new
     (study / "runs" / "b").mkdir()
     (study / "runs" / "b" / "run.json").write_text(json.dumps(source))
-    script.keep(study, "x", tmp_path / "results")
+    tables.keep(study, "x", tmp_path / "results")
     assert {path.parent.name for path in kept.glob("runs/*/run.json")} == {"a", "b"}
     (study / "runs" / "a" / "run.json").write_text(json.dumps({**source, "seed": 99}))
     with pytest.raises(FileExistsError, match="holds another run; remove"):
-        script.keep(study, "x", tmp_path / "results")
+        tables.keep(study, "x", tmp_path / "results")

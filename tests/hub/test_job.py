@@ -1,6 +1,5 @@
 """The script for `uv run` and jobs of the Hub: its inline metadata parses, and it trains and pushes."""
 
-import importlib.util
 import re
 import sys
 import tomllib
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from scripts import script
 
 from sr_transformers import Recommender
 from sr_transformers.data.logs import synthetic
@@ -23,13 +23,6 @@ def metadata():
     (block,) = [one for one in re.finditer(BLOCK, SCRIPT.read_text()) if one.group("type") == "script"]
     lines = block.group("content").splitlines(keepends=True)
     return tomllib.loads("".join(line[2:] if line.startswith("# ") else line[1:] for line in lines))
-
-
-def job():
-    spec = importlib.util.spec_from_file_location("job", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_its_metadata_names_this_package_and_a_python_that_it_runs_on():
@@ -51,7 +44,7 @@ def test_it_trains_and_publishes(hub, tmp_path, capsys):
     log.rename({"item_id": "sku"}).write_parquet(tmp_path / "log.parquet")
     words = [str(tmp_path / "log.parquet"), "org/job", "--columns", "item_id=sku", "--work", str(tmp_path / "job")]
     words += ["--num_train_epochs", "1", "--max_position_embeddings", "8", "--disable_tqdm", "true"]
-    job().main(words)
+    script(SCRIPT).main(words)
     assert "| lsrm 98k |" in capsys.readouterr().out
     assert {"model.safetensors", "README.md", "run.json"} <= set(hub.model("org/job").files())
     assert Recommender.from_pretrained("org/job").recommend([1, 2], k=3)
@@ -61,7 +54,7 @@ def test_a_key_that_is_none_is_refused_before_anything_is_sent(hub, tmp_path):
     log = synthetic.generate(num_users=60, num_items=20, num_successors=3, mean_length=8)
     log.write_parquet(tmp_path / "log.parquet")
     with pytest.raises(ValueError, match="did you mean 'num_train_epochs'"):
-        job().main(
+        script(SCRIPT).main(
             [str(tmp_path / "log.parquet"), "org/job", "--work", str(tmp_path / "job"), "--num_train_epoch", "1"]
         )
     assert not hub.repos

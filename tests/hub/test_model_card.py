@@ -1,13 +1,13 @@
 """Cards say what the records say, in words that the Hub takes."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from scripts import script
 
 from sr_transformers import CardOptions, RunRecord
 from sr_transformers.evaluation.tasks import markdown
@@ -185,10 +185,7 @@ def test_fits_are_found(tmp_path):
 
 
 def test_the_cards_in_the_repository_are_what_the_records_say():
-    spec = importlib.util.spec_from_file_location("model_cards", ROOT / "docs" / "tables" / "cards.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    made = recipe.cards()
+    made = script("docs/tables/cards.py").cards()
     assert len(made) >= 7
     stored = {path.name: path.read_text() for path in (ROOT / "model_cards").glob("*.md") if path.name != "README.md"}
     assert stored == made, "run python docs/tables/cards.py"

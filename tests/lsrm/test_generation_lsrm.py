@@ -85,6 +85,11 @@ def test_no_warning_of_two_lengths_or_of_the_window(model, caplog, recwarn):
         transformers_logging.disable_propagation()
 
 
+def test_unknown_items_in_what_is_continued_are_warned_of(model):
+    with pytest.warns(UserWarning, match="2 of the ids to be continued are the unknown token"):
+        model.generate(torch.tensor([[2, 1, 3, 1]]), max_new_tokens=2)
+
+
 def test_pipelines_and_streamers_print_items_apart(model, capsys):
     tokenizer = build_tokenizer([f"i{n}" for n in range(30)])
     history = tokenizer("i1 i7").input_ids

@@ -52,3 +52,9 @@ def test_what_is_no_id_is_refused(wrong):
 def test_an_unknown_id_with_a_separator_stays_one(tmp_path):
     tokenizer = saved_and_loaded(["red", "shoe"], tmp_path)
     assert tokenizer(["red", "red shoe"], is_split_into_words=True).input_ids == [2, 1]
+
+
+def test_an_unknown_id_with_a_special_token_stays_one(tmp_path):
+    tokenizer = saved_and_loaded(["red", "shoe"], tmp_path)
+    ids = ["red[UNK]shoe", "shoe[PAD]", "shoe", "[PAD]"]
+    assert tokenizer(ids, is_split_into_words=True).input_ids == [1, 1, 3, 0]

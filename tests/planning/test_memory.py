@@ -1,12 +1,12 @@
 """What the plan counts against what torch really keeps, and against numbers worked out by hand."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from scripts import script
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM
 from sr_transformers.planning.memory import (
@@ -286,9 +286,7 @@ def test_attention_dropout_on_a_cpu_is_not_planned():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the benchmark reads /proc")
 def test_the_plan_is_what_a_process_takes():
     """One small case of benchmarks/memory.py, in a fresh process."""
-    spec = importlib.util.spec_from_file_location("memory_benchmark", BENCHMARK)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = script(BENCHMARK)
     case = {"size": "98k", "items": 60_000, "rows": 16}
     measured = benchmark.run(case, [], benchmark.LIVE)
     assert peak(training_memory(*benchmark.plan(case)))[1] == pytest.approx(measured, rel=0.1)

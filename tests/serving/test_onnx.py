@@ -15,7 +15,6 @@ from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.cli import main
 from sr_transformers.data.vocabulary import build_tokenizer, encode_items
 from sr_transformers.lsrm.identity_lsrm import items_fingerprint
-from sr_transformers.lsrm.own_items_lsrm import pasts_of_rows
 from sr_transformers.serving.onnx import NextItems, export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -286,24 +285,27 @@ def test_history_is_inside_the_graph(parts, query_time, tmp_path):
             assert named == pytest.approx({one.item: one.probability for one in row}, rel=1e-4, abs=1e-7)
 
 
-def test_an_unknown_item_stands_in_its_place(tmp_path):
-    """As in training: it counts as a step, and is nobody's own item."""
-    folder = with_history(("recency", "bigrams"), tmp_path / "model")
+@pytest.mark.parametrize("parts", [(), ("recency", "bigrams"), ("recency", "items", "baskets", "clock")])
+def test_unknown_items_are_left_out_as_by_the_recommender(parts, tmp_path):
+    folder = with_history(parts, tmp_path / "model")
     session = onnxruntime.InferenceSession(str(export_onnx(folder, tmp_path / "onnx", k=60)))
     recommender = Recommender.from_pretrained(folder)
-    tokens = np.array([[5, 6, 5, 1, 9, 5, 1, 6]])
-    _, found = session.run(["items", "probabilities"], {"input_ids": tokens, "exclude_seen": np.array([False])})
-    ids = torch.from_numpy(tokens)
-    known = (ids > 1).long()
-    with torch.no_grad():
-        model = recommender.model.eval()
-        hidden = model.model(ids, attention_mask=known, position_ids=known.cumsum(1) - 1).last_hidden_state[:, -1:]
-        scores = model.score_items(hidden)[0, 0]
-        rows, items, values = model.history(hidden, pasts_of_rows(ids, ids > 0, 1).columns(1, 1))
-        assert not rows.any()
-        scores.index_add_(0, items.long(), values)
-    expected = scores[2:].softmax(0).sort(descending=True).values
-    assert found[0] == pytest.approx(expected.tolist(), rel=1e-4)
+    rows = [[5, 6, 5, 1, 9, 5, 1, 6], [0, 0, 7, 8, 9, 1, 1, 1], [5, 6, 7, 0, 0, 1, 0, 0], [0, 1, 0, 0, 1, 1, 1, 1]]
+    inputs = {"input_ids": np.array(rows), "exclude_seen": np.array([False])}
+    times = np.arange(8)[None].repeat(4, 0) // 2 * 86_400
+    if recommender.scorer.needs_times:
+        inputs["times"] = times
+    items, probabilities = session.run(["items", "probabilities"], inputs)
+    name_of = AutoTokenizer.from_pretrained(folder).convert_ids_to_tokens
+    for row, moments, found, chances in zip(rows[:3], times.tolist(), items, probabilities, strict=False):
+        history = [name_of(token) if token > 1 else "never seen" for token in row if token]
+        told = [moment for token, moment in zip(row, moments, strict=True) if token]
+        more = {"times": [told]} if recommender.scorer.needs_times else {}
+        expected = recommender.recommend_batch([history], k=60, exclude_seen=False, **more)[0]
+        assert [name_of(token) for token in found.tolist()] == [one.item for one in expected]
+        assert chances == pytest.approx([one.probability for one in expected], rel=1e-4, abs=1e-6)
+    assert not items[3].any()
+    assert not probabilities[3].any()
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])

@@ -82,9 +82,39 @@ def test_a_killed_run_goes_on(recommender, markov_prepared, tmp_path, monkeypatc
     with pytest.raises(ValueError, match=r"another request \(model differ\)"):
         recommend_all(other, markov_prepared, output, 5, piece=50)
     monkeypatch.setattr(lists, "_lists", real)
-    recommend_all(recommender, markov_prepared, output, 5, piece=50)
+    monkeypatch.setattr(recommender.model.config, "mix_share", 0.5)  # of the same weights
+    with pytest.raises(ValueError, match=r"another request \(model differ\)"):
+        recommend_all(recommender, markov_prepared, output, 5, piece=50)
+    monkeypatch.undo()
+    recommend_all(recommender, markov_prepared, output, np.int64(5), piece=np.int64(50))
     assert pl.read_parquet(output).equals(pl.read_parquet(whole))
     assert sum(done) == 2
+
+
+def test_all_pieces_are_asked_at_one_moment(markov_prepared, tmp_path, monkeypatch):
+    config = LSRMConfig(vocab_size=markov_prepared.vocab_size, hidden_size=16, num_hidden_layers=1, history=["clock"],
+                        query_time=True, time_unit=10.0, times_in="s", initializer_range=0.5)  # fmt: skip
+    torch.manual_seed(0)
+    recommender = Recommender(LSRMForCausalLM(config).eval(), markov_prepared.tokenizer)
+    real, asked = lists._lists, []
+
+    def watched(recommender, data, rows, k, options, of_targets):
+        if len(asked) == 2:
+            asked.append(None)
+            raise KeyboardInterrupt
+        asked.append(options["query_time"])
+        return real(recommender, data, rows, k, options, of_targets)
+
+    monkeypatch.setattr(lists, "_lists", watched)
+    output = tmp_path / "recs.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        recommend_all(recommender, markov_prepared, output, 5, piece=50)
+    with pytest.raises(ValueError, match=r"another request \(query_time, now differ\)"):
+        recommend_all(recommender, markov_prepared, output, 5, piece=50, query_time=asked[0] + 1)
+    with monkeypatch.context() as later:
+        later.setattr("sr_transformers.lsrm.requests_lsrm.time_ns", lambda: (asked[0] + 10**6) * 10**9)
+        recommend_all(recommender, markov_prepared, output, 5, piece=50)
+    assert len(set(asked) - {None}) == 1
 
 
 def test_some_users_in_their_order(recommender, markov_prepared, tmp_path):

@@ -164,6 +164,14 @@ def test_wrong_requests_are_refused(recommender, arguments, message):
             Session(recommender, ["tea"]).recommend(**arguments)
 
 
+def test_lists_of_which_none_limits_anything(recommender):
+    histories = [["tea"], ["bread"]]
+    for nothing in ([None, None], [None, []]):
+        assert recommender.recommend_batch(histories, 3, exclude=nothing) == recommender.recommend_batch(histories, 3)
+    found = recommender.recommend_batch(histories, 3, candidates=[None, None])
+    assert found == recommender.recommend_batch(histories, 3)
+
+
 @pytest.mark.parametrize("history", [{"tea", "bread"}, frozenset({"tea"}), {"tea": 1}, {"tea": 1}.keys()])
 def test_what_has_no_order_is_no_history(recommender, history):
     for ask in (

@@ -1,6 +1,5 @@
 """The service of recipes/service.py: objects over HTTP, errors in words, the same answers under load."""
 
-import importlib.util
 import json
 import threading
 import time
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from made_history import V, make
+from scripts import script
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.data.vocabulary import build_tokenizer
@@ -23,13 +23,6 @@ ROOT = Path(__file__).parents[2]
 ITEMS = [f"i{n}" for n in range(50)]
 
 
-def module(path):
-    spec = importlib.util.spec_from_file_location(f"{Path(path).parent.name}_{Path(path).stem}", ROOT / path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 @pytest.fixture(scope="module")
 def recommender():
     torch.manual_seed(0)
@@ -39,7 +32,7 @@ def recommender():
 
 @pytest.fixture(scope="module")
 def app(recommender):
-    return module("recipes/service.py").build_app(recommender)
+    return script("recipes/service.py").build_app(recommender)
 
 
 def test_it_is_short():
@@ -64,7 +57,7 @@ def test_an_unknown_visitor_gets_what_is_popular(app):
 def test_a_model_that_reads_moments_is_served():
     model = make(("items", "baskets", "clock"), query_time=True)
     recommender = Recommender(model, build_tokenizer(ITEMS[: V - 2], np.arange(V - 2)))
-    client = TestClient(module("recipes/service.py").build_app(recommender))
+    client = TestClient(script("recipes/service.py").build_app(recommender))
     asked = {"history": ["i1", "i7"], "times": [1, 5], "query_time": 9}
     expected = recommender.recommend(["i1", "i7"], times=[1, 5], query_time=9)
     assert [one["item"] for one in client.post("/recommend", json=asked).json()] == [one.item for one in expected]
@@ -83,6 +76,9 @@ def test_a_model_that_reads_moments_is_served():
         ({}, "Field required"),
         ({"history": ["i1"], "candidates": ["x"]}, "none of the candidates"),
         ({"history": [""]}, "an empty text"),
+        ({"history": [True]}, "valid integer"),
+        ({"history": [1.0]}, "valid integer"),
+        ({"history": ["i1"], "k": True}, "valid integer"),
     ],
 )
 def test_what_cannot_be_is_said(app, asked, says):
@@ -92,7 +88,7 @@ def test_what_cannot_be_is_said(app, asked, says):
 
 
 def test_under_load_every_answer_is_the_sequential_one(app):
-    service = module("benchmarks/service.py")
+    service = script("benchmarks/service.py")
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -111,7 +107,7 @@ def test_under_load_every_answer_is_the_sequential_one(app):
 
 
 def test_the_page_shows_what_was_measured():
-    service = module("benchmarks/service.py")
+    service = script("benchmarks/service.py")
     found = json.loads(service.RESULT.read_text())
     assert found["equal_answers"] == found["requests"]
     assert between(service.PAGE, "service") == service.table(found)

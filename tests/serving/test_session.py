@@ -56,6 +56,24 @@ def test_only_new_items_are_encoded(recommender, monkeypatch):
     assert sizes == [2]
 
 
+def test_an_interrupted_request_leaves_no_trace(recommender, monkeypatch):
+    """Stopped between two layers, the first of which has cached the new items already."""
+    session, visit = Session(recommender, ["i1"]), ["i1", "i9", "i4"]
+    session.recommend()
+    for item in visit[1:]:
+        session.add(item)
+        layers = next(one for one in recommender.model.modules() if isinstance(one, torch.nn.ModuleList))
+
+        def interrupted(*_, **__):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(layers[1], "forward", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                session.recommend()
+        same(session.recommend(5), recommender.recommend(session.history, 5))
+
+
 def test_a_visit_is_answered_in_the_recommenders_precision(recommender):
     rounded = Recommender(recommender.model, recommender.tokenizer, bf16=True)
     found, expected = (

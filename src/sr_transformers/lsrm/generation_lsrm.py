@@ -6,6 +6,7 @@ and each further item costs one pass over a whole window. Up to there the cache 
 the past reads all that stands in `input_ids`, however long, and counts on with what is generated.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ class SlidingGenerationMixin(GenerationMixin):
         # An assistant is asked again with its cache and with more items, which have no moments of their own.
         prompt = found[0] if model_kwargs.get("past_key_values") is None else None
         check_moments(self.config, prompt, model_kwargs.get("times"), model_kwargs.get("query_times"))
+        if prompt is not None and found[1] == "input_ids":
+            _warn_of_unknown(prompt, self.config.unk_token_id, self.config.pad_token_id)
         return found
 
     def prepare_inputs_for_generation(
@@ -128,6 +131,16 @@ class SlidingGenerationMixin(GenerationMixin):
             if isinstance(one, MaxLengthCriteria):
                 one.max_position_embeddings = None  # else it warns of what does not happen here
         return criteria
+
+
+def _warn_of_unknown(prompt: torch.Tensor, unknown: int | None, padding: int | None) -> None:
+    count = 0 if unknown in (None, padding) else int((prompt == unknown).sum())
+    if count:
+        warnings.warn(
+            f"{count} of the ids to be continued are the unknown token, whose row has learned nothing: leave out items "
+            "that the vocabulary lacks, or the answer is partly noise.",
+            stacklevel=4,
+        )
 
 
 __all__ = ["RefuseDiverged", "SlidingGenerationMixin"]

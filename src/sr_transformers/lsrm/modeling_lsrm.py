@@ -202,7 +202,7 @@ class LSRMModel(LSRMPreTrainedModel):
                 causal_mask = causal_mask[:, :, -1:]
             hidden_states = layer(
                 hidden_states,
-                attention_mask=causal_mask,
+                causal_mask,  # by place: re-entrant checkpointing carries no gradient to what has a name
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=use_cache,

@@ -105,7 +105,16 @@ def past_so_far(
         keys: how many of the last places attention sees.
         times: `(B, n)` moments of the first n ids; later ones have that of the request, or else the last of these.
         query_times: `(B,)`, when it is asked what comes after them.
+
+    Raises:
+        ValueError: for a mask or moments of more ids than there are.
     """
+    for name, given in (("attention_mask", mask), ("times", times)):
+        if given is not None and given.shape[1] > ids.shape[1]:
+            raise ValueError(
+                f"{name} has {given.shape[1]} places for {ids.shape[1]} ids: this model counts in all items, so give the "
+                "whole history as input_ids, not only what is new, and leave prefill_chunk_size out."
+            )
     real = torch.ones_like(ids) if mask is None else mask
     if times is not None:
         later = (times[:, -1] if query_times is None else query_times)[:, None]

@@ -35,8 +35,9 @@ class LSRMTokenizer(PreTrainedTokenizerFast):
             return [self._word(one) for one in item]
         if isinstance(item, Integral) and not isinstance(item, bool):
             return str(item)
-        # An unknown id with a separator in it would come apart, perhaps into ids that are known.
-        return self.unk_token if isinstance(item, str) and not set(self.separators).isdisjoint(item) else item
+        # An unknown id with a separator or a special token in it would come apart, perhaps into ids that are known.
+        marks = [*self.separators, *(token for token in self.all_special_tokens if token != item)]
+        return self.unk_token if isinstance(item, str) and any(mark in item for mark in marks) else item
 
 
 __all__ = ["LSRMTokenizer"]

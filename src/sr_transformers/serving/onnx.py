@@ -38,7 +38,7 @@ from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.identity_lsrm import check_same_items, tokenizer_fingerprint
 from sr_transformers.lsrm.scoring_lsrm import excludes_seen, item_range, only_items
-from sr_transformers.serving.onnx_history import DenseHistory, dense_clock
+from sr_transformers.serving.onnx_history import BEYOND, DenseHistory, dense_clock
 
 DEFAULT_K = 100
 WEIGHTS = ("float32", "int8", "int4")
@@ -78,9 +78,8 @@ class NextItems(nn.Module):
         """The next items.
 
         Args:
-            input_ids: `(B, T)` int64 tokens, oldest first, padded on the left with 0. T may exceed the window: the
-                most recent items are read, all of them count as seen. Unknown items (token 1) are masked where they
-                stand; leave them out to get more known items into the window.
+            input_ids: `(B, T)` int64 tokens, oldest first, padded with 0. Unknown items (token 1) are left out, as
+                everywhere. T may exceed the window: the most recent items are read, all of them count as seen.
             exclude_seen: `(B,)` bool, whether to take the items of this history out; `(1,)` is for all of them. The
                 graph that `export_onnx` writes need not be given it: then it does as the model was validated and tested
                 (`filter_seen` of its configuration; True for one that was not).
@@ -89,9 +88,11 @@ class NextItems(nn.Module):
             query_times: `(B,)` int64, when it is asked what comes next, for a model that is told (`query_time`).
 
         Returns:
-            items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left.
+            items: `(B, k)` int64 tokens, best first; 0 where fewer than k items are left, and everywhere for a history
+                without a known item.
             probabilities: `(B, k)` float32, the model's, over all items whether seen or not; 0 there.
         """
+        input_ids, times = _only_known(input_ids, times, self.items)
         # The window is always full, on the left with padding: so its width is fixed and T is free.
         recent = nn.functional.pad(input_ids, (self.window, 0), value=PAD_ID)[:, -self.window :]
         mask = (recent >= NUM_SPECIAL).long()
@@ -119,10 +120,24 @@ class NextItems(nn.Module):
         seen = torch.zeros_like(scores, dtype=torch.bool).scatter(1, input_ids, True)
         allowed = scores.masked_fill(seen & exclude_seen[:, None], -torch.inf)
         best = allowed.topk(self.k, dim=1)
-        left = best.values > -torch.inf
+        left = (best.values > -torch.inf) & (input_ids[:, -1:] != PAD_ID)
         items = torch.where(left, best.indices, torch.full_like(best.indices, PAD_ID))
         probabilities = torch.where(left, (best.values - log_z).exp(), torch.zeros_like(best.values))
         return {"items": items, "probabilities": probabilities}
+
+
+def _only_known(
+    ids: torch.Tensor, times: torch.Tensor | None, items: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`(B, T)` items with their moments, moved together to the right in their order, and padding on the left.
+
+    The row of the unknown token has learned nothing: a query made of it would be noise.
+    """
+    position = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape[0], -1)
+    known = (ids >= items[0]) & (ids < items[1])
+    order = (known.long() * BEYOND + position).sort(1).values % BEYOND
+    found = ids.masked_fill(~known, PAD_ID).gather(1, order)
+    return found, None if times is None else times.gather(1, order)
 
 
 def export_onnx(

@@ -16,7 +16,7 @@ from sr_transformers.lsrm.configuration_lsrm import LAGS
 from sr_transformers.lsrm.mix_lsrm import HALF_LIVES, expert_names, mixed_scores
 from sr_transformers.lsrm.scoring_lsrm import item_range
 
-_BEYOND = 1 << 30  # more than there are places
+BEYOND = 1 << 30  # more than there are places
 
 
 def dense_columns(
@@ -56,9 +56,9 @@ def dense_columns(
 
 def _baskets(ids: torch.Tensor, times: torch.Tensor, position: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`(B, T)` tokens in another order, and 1 for each that was not in the same basket before, else 0."""
-    key = (ids * _BEYOND + position).sort(1).values  # by token, then by position
-    token = key // _BEYOND
-    order = key - token * _BEYOND
+    key = (ids * BEYOND + position).sort(1).values  # by token, then by position
+    token = key // BEYOND
+    order = key - token * BEYOND
     of_token = times.gather(1, order)
     another = (token[:, 1:] != token[:, :-1]) | (of_token[:, 1:] != of_token[:, :-1])
     return token, nn.functional.pad(another.long(), (1, 0), value=1)
@@ -72,7 +72,7 @@ def dense_clock(ids: torch.Tensor, times: torch.Tensor, query_times: torch.Tenso
     real = ids != PAD_ID
     opens = real[:, 1:] & (~real[:, :-1] | (times[:, 1:] != times[:, :-1]))
     basket = nn.functional.pad(opens.long(), (1, 0)).cumsum(1)  # 0 for padding, then from 1 on
-    far = torch.full_like(position, _BEYOND)
+    far = torch.full_like(position, BEYOND)
     start = far.scatter_reduce(1, basket, position, "amin").gather(1, basket)
     gap = times.gather(1, start) - times.gather(1, (start - 1).clamp(min=0))
     of_places = [(position - start + 1).float(), gap.masked_fill(basket <= 1, 0).float()]

@@ -18,13 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import xxhash
-from torch import nn
 from tqdm.auto import tqdm
 
 from sr_transformers.columns import USER
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.locking import only_one
-from sr_transformers.lsrm.requests_lsrm import check_count, check_request
+from sr_transformers.lsrm.requests_lsrm import check_count, check_request, moment_of_request
 from sr_transformers.messages import shown
 from sr_transformers.records import read_json, write_whole
 from sr_transformers.serving.recommendation import ItemId
@@ -60,7 +59,8 @@ def recommend_all(
         before: "test" or "validation": of a history only what comes before that target is read, as evaluation does, and
             users without such a target are left out (with `users` they are refused); None: whole histories.
         k, exclude_seen, fallback, candidates, exclude, query_time: see `Recommender.recommend_batch`; the last three
-            hold for everybody. With `before`, a model that is told when it is asked is asked when the target happened.
+            hold for everybody. With `before`, a model that is told when it is asked is asked when the target happened;
+            without either, when this begins, also for pieces that are made later.
         piece: users at a time, whose lists are kept if the run is killed.
         progress: show a bar.
 
@@ -80,27 +80,32 @@ def recommend_all(
         raise FileExistsError(f"{output} exists; choose another output or remove it.")
     check_request(k, exclude_seen)
     check_count("piece", piece)
+    if before is not None and query_time is not None:
+        raise ValueError("with before it is asked when the target happened; leave query_time out.")
     rows = _rows(data, users, before)
     parts = output.with_name(f"{output.name}.parts")
+    config = recommender.model.config
+    of_targets = before is not None and recommender.scorer.query_time
+    asked = None if of_targets else moment_of_request(query_time, (), config)
     request = {
-        "model": _weights_digest(recommender.model),
+        "model": _digest(recommender),
         "data": data.digest,
         "rows": xxhash.xxh128(rows.tobytes()).hexdigest(),
-        "k": k,
+        "k": int(k),
         "before": before,
         "exclude_seen": recommender.exclude_seen if exclude_seen is None else exclude_seen,
         "fallback": fallback,
         "candidates": None if candidates is None else list(map(str, candidates)),
         "exclude": None if exclude is None else list(map(str, exclude)),
-        "query_time": query_time,
-        "piece": piece,
+        "query_time": asked,
+        "now": asked is not None and query_time is None,
+        "piece": int(piece),
     }
-    if before is not None and query_time is not None:
-        raise ValueError("with before it is asked when the target happened; leave query_time out.")
     options: dict[str, Any] = {"exclude_seen": exclude_seen, "fallback": fallback, "candidates": candidates}
-    options |= {"exclude": exclude, "query_time": query_time}
-    of_targets = before is not None and recommender.scorer.query_time
     with only_one(parts):
+        if request["now"] and (parts / _REQUEST).exists():  # one moment for all pieces: that of the first
+            request["query_time"] = read_json(parts / _REQUEST).get("query_time")
+        options |= {"exclude": exclude, "query_time": request["query_time"]}
         _same_request(parts / _REQUEST, request)
         names = [parts / f"{number:06}.parquet" for number in range(max(-(-len(rows) // piece), 1))]
         try:
@@ -193,8 +198,11 @@ def _write(tables: Iterable[pa.Table], path: Path) -> None:
         raise
 
 
-def _weights_digest(model: nn.Module) -> str:
-    digest = xxhash.xxh128()
+def _digest(recommender: Recommender) -> str:
+    """Of all that lists depend on: the weights, the configuration and the vocabulary."""
+    model = recommender.model
+    digest = xxhash.xxh128(json.dumps(model.config.to_diff_dict(), sort_keys=True, default=str).encode())
+    digest.update(recommender.items_fingerprint.encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -55,7 +55,8 @@ class Recommender:
         self.model, self.tokenizer = model, tokenizer
         self.scorer = ModelScorer(model, bf16=bf16, compile=compile)
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
-        check_same_items(model.config, items_fingerprint(self._item_of[NUM_SPECIAL:]), "the vocabulary")
+        self.items_fingerprint = items_fingerprint(self._item_of[NUM_SPECIAL:])
+        check_same_items(model.config, self.items_fingerprint, "the vocabulary")
         self.exclude_seen = excludes_seen(model.config)
         self.popular = popular_first(tokenizer)
         # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
@@ -325,7 +326,10 @@ class Recommender:
         if given is None:
             return [None] * count
         sized = not isinstance(given, str | bytes) and hasattr(given, "__iter__")
-        if not sized or not any(hasattr(one, "__len__") and not isinstance(one, str | bytes) for one in given):
+        no_limits = sized and count > 1 and len(given) == count and all(one is None for one in given)
+        if not sized or not (
+            no_limits or any(hasattr(one, "__len__") and not isinstance(one, str | bytes) for one in given)
+        ):
             return [self._tokens_of(given)] * count
         if len(given) != count:
             raise ValueError(

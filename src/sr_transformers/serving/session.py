@@ -130,6 +130,10 @@ class Session:
         if getattr(model.config, "attention_time", False):
             past["moments"] = self._past.moments(device)
         positions = torch.arange(self._num_cached, len(window), device=device)[None]
-        scores = scorer.score_next(new, positions, self._cache, past)
+        try:
+            scores = scorer.score_next(new, positions, self._cache, past)
+        except BaseException:  # some layers may have cached the new items already, and would read them twice
+            self._cache, self._num_cached = None, 0
+            raise
         self._num_cached = length
         return scores

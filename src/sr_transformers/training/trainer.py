@@ -30,6 +30,7 @@ from sr_transformers.data.vocabulary import NUM_SPECIAL, PAD_ID, UNK_ID
 from sr_transformers.hub.model_card import CardOptions
 from sr_transformers.hub.publish import publish
 from sr_transformers.hub.upload import make_repo
+from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.lsrm.varlen_lsrm import TORCH_VARLEN
 from sr_transformers.records import RUN_FILE
 from sr_transformers.training.arguments import LSRMTrainingArguments
@@ -117,6 +118,11 @@ class LSRMTrainer(RankingTrainer):
                 )
             processing_class = processing_class or self.prepared.tokenizer
             callbacks = [self.phases, *(callbacks or [])]
+        elif isinstance(model, LSRMForCausalLM) and args.label_smoothing_factor:
+            raise ValueError(
+                "label_smoothing_factor: transformers does not shift the labels of this model where it smooths them, so "
+                "it would learn to repeat the last item; leave it at 0."
+            )
         super().__init__(
             model=model,
             args=args,
