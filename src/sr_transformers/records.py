@@ -140,6 +140,11 @@ class RunRecord:
     validation: dict[str, float] = field(default_factory=dict)
     reports: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def chosen_on_validation(self) -> bool:
+        """Whether the weights are those that validated best, and not those that the steps ended with."""
+        return bool(self.validation and self.recipe["training"].get("load_best_model_at_end", True))
+
     def __repr__(self) -> str:
         best = "".join(f", test {name} {value:.4f}" for name, value in self._test_metrics().items())
         return (

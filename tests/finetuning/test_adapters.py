@@ -57,3 +57,13 @@ def test_merged_it_is_an_ordinary_model(adapted, tmp_path):
     names = set(load_file(tmp_path / "model.safetensors"))
     assert names == set(LSRMForCausalLM(model.config).state_dict()) - {"lm_head.weight"}
     assert "lora" not in json.dumps(sorted(names))
+
+
+def test_every_matrix_of_the_body_has_one():
+    config = LSRMConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, hidden_act="swiglu", residual="gated")
+    model = LSRMForCausalLM(config)
+    matrices = {name for name, p in model.named_parameters() if ".layers." in name and p.ndim == 2}
+    adapt(model, 2)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad and p.ndim == 2}
+    assert len(matrices) == 2 * 9
+    assert {name.replace("base_layer.", "") for name in frozen if "base_layer" in name} == matrices

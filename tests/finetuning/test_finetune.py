@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recipe, Recommender, RunRecord, finetune, train
+from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer, item_counts, item_list
@@ -188,6 +189,12 @@ def test_wrong_requests_are_refused(checkpoint, other, tmp_path, options, messag
     arguments = {"name_or_path": checkpoint, "data": other, "recipe": recipe(), "output_dir": tmp_path / "run"}
     with pytest.raises(ValueError, match=message):
         finetune(**{**arguments, **options})
+
+
+def test_a_part_of_a_log_keeps_no_old_items(checkpoint, other, tmp_path):
+    part = FractionOfData(other, "users", 0.5)
+    with pytest.raises(ValueError, match="old_items is 'keep' with FractionOfData"):
+        finetune(checkpoint, part, recipe(), tmp_path / "run", old_items="keep")
 
 
 def test_another_kind_of_model_is_refused(other, tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, Recommender
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
+from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.prepare import prepare
 from sr_transformers.data.vocabulary import build_tokenizer, item_counts, item_list
 from sr_transformers.finetuning.vocabulary_transfer import _keep_best, add_items, nearest_weights, with_vocabulary
@@ -130,6 +131,17 @@ def test_nearest_rows_are_the_weighted_mean_of_the_neighbours(log):
 def test_only_training_data_decide_who_is_near(log):
     weights = nearest_weights(log, ["a", "held", "out"], torch.tensor([0, 1, 2, -1, -1]).numpy())
     assert weights.nnz == 0  # both occur in the held-out part only
+
+
+def test_a_part_of_the_interactions_is_all_that_is_read(tmp_path):
+    """The older half, in which "n" stands beside "a", is left out."""
+    ids = ["n", "a", "n", "a", "b", "x", "b", "x", "b", "held", "out"]
+    log = pl.DataFrame({"user_id": [1] * 11, "item_id": ids, "timestamp": range(11)})
+    part = FractionOfData(prepare(log, tmp_path / "data"), "interactions", 0.5)
+    assert part.train_items(0, int(part.train_lengths[0])).size < 6
+    weights = nearest_weights(part, ["a", "n", "b", "x"], np.array([0, 1, 2, -1, 4, -1]))
+    assert weights[3].nnz == 0
+    assert weights[5].nnz == 1
 
 
 def test_at_most_ten_neighbours_count(tmp_path):

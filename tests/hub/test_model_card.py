@@ -231,3 +231,22 @@ def run_protocol():
         "draws": 2,
         "seed": 1,
     }
+
+
+def test_a_run_on_a_part_says_so(record):
+    part = {"of": "users", "fraction": 0.3, "seed": 0, "validation_targets": 50}
+    text = card_of(dataclasses.replace(record, data={**record.data, "fraction": part}))
+    assert "| trained on a part | 0.3 of the users |" in text
+    assert f"| training interactions of it (D) | {record.num_train_interactions:,} |" in text
+    assert "| validated on | 50 of the validation targets, drawn at random |" in text
+
+
+def test_weights_that_nothing_chose_are_not_called_chosen(record):
+    assert f"those of step {record.best_step:,}, chosen on validation targets" in card_of(record)
+    training = {**record.recipe["training"], "load_best_model_at_end": False}
+    last = dataclasses.replace(record, recipe={**record.recipe, "training": training})
+    assert f"those of step {record.best_step:,} on validation targets" in card_of(last)
+
+
+def card_of(record):
+    return model_card(record, "o/n", CardOptions(), Evidence()).content

@@ -351,6 +351,23 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("blocks", [{}, {"position": "relative"}, {"attention_time": True}])
+def test_neither_does_it_with_biases(blocks, reentrant):
+    ids, models = items(2, 9), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(LSRMForCausalLM(LSRMConfig(vocab_size=V, hidden_size=16, num_hidden_layers=2, **blocks)).train())
+        models[-1].config.residual_dropout = models[-1].config.embedding_dropout = 0.0
+    models[1].activation_checkpointing_enable({"use_reentrant": reentrant})
+    times = {"times": torch.arange(9).expand(2, -1)} if blocks.get("attention_time") else {}
+    for model in models:
+        torch.manual_seed(1)
+        model(ids, labels=ids, use_cache=False, **times).loss.backward()
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
 def test_hidden_states_and_attentions_are_returned():
     output = tiny("eager").eval()(items(2, 5), output_hidden_states=True, output_attentions=True)
     assert [h.shape for h in output.hidden_states] == [(2, 5, 16)] * 4

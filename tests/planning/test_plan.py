@@ -24,6 +24,20 @@ def test_flops_by_hand():
     assert flash.attention == flops.attention / 2
 
 
+@pytest.mark.parametrize(
+    ("history", "negatives", "says"),
+    [
+        ([], 98, "num_negatives is 98 and there are 98 items"),
+        (["recency", "mix"], 50, r"knows nothing of the scores of history \(recency\)"),
+    ],
+)
+def test_negatives_that_training_refuses_are_not_planned(history, negatives, says):
+    config = LSRMConfig.from_size("98k", vocab_size=100, history=history)
+    with pytest.raises(ValueError, match=says):
+        make_plan(config, Work(num_negatives=negatives))
+    assert make_plan(LSRMConfig.from_size("98k", vocab_size=100, history=["mix"]), Work(num_negatives=50))
+
+
 def test_time_is_flops_over_what_the_devices_do():
     plan = make_plan(BIG, Work(rows=10), GPUS["H100"], 4, utilisation=0.5, targets=1_000_000, epochs=3)
     per_target = plan["flops_per_target"]["done"]

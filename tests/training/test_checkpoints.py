@@ -114,19 +114,6 @@ def test_the_checkpoint_that_validated_best_is_needed_too(run, markov_prepared):
         trainer_for(markov_prepared, run, max_steps=6).train(resume_from_checkpoint=str(run / "checkpoint-4"))
 
 
-def test_the_best_evaluation_may_have_no_checkpoint_of_its_own(run, markov_prepared):
-    """Evaluated twice as often as saved: before anything was saved nothing can be named best."""
-    shutil.rmtree(run)
-    settings = {"metric_for_best_model": "hr@50", "eval_steps": 1, "save_steps": 2}
-    trainer_for(markov_prepared, run, **settings).train()
-    state = json.loads((run / "checkpoint-4" / "trainer_state.json").read_text())
-    assert (state["best_global_step"], best_beside(run / "checkpoint-4")) == (1, None)
-    assert str(run) not in json.dumps(state)  # it may move, and it may be published
-    trainer = trainer_for(markov_prepared, run, max_steps=6, **settings)
-    trainer.train(resume_from_checkpoint=True)
-    assert trainer.state.global_step == 6
-
-
 def test_a_moved_run_still_ends_with_the_weights_that_validated_best(run, markov_prepared):
     """hr@50 of 30 items is always 1: the first evaluation stays the best, and its checkpoint has to be found."""
     old, new = run.parent / "old", run.parent / "new"

@@ -118,6 +118,45 @@ def test_choices_are_listed(tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"save_strategy": "steps"}, "save_strategy is 'steps' and eval_strategy 'epoch'"),
+        ({"save_strategy": "no"}, "save_strategy is 'no', but SGD begins with the weights that validated best"),
+        (
+            {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 10, "eval_steps": 5},
+            "save_steps is 10 and eval_steps 5: .* both must be the same",
+        ),
+    ],
+)
+def test_checkpoints_are_those_that_validate(tmp_path, values, says):
+    with pytest.raises(ValueError, match=says):
+        arguments(tmp_path, load_best_model_at_end=False, **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"save_strategy": "best"},
+        {"save_strategy": "no", "switch_optimizer": False, "load_best_model_at_end": False},
+        {"save_strategy": "steps", "eval_strategy": "no", "load_best_model_at_end": False},
+    ],
+)
+def test_other_moments_may_go_without(tmp_path, values):
+    assert arguments(tmp_path, **values)
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+@pytest.mark.parametrize(("metric", "mode"), [("ndcg@10", "max"), ("loss", "min")])
+def test_a_schedule_follows_the_metric_the_right_way(tmp_path, schedule, metric, mode):
+    given = {"lr_scheduler_type": schedule, "metric_for_best_model": metric, "warmup_steps": 0}
+    found = arguments(tmp_path, lr_scheduler_kwargs={"patience": 3}, **given)
+    assert found.lr_scheduler_kwargs == {"patience": 3, "mode": mode}
+    other = {"max": "min", "min": "max"}[mode]
+    with pytest.raises(ValueError, match=f"mode is '{other}', but {metric} is better the"):
+        arguments(tmp_path, lr_scheduler_kwargs={"mode": other}, **given)
+
+
+@pytest.mark.parametrize(
     "values",
     [
         {"run_name": "x"},

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTrainingArguments
-from sr_transformers.training.optimizers import Together, multiply_rate, with_muon
+from sr_transformers.training.optimizers import Together, multiply_rate, take, with_muon
 
 
 def small():
@@ -14,6 +14,12 @@ def small():
     config = LSRMConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, residual="gated", embedding_dropout=0.0)
     config.residual_dropout = 0.0
     return LSRMForCausalLM(config)
+
+
+def make_rows(optimizer, tables):
+    """Another optimizer for the tables, as row updates have."""
+    take(optimizer, tables)
+    return torch.optim.SparseAdam(tables, lr=1e-3)
 
 
 def step(model, optimizer):
@@ -32,6 +38,23 @@ def test_muon_has_the_matrices_of_the_blocks_and_nothing_else():
     everything = [id(one) for group in optimizer.param_groups for one in group["params"]]
     assert sorted(everything) == sorted(map(id, model.parameters()))
     assert id(model.lm_head.weight) in {id(one) for group in adam.param_groups for one in group["params"]}
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary", "relative"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_single_optimizers_have_every_weight_once(position, groups):
+    """Also where all of a group goes to another optimizer, as in a model without a table of positions."""
+    torch.manual_seed(0)
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=20, hidden_size=8, num_hidden_layers=2, position=position))
+    tables = [model.model.embed_tokens.weight]
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    given = [{"params": decayed}, {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(given[:groups] if groups == 2 else model.parameters(), lr=1e-3)
+    rows = make_rows(adam, tables)
+    together = with_muon(Together([rows, adam]), model, 1e-3, 0.0)
+    found = [id(p) for one in together.optimizers for group in one.param_groups for p in group["params"]]
+    assert sorted(found) == sorted(map(id, model.parameters()))
+    assert [id(p) for group in together.param_groups for p in group["params"]] == found
 
 
 def test_together_is_each_on_its_own():
@@ -159,3 +182,13 @@ def test_decay_in_epochs_needs_the_steps_of_an_epoch(markov_prepared, tmp_path):
     with pytest.raises(ValueError, match="needs the steps of an epoch"):
         trainer.create_optimizer()
     assert args.weight_decay == 0.0
+
+
+def test_a_learned_temperature_does_not_decay(markov_prepared, tmp_path):
+    model = LSRMForCausalLM(LSRMConfig(vocab_size=markov_prepared.vocab_size, hidden_size=8, head="scaled"))
+    never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    args = LSRMTrainingArguments(str(tmp_path), weight_decay=0.1, switch_optimizer=False, **never)
+    optimizer = LSRMTrainer(model, args, train_dataset=markov_prepared.train_dataset()).create_optimizer()
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert decays[id(parameter)] == (0.1 if parameter.ndim > 1 else 0.0), name

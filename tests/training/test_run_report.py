@@ -41,6 +41,13 @@ def test_the_time_of_a_run_is_told_apart(record):
     ]
 
 
+def test_weights_that_nothing_chose_are_not_called_best(record, tmp_path):
+    assert "which validated best" in write_report(record, tmp_path).read_text()
+    last = dataclasses.replace(record, recipe={**record.recipe, "training": {"load_best_model_at_end": False}})
+    for one in (last, dataclasses.replace(record, validation={})):
+        assert "the weights are those of step 2 of 3.\n" in write_report(one, tmp_path).read_text()
+
+
 def test_the_report_shows_results_pictures_and_the_command(record, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra figures")
     text = write_report(record, tmp_path).read_text()

@@ -14,7 +14,7 @@ from sr_transformers import LSRMConfig, LSRMForCausalLM, LSRMTrainer, LSRMTraini
 from sr_transformers.data.logs import synthetic
 from sr_transformers.data.prepare import prepare
 from sr_transformers.evaluation.model_scorer import ModelScorer
-from sr_transformers.training.checkpoints import last_complete_checkpoint
+from sr_transformers.training.checkpoints import best_beside, last_complete_checkpoint
 from sr_transformers.training.trainer import _layout
 
 
@@ -271,6 +271,23 @@ def test_old_checkpoints_go_and_the_best_stays(markov_prepared, tmp_path):
         "checkpoint-36",
         "checkpoint-45",
     }
+
+
+def test_every_checkpoint_that_stays_has_the_best_of_its_time(markov_prepared, tmp_path):
+    """Else nothing could go on from the older of two once the newer one is damaged."""
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            for folder in tmp_path.glob("checkpoint-*"):
+                seen.append(best_beside(folder))
+
+    settings = {**PLATEAU, "save_total_limit": 2, "metric_for_best_model": "loss", "patience": 9, "num_train_epochs": 4}
+    trainer = make(markov_prepared, tmp_path, **settings)
+    trainer.add_callback(Watch())
+    trainer.train()
+    assert len(set(seen)) > 3
+    assert None not in seen
 
 
 def test_a_checkpoint_names_no_place_and_no_token(markov_prepared, tmp_path):

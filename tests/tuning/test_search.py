@@ -252,6 +252,10 @@ def test_a_launcher_of_several_processes_is_refused(markov_prepared, tmp_path, m
         ({"num_successors": 64, "history": ["items"]}, "^--fix num_successors: nothing reads it.*mix among"),
         ({"sgd_momentum": 0.5}, "^--fix sgd_momentum: nothing reads it.*it needs switch_optimizer true"),
         ({"hidden_size": "wide"}, "model.hidden_size is 'wide'"),
+        ({"weight_decay": 0.01}, "--fix weight_decay=0.01 does not go together.*add --fix decay_epochs=null"),
+        ({"num_negatives": 1024}, r"add --fix history=\[\]"),
+        ({"row_width": 50}, "add --fix max_position_embeddings=WINDOW"),
+        ({"hidden_size": 30}, "add --fix num_attention_heads=HEADS"),
     ],
 )
 def test_what_cannot_be_fixed(fixed, says):
@@ -261,6 +265,8 @@ def test_what_cannot_be_fixed(fixed, says):
 
 def test_what_a_trial_may_read_is_fixed():
     fixed = {"num_successors": 64, "negative_power": 0.5, "warmup_steps": 10}
+    assert check_fixed(fixed) == fixed
+    fixed = {"weight_decay": 0.01, "decay_epochs": None, "hidden_size": 30, "num_attention_heads": 3}
     assert check_fixed(fixed) == fixed
 
 

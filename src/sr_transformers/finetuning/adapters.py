@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-_ADAPTED = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-
 
 class _MergeAtTheEnd(TrainerCallback):
     """Merges adapters once the best weights are back in place, before the model is ranked on test and saved."""
@@ -37,7 +35,8 @@ def adapt(model: PreTrainedModel, rank: int) -> TrainerCallback:
     except ImportError as error:
         raise ValueError("lora_rank needs the package peft: pip install 'sr-transformers[lora]'.") from error
     # alpha = 2 r: adapters act with the weight 2, a common default; B starts at zero, so training starts from `model`.
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_ADAPTED, lora_dropout=0.0)
+    matrices = [name for name, one in model.named_modules() if isinstance(one, nn.Linear) and ".layers." in f".{name}"]
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=matrices, lora_dropout=0.0)
     adapted = peft.get_peft_model(model, config)
     for module in model.modules():
         if isinstance(module, peft.tuners.lora.LoraLayer):

@@ -64,7 +64,8 @@ def finetune(
 
     Raises:
         ValueError: for an unknown choice, a frozen body together with adapters, adapters without the package peft, a
-            checkpoint that is no LSRM, or a recipe that contradicts its architecture.
+            checkpoint that is no LSRM, a recipe that contradicts its architecture, or old items kept on a part of the
+            data.
     """
     for name, value, choices in (("old_items", old_items, OLD_ITEMS), ("freeze", freeze, FREEZE)):
         if value not in choices:
@@ -79,6 +80,11 @@ def finetune(
     base, tokenizer = checkpoint.model(dtype=torch.float32, device_map="cpu"), checkpoint.tokenizer()
     changes = _config_changes(base.config, recipe, checkpoint.name)
     if old_items == "keep":
+        if type(data) is not PreparedData:
+            raise ValueError(
+                f"old_items is 'keep' with {type(data).__name__}: the vocabulary can be carried on for a whole "
+                "prepared log only; choose 'drop', or give the log itself."
+            )
         data = DataWithOldItems(data.path, tokenizer)
     seed = recipe.arguments(output_dir).seed
     item_ids = item_list(data.tokenizer)

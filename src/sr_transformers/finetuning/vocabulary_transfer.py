@@ -193,7 +193,7 @@ def nearest_weights(data: PreparedData, item_ids: Sequence[str], source: np.ndar
     counts = np.zeros(size)
     for first in range(0, len(data), _USERS_AT_A_TIME):
         users = range(first, min(first + _USERS_AT_A_TIME, len(data)))
-        histories = [data.items(user, int(data.train_lengths[user])) for user in users]
+        histories = [data.train_items(user, int(data.train_lengths[user])) for user in users]
         tokens = translate[np.concatenate(histories)]
         user = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
         counts += np.bincount(tokens[tokens >= 0], minlength=size)

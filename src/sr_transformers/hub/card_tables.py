@@ -129,9 +129,16 @@ def size_rows(record: RunRecord) -> Rows:
 
 
 def count_rows(record: RunRecord) -> Rows:
-    """Counts of the prepared log."""
-    counts = record.data["counts"]
-    return [(label, number(counts[key])) for key, label in COUNTS.items() if key in counts]
+    """Counts of the prepared log, and what the run had of it if that was only a part."""
+    counts, part = record.data["counts"], record.data.get("fraction")
+    rows = [(label, number(counts[key])) for key, label in COUNTS.items() if key in counts]
+    if part and part["fraction"] != 1:
+        what = {"users": "of the users", "interactions": "of every user's interactions", "context": "of the window"}
+        rows.append(("trained on a part", f"{number(part['fraction'])} {what[part['of']]}"))
+        rows.append(("training interactions of it (D)", f"{record.num_train_interactions:,}"))
+    if part and "validation_targets" in part:
+        rows.append(("validated on", f"{part['validation_targets']:,} of the validation targets, drawn at random"))
+    return rows
 
 
 def training_rows(record: RunRecord) -> Rows:

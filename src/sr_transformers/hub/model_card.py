@@ -140,6 +140,7 @@ def model_card(record: RunRecord, repo_id: str, options: CardOptions, evidence: 
         leaks=record.data["leaks"],
         training=tables.training_rows(record),
         best_step=tables.number(record.best_step),
+        chosen=record.chosen_on_validation,
         validation=tables.metric_line(record.validation),
         results=tables.results_table(record.reports),
         errors=tables.error_line(report),

@@ -112,8 +112,8 @@ def past_so_far(
     for name, given in (("attention_mask", mask), ("times", times)):
         if given is not None and given.shape[1] > ids.shape[1]:
             raise ValueError(
-                f"{name} has {given.shape[1]} places for {ids.shape[1]} ids: this model counts in all items, so give the "
-                "whole history as input_ids, not only what is new, and leave prefill_chunk_size out."
+                f"{name} has {given.shape[1]} places for {ids.shape[1]} ids: this model counts in all items, so give "
+                "the whole history as input_ids, not only what is new, and leave prefill_chunk_size out."
             )
     real = torch.ones_like(ids) if mask is None else mask
     if times is not None:

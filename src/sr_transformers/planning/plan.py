@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from sr_transformers.evaluation.log_counts import most_stretches
-from sr_transformers.lsrm.configuration_lsrm import LAGS, LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import LAGS, OWN_PARTS, LSRMConfig
 from sr_transformers.planning.gpus import GPU
 from sr_transformers.planning.memory import Work, peak, training_memory
 from sr_transformers.planning.strategies import (
@@ -35,6 +35,23 @@ from sr_transformers.planning.weights import parameter_counts, successor_bytes
 USABLE = 0.92
 # Bytes of a pair of items and its number, while the successors are counted: both once more while blocks are joined.
 _COUNTED_PAIR = 2 * (8 + 8)
+
+
+def _check_negatives(config: LSRMConfig, num_negatives: int) -> None:
+    """As training does.
+
+    Raises:
+        ValueError: for as many negatives as items, or some beside parts of history that score items.
+    """
+    items = config.vocab_size - 2
+    if num_negatives >= items:
+        raise ValueError(f"num_negatives is {num_negatives:,} and there are {items:,} items; use 0, the full softmax.")
+    scoring = [part for part in config.history if part in OWN_PARTS and part != "mix"]
+    if num_negatives and scoring:
+        raise ValueError(
+            f"num_negatives is {num_negatives:,}, and sampled softmax knows nothing of the scores of history "
+            f"({', '.join(scoring)}); leave one of the two out."
+        )
 
 
 def make_plan(
@@ -65,7 +82,8 @@ def make_plan(
         `best` is the fastest that fits (None: see `nearest.what_would_fit`), and `time` is that row's.
 
     Raises:
-        ValueError: for a utilisation, epochs, targets or bandwidth out of range, or bf16 where the hardware has none.
+        ValueError: for a utilisation, epochs, targets or bandwidth out of range, bf16 where the hardware has none, or
+            negatives with which training would refuse the model.
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation is {utilisation}; it is a fraction of the peak, above 0 and at most 1.")
@@ -77,6 +95,7 @@ def make_plan(
         raise ValueError(f"bandwidth is {bandwidth}; it must be a number of bytes per second above 0.")
     if gpu is not None and work.precision == "bf16" and gpu.bf16 is None:
         raise ValueError(f"{gpu.name} has no bf16; choose precision fp32.")
+    _check_negatives(config, work.num_negatives)
     if config.keeps_counts and targets is not None:  # each makes at most one pair of a lag
         config = copy.deepcopy(config)
         config.successor_pairs = LAGS * min(config.vocab_size * config.num_successors, targets)

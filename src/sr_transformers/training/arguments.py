@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.public import last_part
-from sr_transformers.training.checks import check_arguments, check_schedule
+from sr_transformers.training.checks import check_arguments, check_schedule, point_schedule
 from sr_transformers.training.row_updates import DENSE
 
 SHARDED = "SHARDED_STATE_DICT"  # torch's name for checkpoints of which every process writes its part
@@ -104,7 +104,7 @@ class LSRMTrainingArguments(TrainingArguments):
 
     # transformers' own, with our defaults
     eval_strategy: str = field(default="epoch", metadata={"help": "When to validate: no, steps or epoch."})
-    save_strategy: str = field(default="epoch", metadata={"help": "When to save; as often as eval_strategy."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: as eval_strategy, or best, or no."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept beside the best one."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the weights that validated best."})
     metric_for_best_model: str = field(default="loss", metadata={"help": "Validation metric that decides."})
@@ -144,6 +144,7 @@ class LSRMTrainingArguments(TrainingArguments):
         if chosen_precision(self.precision) == "bf16":
             self.bf16 = True
         super().__post_init__()
+        point_schedule(self)
         check_schedule(self)
         config: Any = self.fsdp_config
         if self.fsdp and "state_dict_type" not in config:  # transformers' default is one file for all

@@ -70,8 +70,7 @@ def best_beside(checkpoint: str | Path) -> str | None:
         FileNotFoundError, ValueError: as `verify_checkpoint`, if it is not as it was written.
     """
     checkpoint = Path(checkpoint)
-    callbacks: Any = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).stateful_callbacks
-    name = callbacks[TrainingPhases.__name__]["attributes"]["best_checkpoint"]
+    name = best_name(checkpoint)
     if name is None:
         return None
     best = checkpoint.parent / name
@@ -82,6 +81,12 @@ def best_beside(checkpoint: str | Path) -> str | None:
         )
     verify_checkpoint(best)
     return str(best)
+
+
+def best_name(checkpoint: Path) -> str | None:
+    """Name of the checkpoint that had validated best when this one was written."""
+    callbacks: Any = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).stateful_callbacks
+    return callbacks[TrainingPhases.__name__]["attributes"]["best_checkpoint"]
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -175,6 +175,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "torch_compile_mode": (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
 }
 
+_BY_METRIC = ("reduce_lr_on_plateau", "greedy")  # schedules that follow the metric of validation
 # What the schedules of transformers are given beside lr_scheduler_kwargs.
 _NOT_OF_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs")
 _MANY_STEPS = 1 << 20
@@ -223,6 +224,36 @@ def check_arguments(arguments: Any) -> None:
         if not used and _is_set(fields[name], getattr(arguments, name)):
             raise ValueError(f"{name} is {getattr(arguments, name)!r}, but nothing reads it: it needs {needs}.")
     _check_optim_args(arguments)
+    _check_saving(arguments)
+
+
+def _check_saving(arguments: Any) -> None:
+    """Refuses checkpoints of other moments than those of validation.
+
+    What validated best would have no checkpoint of its own, and of a checkpoint before a validation a run that goes on
+    would never make that up.
+    """
+    validates, saves = (str(getattr(one, "value", one)) for one in (arguments.eval_strategy, arguments.save_strategy))
+    if validates == "no" or saves == "best":
+        return
+    if saves == "no":
+        if arguments.switch_optimizer:
+            raise ValueError(
+                "save_strategy is 'no', but SGD begins with the weights that validated best: save as often as "
+                "eval_strategy says, or set switch_optimizer to false."
+            )
+        return
+    if saves != validates:
+        raise ValueError(
+            f"save_strategy is {saves!r} and eval_strategy {validates!r}: checkpoints are kept by what they validate "
+            "with, so both must be the same (or save_strategy best or no)."
+        )
+    every = arguments.eval_steps or arguments.logging_steps  # as transformers has it
+    if validates == "steps" and arguments.save_steps != every:
+        raise ValueError(
+            f"save_steps is {arguments.save_steps:g} and eval_steps {every:g}: checkpoints are kept by what they "
+            "validate with, so both must be the same."
+        )
 
 
 def _check_optim_args(arguments: Any) -> None:
@@ -247,6 +278,23 @@ def _check_optim_args(arguments: Any) -> None:
             fits = False
         if not fits:
             raise ValueError(f"optim_args is {arguments.optim_args!r}: {key} must be a number, and {value!r} is none.")
+
+
+def point_schedule(arguments: Any) -> None:
+    """Makes a schedule that follows validation follow it the right way; transformers' own take everything for a loss.
+
+    Raises:
+        ValueError: for a `mode` in `lr_scheduler_kwargs` that contradicts the metric.
+    """
+    if str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)) not in _BY_METRIC:
+        return
+    given, mode = dict(arguments.lr_scheduler_kwargs or {}), "max" if arguments.greater_is_better else "min"
+    if given.setdefault("mode", mode) != mode:
+        raise ValueError(
+            f"lr_scheduler_kwargs: mode is {given['mode']!r}, but {arguments.metric_for_best_model} is better the "
+            f"{'greater' if mode == 'max' else 'smaller'} it is; leave it out."
+        )
+    arguments.lr_scheduler_kwargs = given
 
 
 def check_schedule(arguments: Any) -> None:

@@ -13,6 +13,7 @@ from sr_transformers.evaluation.weights import COMPLETE
 from sr_transformers.training.arguments import without_traces
 from sr_transformers.training.checkpoints import (
     best_beside,
+    best_name,
     checkpoints,
     last_complete_checkpoint,
     mark_complete,
@@ -101,6 +102,14 @@ class KeepingTrainer(DividedTrainer):
             self.state.best_model_checkpoint = self._best_checkpoint
         return result
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.prepared is not None and self.phases.carried is not None:
+            # transformers begins a sum of its own when a run goes on; the next entry is a mean over all of its steps.
+            loss, self._globalstep_last_logged = self.phases.carried
+            self._tr_loss += loss
+            self.phases.carried = None
+        super()._run_epoch(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # super() pickles the arguments, and what is pickled has no token and names no place.
         arguments = self.args
@@ -133,6 +142,8 @@ class KeepingTrainer(DividedTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit, self._writes_checkpoint = limit, False
+        loss = float(self.accelerator.reduce(self._tr_loss.detach().clone(), "mean"))
+        self.phases.unlogged = loss, self._globalstep_last_logged
         self.accelerator.wait_for_everyone()  # every process has written its part
         if self.args.should_save:
             self._save_state(checkpoint)
@@ -150,9 +161,12 @@ class KeepingTrainer(DividedTrainer):
         self.state.best_model_checkpoint = best
 
     def _rotate(self, output: Path, limit: int | None) -> None:
-        """Removes all checkpoints but the newest `limit` and the best."""
-        best = self.state.best_model_checkpoint
-        for folder in checkpoints(output)[limit:] if limit else []:
-            if best is None or folder.name != Path(best).name:
+        """Removes all checkpoints but the newest `limit` and those that had validated best when these were written."""
+        if limit is None:
+            return
+        found = checkpoints(output)
+        needed = {best_name(folder) for folder in found[:limit] if (folder / COMPLETE).exists()}
+        for folder in found[limit:]:
+            if folder.name not in needed:
                 (folder / COMPLETE).unlink(missing_ok=True)  # first: half a checkpoint must not look whole
                 shutil.rmtree(folder)

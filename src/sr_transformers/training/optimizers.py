@@ -25,7 +25,7 @@ class Together(torch.optim.Optimizer):
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
         self.optimizers = [single for one in optimizers for single in _singles(one)]
-        super().__init__([group for one in optimizers for group in one.param_groups], {})
+        super().__init__([group for one in self.optimizers for group in one.param_groups], {})
         self._share()
 
     def _share(self) -> None:

@@ -26,6 +26,8 @@ class TrainingPhases(TrainerCallback, ExportableState):
         switched_at: global step of the switch, None before it.
         best_checkpoint: name of the checkpoint that holds the weights that validated best, as of the last one saved.
         earlier_seconds: wall time of training up to the checkpoint that the run went on from.
+        unlogged: sum of the training losses of the steps after the last one that was logged, and that step, as of the
+            last checkpoint; carried: the same of the checkpoint that the run goes on from, until the trainer takes it.
         active: whether training is going on; evaluations outside it are not looked at.
         wants_switch: set at the end of the Adam phase; the trainer switches and calls `switched`.
     """
@@ -42,14 +44,18 @@ class TrainingPhases(TrainerCallback, ExportableState):
         self.stale = 0
         self.switched_at: int | None = None
         self.earlier_seconds = 0.0
+        self.unlogged: tuple[float, int] | None = None
+        self.carried: tuple[float, int] | None = None
         self._begun = time.perf_counter()
+        self._ended: float | None = None
         self.wants_switch = False
         self.active = False
 
     @property
     def seconds(self) -> float:
-        """Wall time of training until now, of all parts of a run that was stopped and went on."""
-        return self.earlier_seconds + time.perf_counter() - self._begun
+        """Wall time of training until now or its end, of all parts of a run that was stopped and went on."""
+        until = time.perf_counter() if self._ended is None else self._ended
+        return self.earlier_seconds + until - self._begun
 
     def state(self) -> dict:
         arguments = {
@@ -58,7 +64,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
             "patience": self.patience,
             "switch": self.switch,
         }
-        stored = ("phase", "best", "stale", "switched_at", "best_checkpoint")
+        stored = ("phase", "best", "stale", "switched_at", "best_checkpoint", "unlogged")
         attributes = {name: getattr(self, name) for name in stored} | {"earlier_seconds": self.seconds}
         return {"args": arguments, "attributes": attributes}
 
@@ -69,6 +75,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
             callbacks: Any = state.stateful_callbacks  # a list when constructed, by class name ever after
             for name, value in callbacks[type(self).__name__]["attributes"].items():
                 setattr(self, name, value)
+            self.carried = self.unlogged
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.restore(state)
@@ -97,7 +104,7 @@ class TrainingPhases(TrainerCallback, ExportableState):
         return self.stale >= self.patience and (self.phase == SGD or not self.switch)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.active = False
+        self.active, self._ended = False, time.perf_counter()
 
     def switched(self, step: int) -> None:
         """Notes that the SGD phase begins."""

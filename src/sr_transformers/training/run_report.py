@@ -31,12 +31,12 @@ def write_report(record: RunRecord, folder: str | Path) -> Path:
             old.unlink()
         draw_curve(record, folder / FIGURES)
         save(_beside(record.reports), folder / FIGURES, BESIDE)
-    log = record.data["source"]["name"]
+    log, chosen = record.data["source"]["name"], ", which validated best" if record.chosen_on_validation else ""
     parts = [
         f"# {record.name} on {log}",
         f"{record.num_non_embedding_parameters:,} parameters in the blocks, {record.num_train_interactions:,} training "
         f"interactions, seed {record.seed}, {record.epochs:.1f} epochs in {_minutes(record.seconds)}; the weights are "
-        f"those of step {record.best_step:,} of {record.steps:,}, which validated best.",
+        f"those of step {record.best_step:,} of {record.steps:,}{chosen}.",
         "## On the test targets",
         table(record.reports),
         *_picture(folder, BESIDE, "The model beside the baselines"),

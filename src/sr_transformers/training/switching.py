@@ -30,6 +30,14 @@ class SwitchingTrainer(KeepingTrainer):
                 self.optimizer = None
         return super()._prepare_for_training(max_steps, train_dataloader, *args, **kwargs)
 
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """Of the weights that decay: matrices and tables. A learned temperature would be pulled to its start."""
+        names = super().get_decay_parameter_names(model)
+        if self.prepared is None:
+            return names
+        vectors = {name for name, parameter in model.named_parameters() if parameter.ndim < 2}
+        return [name for name in names if name not in vectors]
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Adam, or SGD once the run has switched."""
         if self.prepared is not None and not self.phases.active:

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import accelerate
 from transformers import PreTrainedModel, set_seed
 
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.fingerprints import differing
 from sr_transformers.locking import LOCK, only_one
 from sr_transformers.lsrm.modeling_lsrm import LSRMForCausalLM
 from sr_transformers.records import RUN_FILE, RunRecord, write_whole
@@ -27,6 +28,7 @@ from sr_transformers.training.vocabulary_parallel import mesh_of, new_divided
 
 SETTINGS = "settings.json"
 _ROWS = ("per_device_train_batch_size", "gradient_accumulation_steps", "processes")  # their product: rows per update
+_SHOWN = 5  # differences that a message names
 
 
 def train(
@@ -178,17 +180,25 @@ def _text(settings: dict[str, Any]) -> str:
     return json.dumps(settings, indent=2, sort_keys=True, default=str) + "\n"
 
 
-def _is_same_run(stored: str, wanted: str) -> bool:
-    """Whether two texts of settings differ at most in how many processes and micro-batches share an update's rows."""
+def _differences(stored: str, wanted: str) -> list[str]:
+    """What differs between two texts of settings, in words, beside how many processes and micro-batches share an
+    update's rows."""
     if stored == wanted:
-        return True
+        return []
+    flat = []
     try:
-        one, other = (json.loads(text) for text in (stored, wanted))
-        for settings in (one, other):
-            settings["rows"] = math.prod(settings["training"].pop(name) for name in _ROWS)
-    except (ValueError, KeyError, TypeError):  # of another version, or damaged
-        return False
-    return one == other
+        for settings in map(json.loads, (stored, wanted)):
+            rows = math.prod(settings["training"].pop(name) for name in _ROWS)
+            flat.append({"rows of an update": rows, **dict(_flat(settings))})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ["the stored ones are damaged, or of another version"]
+    found = differing(*flat)
+    return [*found[:_SHOWN], *([f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else [])]
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        yield from _flat(value) if isinstance(value, dict) else [(name, value)]
 
 
 def _check_output(output_dir: Path, settings: dict[str, Any]) -> str | None:
@@ -199,10 +209,10 @@ def _check_output(output_dir: Path, settings: dict[str, Any]) -> str | None:
     checkpoint = last_complete_checkpoint(output_dir)
     if stored.is_file():
         # Without a whole checkpoint there is nothing to go on from, and nothing to lose.
-        if checkpoint is not None and not _is_same_run(stored.read_text(), _text(settings)):
+        if checkpoint is not None and (other := _differences(stored.read_text(), _text(settings))):
             raise FileExistsError(
-                f"{output_dir} holds a run with other settings (compare {stored}); choose another output folder, or "
-                "start with the same recipe and data to go on with it."
+                f"{output_dir} holds a run with other settings (compare {stored}): {'; '.join(other)}. Choose another "
+                "output folder, or start with the same recipe and data to go on with it."
             )
     elif output_dir.exists() and any(not path.name.startswith(".") for path in output_dir.iterdir()):
         raise FileExistsError(f"{output_dir} is not empty and holds no run of ours; choose another output folder.")

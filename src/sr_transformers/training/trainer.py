@@ -120,8 +120,8 @@ class LSRMTrainer(RankingTrainer):
             callbacks = [self.phases, *(callbacks or [])]
         elif isinstance(model, LSRMForCausalLM) and args.label_smoothing_factor:
             raise ValueError(
-                "label_smoothing_factor: transformers does not shift the labels of this model where it smooths them, so "
-                "it would learn to repeat the last item; leave it at 0."
+                "label_smoothing_factor: transformers does not shift the labels of this model where it smooths them, "
+                "so it would learn to repeat the last item; leave it at 0."
             )
         super().__init__(
             model=model,
@@ -326,10 +326,9 @@ class LSRMTrainer(RankingTrainer):
             raise ValueError("hub_model_id is not set; give the arguments the name org/name.")
         folder = Path(str(self.args.output_dir))
         if not (folder / RUN_FILE).exists():
-            runtimes = [entry["train_runtime"] for entry in self.state.log_history if "train_runtime" in entry]
-            if not runtimes:
+            if not any("train_runtime" in entry for entry in self.state.log_history):
                 raise ValueError("nothing has been trained; call train() first.")
-            finish(self, "custom", self.settings, self.started, runtimes[-1])
+            finish(self, "custom", self.settings, self.started, self.phases.seconds)
         if not self.is_world_process_zero():
             return None
         return publish(

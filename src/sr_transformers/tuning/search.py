@@ -44,7 +44,7 @@ from sr_transformers.tuning import storage
 from sr_transformers.tuning.budget import Plan, Probe, as_dict, check_targets, in_words, plan, probe
 from sr_transformers.tuning.progress import Lines, Progress
 from sr_transformers.tuning.report import TUNE, write_report
-from sr_transformers.tuning.space import portfolio, recipe_of
+from sr_transformers.tuning.space import HEADS, portfolio, recipe_of
 from sr_transformers.tuning.trials import Deadline, Stopped, Terms, work
 
 SETTINGS, PREPARED, MODEL = "settings.json", "prepared", "model"
@@ -116,6 +116,26 @@ def tune(
         return record
 
 
+def _refuse_alone(fixed: Mapping[str, Any]) -> None:
+    """Refuses a key that would contradict what the search draws for another one.
+
+    Raises:
+        ValueError: with what to fix too.
+    """
+    width, heads = fixed.get("hidden_size"), max(HEADS)
+    for key, other, alone in (
+        ("weight_decay", "decay_epochs=null", bool(fixed.get("weight_decay"))),
+        ("num_negatives", "history=[]", bool(fixed.get("num_negatives"))),
+        ("row_width", "max_position_embeddings=WINDOW", "row_width" in fixed),
+        ("hidden_size", "num_attention_heads=HEADS", isinstance(width, int) and width % heads != 0),
+    ):
+        if alone and other.partition("=")[0] not in fixed:
+            raise ValueError(
+                f"--fix {key}={fixed[key]} does not go together with all that the search draws for "
+                f"{other.partition('=')[0]}: add --fix {other}."
+            )
+
+
 # What a trial has or may have though nobody fixed it, as far as other keys are read with it only.
 _OF_A_TRIAL = {"history": ["mix"], "num_negatives": 1024, "switch_optimizer": False}
 
@@ -124,8 +144,8 @@ def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that are not varied, after a look at them.
 
     Raises:
-        ValueError: for an unknown key, a value of the wrong type, a secret, a key that nothing reads, or one that the
-            search needs for itself.
+        ValueError: for an unknown key, a value of the wrong type, a secret, a key that nothing reads, one that the
+            search needs for itself, or one that another key must be fixed with.
     """
     pruned = "the search prunes by the validation of every epoch"
     resumed = "a search that was stopped goes on from the checkpoint of every epoch"
@@ -143,6 +163,7 @@ def check_fixed(fixed: Mapping[str, Any]) -> dict[str, Any]:
         if key in ours:
             raise ValueError(f"--fix {key}: it cannot be fixed, for {ours[key]}.")
         Recipe().set(key, value, "--fix")
+    _refuse_alone(fixed)
     recipe = Recipe()
     for key, value in {**_OF_A_TRIAL, **fixed}.items():
         recipe.set(key, value, "--fix")

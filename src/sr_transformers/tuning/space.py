@@ -19,6 +19,7 @@ Values = Mapping[str, Any]
 # fast and exact.
 MANY_ITEMS = 20_000
 _WINDOWS = (20, 50, 100, 200)
+HEADS = (1, 2, 4)
 _HISTORIES = {
     "none": [],
     "with moments": [part for part in HISTORY_PARTS if part != "recency"],
@@ -147,7 +148,7 @@ SPACE = (
     # Size: depth against width.
     Knob("num_hidden_layers", Range(1, 8, log=True)),
     Knob("hidden_size", Choices.of(32, 64, 128, 256)),
-    Knob("num_attention_heads", Choices.of(1, 2, 4)),
+    Knob("num_attention_heads", Choices.of(*HEADS)),
     Knob("max_position_embeddings", Choices.of(*_WINDOWS, fits=_fits_window)),
     # Dropout where it sits.
     Knob("embedding_dropout", _DROPOUT, encode=_first),

@@ -5,7 +5,7 @@ answered from the runs that are there is missing, with the reason in `notes`.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from sr_transformers.scaling.laws.prediction import (
     hold_out_largest,
 )
 from sr_transformers.scaling.laws.records_table import leave_out, points_of, read_plan, schedule_of
-from sr_transformers.scaling.studies.soundness import reservations
+from sr_transformers.scaling.studies.soundness import gain_of_longer, reservations
 
 METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
@@ -128,7 +128,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     runs = load_runs(folder)
     refuse_mixed((run.name, report["protocol"]) for run in runs for report in run.record.reports[:1])
     plan = read_plan(Path(folder))
-    plans = {run.name: run.plan for run in runs}
+    plans, records = ({run.name: getattr(run, what) for run in runs} for what in ("plan", "record"))
     chosen = {
         law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]
         for law in ("n", "joint", "repeated", "saturating")
@@ -189,7 +189,8 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "epochs": epochs,
         "fraction_of_users": fraction,
         "num_runs": len(runs),
-        "reservations": reservations({run.name: run.record for run in runs if run.plan["in_law"]}, plan),
+        "reservations": reservations(records, plan),
+        "longer": _longer(records, plans),
         "left_out": [{"run": name, "seconds": plan["costs"][name]["seconds"]} for name in plan.get("left_out", [])],
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
@@ -302,6 +303,16 @@ def losses_of(runs: Sequence[StudyRun]) -> dict[str, Any]:
         "loss": float(np.mean(losses)),
         "loss_standard_deviation": float(np.std(losses, ddof=1)) if losses[1:] else None,
     }
+
+
+def _longer(records: Mapping[str, RunRecord], plans: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What at least twice the epochs still bring on validation, by size and fraction."""
+    rows = []
+    for name, plan in plans.items():
+        if plan["in_law"] and plan["own_epochs"] and (gain := gain_of_longer(name, records, plans)) is not None:
+            n = records[name].num_non_embedding_parameters
+            rows.append({"run": name, "N": n, "epochs": plan["epochs"], "fraction": plan["fraction"], "gain": gain})
+    return sorted(rows, key=lambda row: (row["N"], row["fraction"]))
 
 
 def ablations(runs: list[StudyRun]) -> list[dict[str, Any]]:

@@ -46,6 +46,9 @@ def agreeing(choice: dict[str, Any]) -> str:
 def sentences(document: dict[str, Any]) -> list[str]:
     """The findings of an analysis document, one per sentence group; what speaks against calling them laws first."""
     found = [caveat(document["reservations"])] if document["reservations"] else []
+    if document["longer"]:
+        gains = (f"{one['gain']:.3f} at N = {one['N']:,}{_part(one['fraction'])}" for one in document["longer"])
+        found.append(f"What twice the epochs of a run, or more, still gain on validation, in nats: {', '.join(gains)}.")
     laws, held = document["laws"], document["held_out"]
     if "n" in laws:
         one = laws["n"]
@@ -108,6 +111,10 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def _part(fraction: float) -> str:
+    return "" if fraction == 1 else f" on {fraction:.0%} of the users"
 
 
 def duration_of(epochs: float | None) -> str:
