@@ -181,3 +181,14 @@ def test_shuffled_items_are_refused_instead_of_renamed(tmp_path, readable_log):
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"items\.parquet"):
         _ = PreparedData(data.path).item_counts  # the counts would be those of other items
+
+
+@pytest.mark.parametrize("old", [["01", "1"], ["food", "toys"], [1, 2]])
+def test_domains_stay_apart_whatever_their_kind(old, tmp_path):
+    """Numbers after texts: `01` is not 1, and `toys` is no number."""
+    first = prepare(frame([("a", "x", 1, old[0]), ("a", "y", 2, old[1])] * 3, ("domain",)), tmp_path / "first")
+    both = append(first, frame([("b", "x", 9, 7), ("b", "y", 10, 1)], ("domain",)), tmp_path / "both")
+    assert sorted(both.domain_names) == sorted({*map(str, old), "7", "1"})
+    history = list(both.histories["user_id"]).index("a")
+    names = [both.domain_names[code] for code in both.domains(history, int(both.lengths[history]))]
+    assert set(names) == set(map(str, old))

@@ -100,6 +100,19 @@ def test_the_manifest_says_what_was_done(prepared):
     assert "fraction" not in prepared.manifest
 
 
+def test_a_fraction_of_a_fraction_is_refused(prepared):
+    with pytest.raises(ValueError, match="a fraction of FractionOfData is not known"):
+        FractionOfData(FractionOfData(prepared, "users", 0.5), "interactions", 0.5)
+
+
+def test_examples_of_a_shorter_context_are_as_short(prepared):
+    part = FractionOfData(prepared, "context", 0.4)
+    assert max(len(one["input_ids"]) for one in part.train_dataset(5)) == 2
+    assert max(len(one["input_ids"]) for one in part.eval_dataset("test", 5)) == 2
+    whole = prepared.train_dataset(5)
+    assert max(len(one["input_ids"]) for one in whole) > 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,6 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from sr_transformers.data.batches import EpochBatchSampler, PackingCollator
+from sr_transformers.data.describe import describe
+from sr_transformers.data.fractions import FractionOfData
 from sr_transformers.data.logs.synthetic import generate
 from sr_transformers.data.packing import ALL_POSITIONS
 from sr_transformers.data.prepare import prepare
@@ -86,6 +88,42 @@ def test_the_stream_has_the_batches_of_every_rank(whole, streamed, world_size, w
         stream.set_epoch(1)
         again = next(iter(stream))
         assert not torch.equal(again["input_ids"], expected[0]["input_ids"])
+
+
+def test_workers_that_stay_read_every_epoch(whole):
+    stream = WindowStream(whole, sampler_of(whole), PackingCollator(16))
+    loader = DataLoader(stream, batch_size=None, num_workers=2, persistent_workers=True)
+    for epoch in range(3):
+        stream.set_epoch(epoch)
+        found = [one["input_ids"] for one in loader]
+        expected = WindowStream(whole, sampler_of(whole), PackingCollator(16))
+        expected.set_epoch(epoch)
+        assert all(torch.equal(one, batch["input_ids"]) for one, batch in zip(found, expected, strict=True)), epoch
+
+
+def test_shards_of_an_earlier_folder_are_fetched_anew(streamed, whole):
+    history = int(whole.shard_bounds[1]) - 1
+    expected = streamed.items(history, 2).tolist()
+    (stale,) = streamed.cache.glob("histories-*")
+    streamed._open.clear()
+    stale.write_bytes(stale.read_bytes()[:-8])
+    assert streamed.items(history, 2).tolist() == expected
+    streamed._open.clear()
+    stale.write_bytes(b"short")
+    streamed.shards_at = f"file://{streamed.cache}/elsewhere"
+    (streamed.cache / "elsewhere").mkdir()
+    (streamed.cache / "elsewhere" / stale.name).write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"the shard that lies at file://.*elsewhere is another"):
+        streamed.items(history, 2)
+
+
+def test_what_a_stream_cannot_do_is_said(streamed, whole, tmp_path):
+    with pytest.raises(ValueError, match=r"is streamed, so its histories are not all here"):
+        describe(streamed)
+    with pytest.raises(ValueError, match="keep is 0"):
+        StreamedData(streamed.path, f"file://{whole.path}", tmp_path, keep=0)
+    with pytest.raises(ValueError, match="a fraction of StreamedData is not known"):
+        FractionOfData(streamed, "users", 0.5)
 
 
 def train(data: PreparedData, output) -> tuple[list[float], dict]:

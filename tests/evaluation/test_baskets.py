@@ -80,6 +80,12 @@ def test_metrics_by_hand_and_nothing_of_the_basket_is_shown(shop):
     assert report["standard_errors"]["recall@2"] == pytest.approx(values.std(ddof=1) / math.sqrt(3))
 
 
+def test_a_cut_off_that_is_given_twice_counts_once(shop):
+    once, twice = (evaluate_baskets(Ranked(shop, SCORES), shop, ks=ks) for ks in ((2,), (2, 2)))
+    assert once["metrics"] == twice["metrics"]
+    assert once["standard_errors"] == twice["standard_errors"]
+
+
 def test_ties_count_against_the_scorer(shop):
     """Where all tie everybody has the last rank: 6."""
     scorer = Ranked(shop, dict.fromkeys(SCORES, 1.0))

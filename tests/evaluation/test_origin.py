@@ -9,7 +9,7 @@ from sr_transformers import Recipe, prepare, train
 from sr_transformers.cli import main
 from sr_transformers.data.logs import synthetic
 from sr_transformers.evaluation.loading import Checkpoint
-from sr_transformers.evaluation.origin import check_origin
+from sr_transformers.evaluation.origin import check_origin, split_of
 from sr_transformers.evaluation.significance import check_run
 
 
@@ -46,6 +46,21 @@ def test_another_split_of_the_same_interactions_is_refused(logs, run, capsys):
         models = ["--model", str(run)] if command == "evaluate" else [str(run), str(step)]
         assert main([command, *models, "--data", str(logs["time"].path)]) == 2
         assert "its training may have seen what is held out here" in capsys.readouterr().err
+
+
+def test_the_same_moments_are_the_same_split_however_they_were_given(tmp_path):
+    base, dates = 1_700_000_000, pl.from_epoch(pl.Series([1_700_000_000])).dt
+    rows = pl.DataFrame({"user_id": [n % 9 for n in range(90)], "item_id": [n % 7 for n in range(90)],
+                         "timestamp": [base + 86_400 * n for n in range(90)]})  # fmt: skip
+    number, text = base + 86_400 * 80, dates.offset_by("80d").dt.strftime("%Y-%m-%dT%H:%M:%S")[0]
+    folders = []
+    for name, cut in (("number", number), ("text", text)):
+        folders.append(prepare(rows, tmp_path / name, split="temporal", time_unit="s", test_from=cut,
+                               validation_from=base + 86_400 * 60))  # fmt: skip
+    one, other = (data.manifest for data in folders)
+    assert one["split_parameters"] != other["split_parameters"]
+    assert split_of(one) == split_of(other)
+    assert split_of(one) != split_of({**other, "counts": {**other["counts"], "test_from": number + 1}})
 
 
 def test_of_other_interactions_it_is_told(logs, run, tmp_path, capsys):

@@ -20,6 +20,7 @@ HISTORIES = {
     "carl": ("", "", "AB"),  # no past
     "dora": ("D", "", "XC"),  # X is new to the log
     "emil": ("ABCD", "A", ""),
+    "fred": ("", "", "A"),  # one interaction, and no past either
 }
 
 
@@ -54,7 +55,7 @@ def data(tmp_path_factory):
 
 def test_the_rows_are_whole_periods_of_users_with_a_past(data):
     rows, without_past = whole_periods(data, "test")
-    assert (rows.tolist(), without_past) == ([[0, 2, 5], [1, 3, 4], [3, 1, 3]], 1)
+    assert (rows.tolist(), without_past) == ([[0, 2, 5], [1, 3, 4], [3, 1, 3]], 2)
     assert whole_periods(data, "validation")[0].tolist() == [[1, 2, 3], [4, 4, 5]]
 
 
@@ -64,7 +65,7 @@ def test_seen_and_unknown_items_are_left_out_and_counted(data):
     # anna has seen A and B: of C and D, ranked 1 and 2; bert has nothing left; dora has seen D: C of A B C is third
     assert report["num_targets"] == 2
     assert report["num_items"] == {"all": 3, "repeated": 0, "new": 3}
-    assert report["num_users_without_past"] == 1
+    assert report["num_users_without_past"] == 2
     assert (report["num_items_outside_vocabulary"], report["num_items_seen_left_out"]) == (1, 2)
     assert report["metrics"]["hr@2"] == 0.5
     assert report["metrics"]["recall@1"] == 0.25
@@ -92,6 +93,14 @@ def test_the_line_above_a_table_says_what_was_left_out(data):
         in text
     )
     assert "(left out: 1 outside the vocabulary, 2 seen before)" in text
+
+
+def test_a_period_of_nothing_but_newcomers_is_refused(tmp_path):
+    rows = [("old", "A", 1), ("old", "B", 2), *(("new", item, 10 + place) for place, item in enumerate("AB"))]
+    log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    data = prepare(log, tmp_path / "data", split="temporal", validation_from=5, test_from=9)
+    with pytest.raises(ValueError, match="no user with interactions in the period of test has one before it"):
+        whole_periods(data, "test")
 
 
 def test_other_splits_have_no_period(markov_prepared):

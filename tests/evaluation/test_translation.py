@@ -145,3 +145,26 @@ def test_one_more_user_changes_tokens_and_not_what_a_model_is_worth(tmp_path):
         for data, found in ((one, on_one), (two, on_two))
     ]
     assert by_id[0] == pytest.approx(by_id[1], abs=1e-5)
+
+
+def test_the_moment_of_the_request_comes_along(tmp_path):
+    """A model that is told when it is asked, on a log of which it lacks an item."""
+    rows = [(f"u{user}", f"i{(user + n) % 10}", 10 * n) for user in range(30) for n in range(6)]
+    schema = ["user_id", "item_id", "timestamp"]
+    one = prepare(pl.DataFrame(rows, schema=schema, orient="row"), tmp_path / "one")
+    two = prepare(
+        pl.DataFrame([*rows, *(("z", "more", n) for n in range(9))], schema=schema, orient="row"), tmp_path / "two"
+    )
+    config = LSRMConfig(vocab_size=12, hidden_size=16, items_fingerprint=one.items_fingerprint, history=["clock"],
+                        query_time=True, time_unit=5.0)  # fmt: skip
+    torch.manual_seed(0)
+    LSRMForCausalLM(config).save_pretrained(tmp_path / "model")
+    one.tokenizer.save_pretrained(tmp_path / "model")
+    found = []
+    for data in (one, two):
+        history = list(data.histories["user_id"]).index("u3")
+        moments = np.array([0, 10, 20, 30, 77])
+        scores = open_scorer(tmp_path / "model", data).score([data.items(history, 4)], times=[moments])[0, 2:]
+        found.append(dict(zip(data.item_ids.to_pylist(), scores.tolist(), strict=True)))
+    assert found[1].pop("more") == -float("inf")
+    assert found[0] == pytest.approx(found[1], abs=1e-5)

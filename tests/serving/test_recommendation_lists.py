@@ -117,6 +117,19 @@ def test_all_pieces_are_asked_at_one_moment(markov_prepared, tmp_path, monkeypat
     assert len(set(asked) - {None}) == 1
 
 
+def test_ids_of_all_64_bits_keep_their_type(tmp_path):
+    """Users beyond 63 bits come in the second piece only."""
+    big = (1 << 63) + 5
+    rows = [(user, item, n) for user in (1, 2, big) for n, item in enumerate((3, big, 4, 3))]
+    log = pl.DataFrame(rows, schema={"user_id": pl.UInt64, "item_id": pl.UInt64, "timestamp": pl.Int64}, orient="row")
+    data = prepare(log, tmp_path / "data")
+    recommender = Recommender(model_of(data), data.tokenizer)
+    recommend_all(recommender, data, tmp_path / "a.parquet", 2, exclude_seen=False, piece=1)
+    found = pl.read_parquet(tmp_path / "a.parquet")
+    assert found.schema["user_id"] == found.schema["item_id"] == pl.UInt64
+    assert set(found["user_id"]) == {1, 2, big}
+
+
 def test_some_users_in_their_order(recommender, markov_prepared, tmp_path):
     users = list(markov_prepared.histories["user_id"])
     chosen = [users[5], users[2]]
@@ -209,7 +222,7 @@ def test_the_command(markov_prepared, recommender, tmp_path, capsys):
     assert "has no column user_id; it has who" in capsys.readouterr().err
     (tmp_path / "bad.csv").write_text("user_id,x\n1,1\n,2\n")
     assert main([*command, "--output", str(tmp_path / "q.parquet"), "--users", str(tmp_path / "bad.csv")]) == 2
-    assert "row 1 has no user_id" in capsys.readouterr().err
+    assert "row 2 has no user_id" in capsys.readouterr().err
 
 
 def test_integer_and_text_users_are_matched(readable_log, tmp_path):

@@ -2,6 +2,7 @@
 reader that goes away (`| head`) or a full disk loses no result."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,4 +69,13 @@ def write_document(name: str | None, document: Any, **options: Any) -> None:
         OSError: if it cannot be written, naming it.
     """
     if name is not None:
-        write_whole(Path(name), json.dumps(document, **{"indent": 2, **options}) + "\n")
+        write_whole(Path(name), json.dumps(_finite(document), **{"indent": 2, **options}) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinities, which JSON does not have: what a single user has no error of."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

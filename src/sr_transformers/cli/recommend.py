@@ -116,5 +116,5 @@ def _users(file: Path) -> list[str | int]:
         raise ValueError(f"--users {file} has no column {USER}; it has {', '.join(table.columns)}.")
     column = table[USER]
     if column.null_count():
-        raise ValueError(f"--users {file}: row {column.is_null().arg_max()} has no {USER}; remove it.")
+        raise ValueError(f"--users {file}: row {column.is_null().to_list().index(True) + 1} has no {USER}; remove it.")
     return column.to_list()

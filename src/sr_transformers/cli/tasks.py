@@ -62,7 +62,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="recent items in which the domain is looked for (50 if left out)",
     )
     one.add_argument("--perturbation-rate", type=float, metavar="P",
-                     help="probability with which an item is deleted or padded (0.3 if left out)")  # fmt: skip
+                     help="probability with which an item is hit: half of those are replaced, half deleted or padded "
+                     "(0.3 if left out)")  # fmt: skip
     one.add_argument("--horizon", type=at_least(1), metavar="N", help="items of the trajectory (10 if left out)")
     one.add_argument("--month", type=at_least(1), metavar="T", help="a month in the log's unit of time")
     one.add_argument(

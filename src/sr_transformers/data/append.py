@@ -93,8 +93,8 @@ def append(
         domain_ids = _all_domains(old, sound)
         rows = _merge(
             user_ids,
-            (_users(old), _recoded(old_rows, old_items, item_ids, _domain_ids(old, sound), domain_ids)),
-            (new_users, _recoded(new_rows, sound.item_ids, item_ids, sound.domain_ids, domain_ids)),
+            (_users(old), _recoded(old_rows, old_items, item_ids, _domain_ids(old), domain_ids)),
+            (new_users, _recoded(new_rows, sound.item_ids, item_ids, _new_domain_ids(sound), domain_ids)),
             parts[2],
         )
         manifest: dict[str, Any] = {
@@ -109,7 +109,7 @@ def append(
         }
         read = {key: value + before["counts"].get(key, 0) for key, value in sound.counts.items()}
         known, shards = len(old.item_ids), before.get("shards", 1)
-        domains = None if domain_ids is None else [str(value) for value in domain_ids.to_pylist()]
+        domains = None if domain_ids is None else domain_ids.to_pylist()
         write(staging, log.name, rows, options, user_ids, item_ids, known, domains, read, shards, manifest)
         shutil.rmtree(work)
     return PreparedData(output)
@@ -143,16 +143,18 @@ def _others(old: PreparedData, old_items: pa.Array, sound: CleanLog) -> pa.Array
     return everything.filter(pc.invert(pc.is_in(everything, old.item_ids)))
 
 
-def _domain_ids(old: PreparedData, sound: CleanLog) -> pa.Array | None:
-    """The old domains by code, in the type of the new ones."""
-    if sound.domain_ids is None:
-        return None
-    return pa.array(old.domain_names).cast(sound.domain_ids.type)
+def _domain_ids(old: PreparedData) -> pa.Array | None:
+    """The old domains by code, as text: so a folder keeps them, and `01` is not `1`."""
+    return None if old.domain_names is None else pa.array(old.domain_names, pa.string())
 
 
 def _all_domains(old: PreparedData, sound: CleanLog) -> pa.Array | None:
-    before = _domain_ids(old, sound)
-    return None if before is None else _sorted_union(before, sound.domain_ids)
+    before = _domain_ids(old)
+    return None if before is None else _sorted_union(before, _new_domain_ids(sound))
+
+
+def _new_domain_ids(sound: CleanLog) -> pa.Array | None:
+    return None if sound.domain_ids is None else sound.domain_ids.cast(pa.string())
 
 
 def _recoded(

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from sr_transformers.data.examples import EvalDataset, TrainDataset
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.data.vocabulary import NUM_SPECIAL, set_item_counts
 
@@ -34,7 +35,8 @@ class FractionOfData(PreparedData):
         validation_targets: validate on so many random targets at most, which saves time in every epoch; None: on all.
 
     Raises:
-        ValueError: for an unknown way, a fraction outside (0, 1], or a number of targets below 1.
+        ValueError: for an unknown way, a fraction outside (0, 1], a number of targets below 1, or of data that are
+            a fraction already or are streamed.
     """
 
     def __init__(
@@ -46,6 +48,10 @@ class FractionOfData(PreparedData):
             raise ValueError(f"the fraction of {of} is {fraction}; it must lie in (0, 1], 0.1 for a tenth.")
         if validation_targets is not None and validation_targets < 1:
             raise ValueError(f"validation_targets is {validation_targets}; it must be at least 1.")
+        if type(data) is not PreparedData:
+            raise ValueError(
+                f"a fraction of {type(data).__name__} is not known: it is taken of a whole prepared log that lies here."
+            )
         super().__init__(data.path)
         self.of, self.fraction = of, fraction
         whole = self.train_lengths
@@ -84,6 +90,14 @@ class FractionOfData(PreparedData):
     def window(self, window: int) -> int:
         """Items that a model of this window may read: fewer for a fraction of the context, at least 1."""
         return max(round(self.fraction * window), 1) if self.of == CONTEXT else window
+
+    def train_dataset(self, window: int | None = None) -> TrainDataset:
+        """As `PreparedData.train_dataset`, for a fraction of the context in as much smaller windows."""
+        return super().train_dataset(window and self.window(window))
+
+    def eval_dataset(self, split: str, window: int | None = None) -> EvalDataset:
+        """As `PreparedData.eval_dataset`, likewise."""
+        return super().eval_dataset(split, window and self.window(window))
 
     @cached_property
     def item_counts(self) -> np.ndarray:

@@ -35,10 +35,12 @@ class StreamedData(PreparedData):
 
     Raises:
         FileNotFoundError: if the folder is not a prepared one.
-        ValueError: if it was prepared in one piece.
+        ValueError: if it was prepared in one piece, or for `keep` below 1.
     """
 
     def __init__(self, path: str | Path, shards_at: str, cache: str | Path | None = None, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; one shard at least must stay, the one that is read.")
         self.shards_at, self.keep = shards_at.rstrip("/"), keep
         self.cache = Path(cache) if cache is not None else Path(path) / "shards"
         self._open: OrderedDict[int, dict[str, FlatColumn]] = OrderedDict()
@@ -50,6 +52,17 @@ class StreamedData(PreparedData):
         table = open_stream(self.path / "lengths.arrow").data.table
         self.lengths = table["length"].to_numpy().astype(np.int64)
         self.train_lengths = table["train_length"].to_numpy().astype(np.int64)
+
+    @property
+    def histories(self) -> Any:  # type: ignore[override]
+        """Refused: they are not all here.
+
+        Raises:
+            ValueError: with what to use instead.
+        """
+        raise ValueError(
+            f"{self.path} is streamed, so its histories are not all here: for this open a whole folder (PreparedData)."
+        )
 
     def _files_here(self) -> Files:
         return {name: said for name, said in self.files.items() if not name.startswith("histories-")}
@@ -92,18 +105,23 @@ class StreamedData(PreparedData):
         target = self.cache / name
         with open(self.cache / f".{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not target.exists():
+            if target.exists():
                 try:
-                    with fsspec.open(f"{self.shards_at}/{name}") as source, open(self.cache / f".{name}", "wb") as file:
-                        shutil.copyfileobj(source, file, 1 << 22)
-                except FileNotFoundError as error:
-                    raise FileNotFoundError(f"{self.shards_at}/{name}: there is no such shard.") from error
-                os.replace(self.cache / f".{name}", target)
+                    check_contents(self.cache, {name: self.files[name]})
+                    return target
+                except ValueError:
+                    target.unlink()  # of a folder that was prepared anew, or cut: what lies at the source decides
+            try:
+                with fsspec.open(f"{self.shards_at}/{name}") as source, open(self.cache / f".{name}", "wb") as file:
+                    shutil.copyfileobj(source, file, 1 << 22)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{self.shards_at}/{name}: there is no such shard.") from error
+            os.replace(self.cache / f".{name}", target)
             try:
                 check_contents(self.cache, {name: self.files[name]})
-            except ValueError:
-                target.unlink()  # the next attempt fetches it again
-                raise
+            except ValueError as error:
+                target.unlink()
+                raise ValueError(f"the shard that lies at {self.shards_at} is another: {error}") from error
         return target
 
 
@@ -121,9 +139,11 @@ class WindowStream(torch.utils.data.IterableDataset):
     def __init__(self, data: PreparedData, sampler: EpochBatchSampler, collator: PackingCollator):
         self.windows = WindowDataset(data, sampler.num_rows, collator.past_inputs)
         self.sampler, self.collator = sampler, collator
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # persistent workers keep copies of all else
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the plan of an epoch."""
+        self._epoch.fill_(epoch)
         self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -132,6 +152,8 @@ class WindowStream(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        if worker is not None:
+            self.sampler.set_epoch(int(self._epoch))
         for number, rows in enumerate(self.sampler):
             if number % step == first:
                 yield self.collator([self.windows[row] for row in rows])

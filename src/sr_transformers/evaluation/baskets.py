@@ -186,7 +186,7 @@ class _Totals:
     """
 
     def __init__(self, ks: Sequence[int], leave_out: bool = False):
-        self.ks, self.leave_out = tuple(ks), leave_out
+        self.ks, self.leave_out = tuple(dict.fromkeys(ks)), leave_out
         names = [f"{part}{metric}@{k}" for part in PARTS for k in self.ks for metric in METRICS]
         self._sums = {name: np.zeros(2) for name in names}  # of values and of their squares
         self._users, self._items = dict.fromkeys(PARTS, 0), dict.fromkeys(PARTS, 0)

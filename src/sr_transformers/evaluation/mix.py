@@ -37,6 +37,7 @@ class Mix:
         query_time: "now" is when the target happened.
 
     Attributes:
+        filter_seen: whether rankings leave seen items out: how it was fitted, and how it is to be evaluated.
         experts: their names.
         weights: `(K,)` float64, sum to 1.
         fitted: for reports: `weights` by name, `window` of recent popularity as a share of the log's training
@@ -50,14 +51,14 @@ class Mix:
     def __init__(self, data: PreparedData, filter_seen: bool | None = None, query_time: bool = False):
         self.query_time = query_time
         self.items_fingerprint = data.items_fingerprint
-        self._vocab_size, self._unseen_only = data.vocab_size, data.filters_seen(filter_seen)
+        self._vocab_size, self.filter_seen = data.vocab_size, data.filters_seen(filter_seen)
         self._transitions = transition_counts(data, LAGS)
         self._popularity = popularity(data)
         self._recent = RecentCounts(data)
         own = [f"{kind}, half-life {life:g}" for kind in ("own", "own outside the basket") for life in HALF_LIVES]
         chains = [f"markov, lag {lag}" for lag in range(1, LAGS + 1)]
         everybody = ["recent popularity", "popularity"]
-        if self._unseen_only:
+        if self.filter_seen:
             self.experts = [*chains, *everybody, "popularity, seen items too"]
         else:
             self.experts = [*own, "own successors", *chains, *everybody]
@@ -81,7 +82,7 @@ class Mix:
     def _sparse(self, own: OwnItems, histories: Sequence[np.ndarray]) -> tuple[list[Masses], np.ndarray | None]:
         """Experts that know some items, in order, and the seen items if those are left out."""
         chains = [followers(counts, last_items(histories, lag)) for lag, counts in enumerate(self._transitions, 1)]
-        if not self._unseen_only:
+        if not self.filter_seen:
             frequencies = [own.frequencies(HALF_LIVES, outside) for outside in (False, True)]
             return [*frequencies, own.successors(), *chains], None
         seen = np.zeros((own.size, self._vocab_size), bool)
@@ -91,7 +92,7 @@ class Mix:
     def _dense_totals(self, own: OwnItems, ended: np.ndarray) -> np.ndarray:
         """`(B, 2 or 3)`: the sums of the masses of the experts that know every item."""
         recent, popular = self._recent.totals(ended, self.window).astype(np.float64), np.ones(own.size)
-        if not self._unseen_only:
+        if not self.filter_seen:
             return np.stack([recent, popular], axis=1)
         of_own = self._recent.at(ended[own.rows], self.window, own.tokens)
         unseen = recent - np.bincount(own.rows, of_own, own.size)

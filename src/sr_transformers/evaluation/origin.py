@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.data.splits import TEMPORAL
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.weights import read_json
 from sr_transformers.records import RUN_FILE
 
-_SPLIT = ("split", "split_parameters")
 # Counts that no split changes: logs that share all of them are the same interactions.
 _OF_THE_LOG = ("users", "interactions", "items", "first", "last", "repeat_share")
 
@@ -43,7 +43,7 @@ def check_origin(checkpoint: Checkpoint, data: PreparedData) -> dict[str, Any] |
     there, here = run["data"], data.manifest
     counts, same = there.get("counts", {}), there.get("interactions_fingerprint") == here["interactions_fingerprint"]
     rows = same or all(counts.get(key) == here["counts"].get(key) for key in _OF_THE_LOG)
-    if rows and any(there.get(key) != here.get(key) for key in _SPLIT):
+    if rows and split_of(there) != split_of(here):
         raise ValueError(
             f"{checkpoint.name} was trained on the split {_told(there)} of these interactions, and {data.path} has "
             f"{_told(here)}: its training may have seen what is held out here. Use the folder it was trained on, or "
@@ -52,6 +52,13 @@ def check_origin(checkpoint: Checkpoint, data: PreparedData) -> dict[str, Any] |
     if same:
         return None
     return {"data": there["source"]["name"], "split": there["split"], "interactions": counts.get("interactions")}
+
+
+def split_of(manifest: dict[str, Any]) -> tuple[Any, ...]:
+    """The split and what it depends on: of one by time the moments, however they were given."""
+    if manifest.get("split") == TEMPORAL:
+        return TEMPORAL, *(manifest.get("counts", {}).get(key) for key in ("validation_from", "test_from"))
+    return manifest.get("split"), manifest.get("split_parameters")
 
 
 def _told(manifest: dict[str, Any]) -> str:

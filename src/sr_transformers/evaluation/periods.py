@@ -41,14 +41,20 @@ def whole_periods(data: PreparedData, split: str) -> tuple[np.ndarray, int]:
     counts = data.manifest["counts"]
     begins, ends = (counts["validation_from"], counts["test_from"]) if split == "validation" else (
         counts["test_from"], None)  # fmt: skip
-    found, without_past = [], 0
+    firsts = np.array([data.timestamps(history, 1)[0] for history in range(len(data))])
+    without_past = int(((firsts >= begins) & (ends is None or firsts < ends)).sum())
+    found = []
     for history, position in data.targets(split).tolist():
-        times = data.timestamps(history, int(data.lengths[history]))
-        if times[0] >= begins:
-            without_past += 1
+        if firsts[history] >= begins:
             continue
+        times = data.timestamps(history, int(data.lengths[history]))
         after = len(times) if ends is None else int(np.searchsorted(times, ends, "left"))
         found.append((history, position, after))
+    if not found:
+        raise ValueError(
+            f"{data.path}: no user with interactions in the period of {split} has one before it; let {split} "
+            "begin later when you prepare the log."
+        )
     return np.array(found, np.int64).reshape(-1, 3), without_past
 
 

@@ -113,7 +113,11 @@ class TranslatedScorer:
         read = [self._own[history] for history in histories]
         shown = [tokens[tokens >= 0] for tokens in read]
         if times is not None:
-            times = [moments[tokens >= 0] for moments, tokens in zip(times, read, strict=True)]
+            # One more than items where the moment of the request stands behind them: that one always stays.
+            times = [
+                moments[np.append(tokens >= 0, np.ones(len(moments) - len(tokens), bool))]
+                for moments, tokens in zip(times, read, strict=True)
+            ]
         step = rows_of_scores(self._own_width)  # its list of items may be far longer than the log's
         parts = [slice(first, first + step) for first in range(0, max(len(shown), 1), step)]
         return torch.cat([self._score(shown[part], None if times is None else times[part]) for part in parts])

@@ -58,6 +58,8 @@ def best_window(recent: RecentCounts, popularity: np.ndarray, known: Sequence[Kn
     windows = [1]
     while windows[-1] * 2 <= recent.stretches:
         windows.append(windows[-1] * 2)
+    if not known:  # nothing to choose by: all that there is
+        return windows[-1]
     gains = np.zeros(len(windows))
     for part in known:
         ended = recent.ended(OwnItems(part.histories, part.times, len(popularity)).now)
@@ -71,6 +73,8 @@ def best_half_life(
     half_lives: Sequence[float], outside_basket: bool, popularity: np.ndarray, known: Sequence[Known]
 ) -> float:
     """The half-life whose frequencies explain targets best in equal parts with popularity; see `best_window`."""
+    if not known:
+        return half_lives[-1]
     gains = np.zeros(len(half_lives))
     for part in known:
         masses = OwnItems(part.histories, part.times, len(popularity)).frequencies(half_lives, outside_basket)

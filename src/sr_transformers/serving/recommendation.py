@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -49,14 +50,14 @@ class ExplainedRecommendation(Recommendation):
         return f"{self.own_factor:.1f} times as likely because the user had it before"
 
 
-def as_frame(users: Sequence[ItemId], found: Sequence[Sequence[Recommendation]], integers: bool) -> pl.DataFrame:
-    """The table of `Recommender.recommend_frame`; integers: whether the ids of the items are."""
+def as_frame(users: Sequence[ItemId], found: Sequence[Sequence[Recommendation]], items: Any) -> pl.DataFrame:
+    """The table of `Recommender.recommend_frame`; items: the type of polars that their ids have."""
     lengths = np.array([len(one) for one in found], np.int64)
     who = pl.Series(USER, list(users))
     return pl.DataFrame(
         {
             USER: who.gather(np.repeat(np.arange(len(users)), lengths)),
-            ITEM: pl.Series([one.item for row in found for one in row], dtype=pl.Int64 if integers else pl.String),
+            ITEM: pl.Series([one.item for row in found for one in row], dtype=items),
             "rank": pl.Series([place for n in lengths for place in range(1, n + 1)], dtype=pl.Int32),
             "score": pl.Series([one.probability for row in found for one in row], dtype=pl.Float64),
         }

@@ -166,7 +166,12 @@ def _lists(
     moments: dict[str, Any] = {"times": times} if recommender.scorer.needs_times else {}
     if of_targets:
         moments["query_time"] = [int(data.timestamps(history, stop + 1, stop)[0]) for history, stop in rows.tolist()]
-    return recommender.recommend_frame(who, histories, k, **{**options, **moments}).to_arrow()
+    table = recommender.recommend_frame(who, histories, k, **{**options, **moments}).to_arrow()
+    of_log = data.histories.data.table.schema.field(USER).type
+    if not pa.types.is_integer(of_log):
+        return table
+    # As in the log: of a piece alone nobody knows whether ids beyond 63 bits come.
+    return table.set_column(table.schema.get_field_index(USER), USER, table[USER].cast(of_log))
 
 
 def _same_request(path: Path, request: dict[str, Any]) -> None:

@@ -57,6 +57,9 @@ class Recommender:
         self._item_of = decode_items(tokenizer, range(len(tokenizer)))
         self.items_fingerprint = items_fingerprint(self._item_of[NUM_SPECIAL:])
         check_same_items(model.config, self.items_fingerprint, "the vocabulary")
+        integers = tokenizer.init_kwargs.get("item_id_type") == "integer"
+        wide = integers and any(int(item) >= 1 << 63 for item in self._item_of[NUM_SPECIAL:])
+        self._id_type = (pl.UInt64 if wide else pl.Int64) if integers else pl.String
         self.exclude_seen = excludes_seen(model.config)
         self.popular = popular_first(tokenizer)
         # By raw id as the log had it and as text: asking the tokenizer, or making text of every item, takes a tenth of
@@ -399,5 +402,4 @@ class Recommender:
                 "of its own."
             )
         found = self.recommend_batch(histories, k, **options)
-        integers = self.tokenizer.init_kwargs.get("item_id_type") == "integer"
-        return as_frame(users, found, integers)
+        return as_frame(users, found, self._id_type)

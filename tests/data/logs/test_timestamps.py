@@ -49,6 +49,15 @@ def test_numbers_are_of_the_unit_that_the_log_was_given_in():
     assert parse_moment("1970-01-01T00:00:03", "since", "us", millionths=True) == 3_000_000
 
 
+@pytest.mark.parametrize(("moment", "date"), [("20240301", "2024-03-01"), ("2024", "2024-01-01"), (1999, "1999-01-01")])
+def test_a_day_without_dashes_is_no_number_of_microseconds(moment, date):
+    with pytest.raises(ValueError, match=rf"{moment} would be {moment} us after 1970. If it is a date write {date}"):
+        parse_moment(moment, "since", "us")
+    assert parse_moment(f"{moment}.0", "since", "us") == int(moment)
+    assert parse_moment(moment, "since", "s") == parse_moment(moment, "since", None) == int(moment)
+    assert parse_moment("20241399", "since", "us") == 20241399
+
+
 @pytest.mark.parametrize("moment", [1.5, True, datetime.date(2024, 1, 1)])
 def test_moments_of_other_types_are_refused(moment):
     with pytest.raises(ValueError, match=r"since .* must be an int or text"):

@@ -64,4 +64,4 @@ def test_why_it_is_not_run(log, prepared, options):
     assert "leave_one_out trains on every user" in found.reason
     found = cold_start.plan(log, dataclasses.replace(options, cold_user_lengths=(500, 5)))
     assert isinstance(found, NotRun)
-    assert "more than 500 interactions" in found.reason
+    assert "has 500 known items before the last interaction" in found.reason

@@ -47,3 +47,9 @@ def test_a_month_in_the_unit_of_the_log(power):
     moments = np.array([956703932, 1046454590]) * 10**power
     assert month_length(moments.tolist(), None) == 2629800 * 10**power
     assert month_length(moments.tolist(), 7) == 7
+
+
+def test_a_known_unit_is_believed():
+    """Microseconds of 1970 look like milliseconds of later years."""
+    assert month_length([10**13, 4 * 10**13], None, "us") == 2629800 * 10**6
+    assert month_length([0, 13], None, "s") == 2629800

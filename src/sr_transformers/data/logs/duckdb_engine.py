@@ -202,7 +202,8 @@ class DuckDBEngine:
         return self._starts[0][0] if self._starts else "log"
 
     def place(self, ordinal: int) -> tuple[str, int]:
-        file, first = max((start for start in self._starts if start[1] <= ordinal), key=lambda start: start[1])
+        # Of those that begin at the same row all but the last are empty.
+        file, first = [start for start in self._starts if start[1] <= ordinal][-1]
         return file, ordinal - first + 1
 
     def close(self) -> None:

@@ -32,6 +32,11 @@ def parse_moment(moment: int | str | None, option: str, unit: str | None, millio
     with contextlib.suppress(decimal.InvalidOperation):
         number = decimal.Decimal(moment)
         if number.is_finite() and number.adjusted() < _DIGITS:
+            if date := _date_in(str(moment), unit):
+                raise ValueError(
+                    f"{option} {moment} would be {moment} {unit} after 1970. If it is a date write {date}, and "
+                    f"{moment}.0 if it is a number."
+                )
             return math.ceil(number * 10**6 if millionths else number)
     try:
         time = datetime.datetime.fromisoformat(str(moment))
@@ -42,6 +47,14 @@ def parse_moment(moment: int | str | None, option: str, unit: str | None, millio
     time = time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
     microseconds = (time - _EPOCH) // datetime.timedelta(microseconds=1)
     return -(-microseconds * UNITS[unit] // 10**6)  # the first number that is not before the moment
+
+
+def _date_in(text: str, unit: str | None) -> str | None:
+    """The day that a number was most likely meant as: a year or YYYYMMDD, in a log of finer units than seconds."""
+    if unit in ("ms", "us", "ns") and text.isdigit() and len(text) in (4, 8) and 1900 <= int(text[:4]) < 2100:
+        with contextlib.suppress(ValueError):
+            return datetime.date(int(text[:4]), int(text[4:6] or 1), int(text[6:] or 1)).isoformat()
+    return None
 
 
 def show_moment(moment: int, unit: str | None) -> str:

@@ -8,13 +8,14 @@ which mixes the effect of the length with that of other users; those numbers are
 import numpy as np
 
 from sr_transformers.data.prepared import PreparedData
+from sr_transformers.data.vocabulary import UNK_ID
 from sr_transformers.evaluation.tasks.ranking_pass import ranking_pass
 from sr_transformers.evaluation.tasks.task import Group, NotRun, Pass, Plan, TaskOptions
 
 
 def plan(data: PreparedData, options: TaskOptions) -> Plan | NotRun:
-    """Needs users whom training never saw (split "paper" or "temporal") with more interactions than the longest
-    history. Histories are counted in known items, so that "5" means 5 items that the model can read."""
+    """Needs users whom training never saw (split "paper" or "temporal") with at least as many items before the last one
+    as the longest history. These are known items, so that "5" means 5 items that the model can read."""
     longest = options.cold_user_lengths[0]
     unseen = data.unseen_users
     if not len(unseen):
@@ -22,16 +23,17 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan | NotRun:
             f"the split {data.manifest['split']} trains on every user; prepare the log with --split paper, which keeps "
             "20 % of the users out of training."
         )
-    fixed = unseen[data.lengths[unseen] > longest]
+    known = np.array([(data.items(user, int(data.lengths[user]) - 1) != UNK_ID).sum() for user in unseen.tolist()])
+    fixed = unseen[known >= longest]
     if not len(fixed):
         return NotRun(
-            f"none of the {len(unseen)} users outside training has more than {longest} interactions; pass shorter "
-            "lengths (--cold-user-lengths)."
+            f"none of the {len(unseen)} users outside training has {longest} known items before the last interaction; "
+            "pass shorter lengths (--cold-user-lengths)."
         )
     passes, same_users, own_users = [], [], []
     base = f"last {longest}"
     for length in options.cold_user_lengths:
-        users = unseen[data.lengths[unseen] > length]
+        users = unseen[known >= length]
         one = _pass(data, users, length, options)
         passes.append(one)
         rows = np.nonzero(np.isin(users, fixed))[0]
@@ -43,8 +45,8 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan | NotRun:
         )
     return Plan(
         f"The last interaction of users outside training, from their most recent items only. The {len(fixed)} users "
-        f"with more than {longest} interactions at every length; 'own users' are, as in the released code, all with "
-        "more interactions than the length.",
+        f"with {longest} known items or more before it at every length; 'own users' are, as in the released code, all "
+        "that have the length's.",
         tuple(passes),
         (*same_users, *own_users),
         options.headlines,

@@ -12,7 +12,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
-from sr_transformers.evaluation.origin import run_of
+from sr_transformers.evaluation.origin import run_of, split_of
 from sr_transformers.evaluation.tasks.runner import Contestant
 from sr_transformers.public import shown_names
 
@@ -74,8 +74,10 @@ def _open(checkpoint: Checkpoint, name: str, window: int | None) -> Scorer:
 
 
 def _check_training(path: str | Path, trained: dict[str, Any], data: PreparedData) -> None:
-    for key in ("split", "split_parameters", "min_interactions"):
-        _refuse_if_different(path, data, key, trained.get(key), data.manifest.get(key))
+    _refuse_if_different(path, data, "split", split_of(trained), split_of(data.manifest))
+    _refuse_if_different(
+        path, data, "min_interactions", trained.get("min_interactions"), data.manifest.get("min_interactions")
+    )
     for key in ("users", "interactions", "train_interactions", "items_in_vocabulary"):
         _refuse_if_different(path, data, key, trained["counts"][key], data.manifest["counts"][key])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sr_transformers.data.logs.timestamps import UNITS
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.metrics import hit_rate, ndcg, reciprocal_rank
 
@@ -174,6 +175,9 @@ class Plan:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+_MONTH = math.floor(365.25 / 12 * 86400)  # seconds
+
+
 @dataclass(frozen=True)
 class NotRun:
     """Why a task does not apply to a log."""
@@ -181,11 +185,12 @@ class NotRun:
     reason: str
 
 
-def month_length(timestamps: Sequence[int], month: int | None) -> int | None:
+def month_length(timestamps: Sequence[int], month: int | None, unit: str | None = None) -> int | None:
     """Length of a mean month (a twelfth of 365.25 days) in the unit of the timestamps, or `month` if it is given.
 
-    Seconds, milliseconds, microseconds and nanoseconds since 1970 lie three orders of magnitude apart; between the
-    years 1973 and 5138 each has its own number of digits. None if the numbers are none of these.
+    Where the unit is not known it follows from the numbers: seconds, milliseconds, microseconds and nanoseconds since
+    1970 lie three orders of magnitude apart, and between the years 1973 and 5138 each has its own number of digits.
+    None if the numbers are none of these.
 
     >>> month_length([956703932, 1046454590], None)
     2629800
@@ -194,7 +199,9 @@ def month_length(timestamps: Sequence[int], month: int | None) -> int | None:
     """
     if month is not None:
         return month
+    if unit is not None:
+        return _MONTH * UNITS[unit]
     for power in (0, 3, 6, 9):
         if all(1e8 <= moment / 10**power < 1e11 for moment in timestamps):
-            return math.floor(365.25 / 12 * 86400) * 10**power
+            return _MONTH * 10**power
     return None

@@ -16,7 +16,7 @@ def plan(data: PreparedData, options: TaskOptions) -> Plan | NotRun:
             "with --split temporal."
         )
     counts = data.manifest["counts"]
-    month = month_length([counts["first"], counts["last"]], options.month)
+    month = month_length([counts["first"], counts["last"]], options.month, data.manifest["times"]["unit"])
     if month is None:
         return NotRun(
             f"the timestamps ({counts['first']} to {counts['last']}) are not in seconds since 1970 or a thousandth of "
