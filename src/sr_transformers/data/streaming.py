@@ -139,7 +139,8 @@ class WindowStream(torch.utils.data.IterableDataset):
     def __init__(self, data: PreparedData, sampler: EpochBatchSampler, collator: PackingCollator):
         self.windows = WindowDataset(data, sampler.num_rows, collator.past_inputs)
         self.sampler, self.collator = sampler, collator
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # persistent workers keep copies of all else
+        # Persistent workers keep copies of all else. -1: nothing was set, the sampler's is meant.
+        self._epoch = torch.full((1,), -1, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the plan of an epoch."""
@@ -152,7 +153,7 @@ class WindowStream(torch.utils.data.IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = torch.utils.data.get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        if worker is not None:
+        if worker is not None and self._epoch >= 0:
             self.sampler.set_epoch(int(self._epoch))
         for number, rows in enumerate(self.sampler):
             if number % step == first:
