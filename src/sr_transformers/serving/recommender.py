@@ -37,6 +37,7 @@ class Recommender:
     Attributes:
         exclude_seen: whether items of a user's own history are left out unless a request says otherwise: as the model
             was validated and tested (`filter_seen` of its configuration), True for one that was not.
+        items_fingerprint: of its items in their order (`identity_lsrm.items_fingerprint`).
         popular: `(V - 2,)` int64 tokens of the items by falling training count; None if the vocabulary does not keep
             the counts.
 
