@@ -38,7 +38,8 @@ def test_a_run_reports_to_its_space(trackio, markov_prepared, tmp_path):
     recipe = Recipe("tiny", {}, {"report_to": "trackio", "project": "events", "trackio_space_id": "org/runs"})
     arguments = recipe.arguments(
         tmp_path, max_steps=2, logging_steps=1, eval_strategy="steps", eval_steps=2, save_strategy="no",
-        load_best_model_at_end=False, disable_tqdm=True, hub_model_id="org/name", hub_private_repo=True,
+        load_best_model_at_end=False, switch_optimizer=False, disable_tqdm=True, hub_model_id="org/name",
+        hub_private_repo=True,
     )  # fmt: skip
     data = markov_prepared
     model = LSRMForCausalLM(LSRMConfig(vocab_size=data.vocab_size, hidden_size=16, num_hidden_layers=1))
