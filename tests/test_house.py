@@ -38,7 +38,7 @@ OPTIONAL = {
 }
 TRAVELS_WITH = {
     "torch", "transformers", "huggingface_hub", "array", "collections", "copy", "functools", "hashlib", "itertools",
-    "json", "math", "numbers", "pathlib", "sys", "time", "typing",
+    "json", "math", "numbers", "pathlib", "sys", "time", "typing", "warnings",
 }  # fmt: skip
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -73,7 +73,7 @@ def test_the_same_moments_are_one_protocol_however_they_were_given(rows, tmp_pat
 
 def test_a_log_without_protocol_is_evaluated_as_asked(markov_prepared):
     assert cut_offs(None, markov_prepared) == (1, 5, 10, 20, 50)
-    assert cut_offs([3], markov_prepared) == [3]
+    assert cut_offs([3, 3], markov_prepared) == (3,)
     assert target_choice(None, markov_prepared) == "item"
     assert target_choice("basket", markov_prepared) == "basket"
     with pytest.raises(ValueError, match="target 'week' is not known; choose from item, basket, period"):

@@ -61,6 +61,7 @@ def trainer(data, folder, profiler, slow=(), **arguments):
         "disable_tqdm": True,
         "eval_strategy": "no",
         "save_strategy": "no",
+        "switch_optimizer": False,
         "load_best_model_at_end": False,
         "save_total_limit": None,
     }

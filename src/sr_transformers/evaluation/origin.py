@@ -45,9 +45,9 @@ def check_origin(checkpoint: Checkpoint, data: PreparedData) -> dict[str, Any] |
     rows = same or all(counts.get(key) == here["counts"].get(key) for key in _OF_THE_LOG)
     if rows and split_of(there) != split_of(here):
         raise ValueError(
-            f"{checkpoint.name} was trained on the split {_told(there)} of these interactions, and {data.path} has "
-            f"{_told(here)}: its training may have seen what is held out here. Use the folder it was trained on, or "
-            "train on this one."
+            f"{checkpoint.name} was trained on the split {told_split(there)} of these interactions, and {data.path} "
+            f"has {told_split(here)}: its training may have seen what is held out here. Use the folder it was trained "
+            "on, or train on this one."
         )
     if same:
         return None
@@ -61,6 +61,7 @@ def split_of(manifest: dict[str, Any]) -> tuple[Any, ...]:
     return manifest.get("split"), manifest.get("split_parameters")
 
 
-def _told(manifest: dict[str, Any]) -> str:
+def told_split(manifest: dict[str, Any]) -> str:
+    """A split and its parameters for people."""
     parameters = manifest.get("split_parameters") or {}
     return f"{manifest['split']}{f' {parameters}' if parameters else ''}"

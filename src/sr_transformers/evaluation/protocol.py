@@ -125,7 +125,7 @@ def cut_offs(ks: Sequence[int] | None, data: PreparedData) -> Sequence[int]:
     """
     fixed = data.evaluation.get("ks")
     if fixed is None:
-        return list(dict.fromkeys(ks or DEFAULT_KS))
+        return tuple(dict.fromkeys(ks or DEFAULT_KS))
     other = [k for k in ks or () if k not in fixed]
     if other:
         raise ValueError(

@@ -68,7 +68,7 @@ def test_a_law_needs_its_columns():
 
 
 def test_one_distinct_value_is_refused():
-    with pytest.raises(ValueError, match=r"N has one distinct value \(10000\) in every point"):
+    with pytest.raises(ValueError, match=r"N has one distinct value \(10000\) in all points"):
         points_from(changed(N=[1e4] * 4)).require(LAWS["n"])
 
 

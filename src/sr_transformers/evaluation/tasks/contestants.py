@@ -12,7 +12,7 @@ from sr_transformers.data.prepared import PreparedData
 from sr_transformers.evaluation.baselines import Scorer
 from sr_transformers.evaluation.loading import Checkpoint
 from sr_transformers.evaluation.model_scorer import ModelScorer, check_vocabulary
-from sr_transformers.evaluation.origin import run_of, split_of
+from sr_transformers.evaluation.origin import run_of, split_of, told_split
 from sr_transformers.evaluation.tasks.runner import Contestant
 from sr_transformers.public import shown_names
 
@@ -74,7 +74,8 @@ def _open(checkpoint: Checkpoint, name: str, window: int | None) -> Scorer:
 
 
 def _check_training(path: str | Path, trained: dict[str, Any], data: PreparedData) -> None:
-    _refuse_if_different(path, data, "split", split_of(trained), split_of(data.manifest))
+    if split_of(trained) != split_of(data.manifest):
+        _refuse(path, data, "split", told_split(trained), told_split(data.manifest))
     _refuse_if_different(
         path, data, "min_interactions", trained.get("min_interactions"), data.manifest.get("min_interactions")
     )
@@ -84,7 +85,11 @@ def _check_training(path: str | Path, trained: dict[str, Any], data: PreparedDat
 
 def _refuse_if_different(path: str | Path, data: PreparedData, what: str, trained: Any, here: Any) -> None:
     if trained != here:
-        raise ValueError(
-            f"{path} was trained on a log with {what} {trained}, {data.path} has {here}: training may have seen what "
-            "is held out here. Use the folder it was trained on."
-        )
+        _refuse(path, data, what, trained, here)
+
+
+def _refuse(path: str | Path, data: PreparedData, what: str, trained: Any, here: Any) -> None:
+    raise ValueError(
+        f"{path} was trained on a log with {what} {trained}, {data.path} has {here}: training may have seen what is "
+        "held out here. Use the folder it was trained on."
+    )

@@ -134,7 +134,7 @@ class Points:
         for name in law.powers:
             if self.num_values(name) == 1:
                 raise ValueError(
-                    f"{name} has one distinct value ({self.columns[name][0]:g}) in every point: a law of {name} needs "
+                    f"{name} has one distinct value ({self.columns[name][0]:g}) in all points: a law of {name} needs "
                     "several; choose another law or measure more."
                 )
         if len(self) < law.num_parameters:
