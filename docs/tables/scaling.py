@@ -124,9 +124,8 @@ def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
             parts += [f"- {sentence}" for sentence in sentences(found.document)]
             parts += [*(f"- Not answered: {note}" for note in found.notes), ""]
             tables = [size_table(found), held_out_table(found), ablation_table(found)]
-        for table in tables:
-            if table:
-                parts += [table, ""]
+        for table in filter(None, tables) if any(tables) else ["Too few of its runs are finished for a table."]:
+            parts += [table, ""]
     return "\n".join(parts).strip() or "No study is kept in `recipes/results/` yet."
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from sr_transformers.evaluation.log_counts import most_stretches
 from sr_transformers.lsrm.configuration_lsrm import LAGS, OWN_PARTS, LSRMConfig
+from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.planning.gpus import GPU
 from sr_transformers.planning.memory import Work, peak, training_memory
 from sr_transformers.planning.strategies import (
@@ -43,7 +44,8 @@ def _check_negatives(config: LSRMConfig, num_negatives: int) -> None:
     Raises:
         ValueError: for as many negatives as items, or some beside parts of history that score items.
     """
-    items = config.vocab_size - 2
+    first, last = item_range(config)
+    items = last - first
     if num_negatives >= items:
         raise ValueError(f"num_negatives is {num_negatives:,} and there are {items:,} items; use 0, the full softmax.")
     scoring = [part for part in config.history if part in OWN_PARTS and part != "mix"]

@@ -193,6 +193,11 @@ OPTIM_ARGS = {
 _SWITCHES = ("nesterov", "centered")
 
 
+def _name(choice: Any) -> str:
+    """A choice as text, whether transformers has made a member of an enumeration of it yet or not."""
+    return str(getattr(choice, "value", choice))
+
+
 def check_arguments(arguments: Any) -> None:
     """Refuses what would do nothing, and numbers out of their range; called before transformers' own checks.
 
@@ -233,7 +238,7 @@ def _check_saving(arguments: Any) -> None:
     What validated best would have no checkpoint of its own, and of a checkpoint before a validation a run that goes on
     would never make that up.
     """
-    validates, saves = (str(getattr(one, "value", one)) for one in (arguments.eval_strategy, arguments.save_strategy))
+    validates, saves = map(_name, (arguments.eval_strategy, arguments.save_strategy))
     if validates == "no" or saves == "best":
         return
     if saves == "no":
@@ -258,7 +263,7 @@ def _check_saving(arguments: Any) -> None:
 
 def _check_optim_args(arguments: Any) -> None:
     """Of torch's own optimizers: transformers skips a key that it does not know without a word."""
-    optimizer = str(getattr(arguments.optim, "value", arguments.optim))
+    optimizer = _name(arguments.optim)
     if not arguments.optim_args or optimizer not in OPTIM_ARGS:
         return
     takes = f"{optimizer} takes {', '.join(OPTIM_ARGS[optimizer])}"
@@ -286,7 +291,7 @@ def point_schedule(arguments: Any) -> None:
     Raises:
         ValueError: for a `mode` in `lr_scheduler_kwargs` that contradicts the metric.
     """
-    if str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type)) not in _BY_METRIC:
+    if _name(arguments.lr_scheduler_type) not in _BY_METRIC:
         return
     given, mode = dict(arguments.lr_scheduler_kwargs or {}), "max" if arguments.greater_is_better else "min"
     if given.setdefault("mode", mode) != mode:
@@ -330,8 +335,8 @@ def _refinements(arguments: Any) -> list[tuple[str, bool, str]]:
     trackers = arguments.report_to if isinstance(arguments.report_to, list | tuple) else [arguments.report_to]
     tracked = bool(set(trackers) - {"none", None})
     trackio = bool({"trackio", "all"} & set(trackers))
-    optimizer = str(getattr(arguments.optim, "value", arguments.optim))
-    schedule = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
+    optimizer = _name(arguments.optim)
+    schedule = _name(arguments.lr_scheduler_type)
     recomputes = bool(arguments.activation_checkpointing or arguments.gradient_checkpointing)
     workers = arguments.dataloader_num_workers > 0
     return [
