@@ -103,6 +103,7 @@ def test_a_study_of_blocks_has_each_alone_at_equal_n(name):
         found[run.block] = {key: value for key, value in settings.items() if key != "intermediate_size"}
     assert found.pop("none") == {}
     assert study.recipe.training["optimizer"] == "muon"  # of all but the block without it
+    assert study.recipe.training["decay_epochs"] is None  # of all but the block with it
     together = [found.pop("ligr"), found.pop("winners")]
     choices = {(key, value) for key, values in _CHOICES.items() for value in values[1:]}
     choices |= {("hidden_act", "swiglu"), ("attention_time", True), ("optimizer", None)}

@@ -13,7 +13,7 @@ SCRIPTS = (
     "recipes/experiments/transfer.py table",
     "recipes/experiments/preferences.py table",
     "recipes/experiments/last_baskets.py table",
-    "recipes/experiments/history_parts.py table",
+    "recipes/experiments/arms.py table",
     "benchmarks/quantization.py --table",
 )
 

@@ -1,8 +1,10 @@
-"""What each part of `history` is worth: a study's arms, which lack a part each, against the model that has them.
+"""What each arm of a study is worth: its blocks, which have a part less or more each, against the one without a change.
 
     sr-transformers scaling run history-online-retail --output studies/history-online-retail --keep-weights
-    python recipes/experiments/history_parts.py run studies/history-online-retail prepared/online-retail --base all
-    python recipes/experiments/history_parts.py table     # writes the table of docs/history.md
+    python recipes/experiments/arms.py run studies/history-online-retail prepared/online-retail --base all
+    sr-transformers scaling run blocks-ml-100k --output studies/blocks-ml-100k --keep-weights
+    python recipes/experiments/arms.py run studies/blocks-ml-100k prepared/ml-100k --base none
+    python recipes/experiments/arms.py table     # writes the tables of docs/history.md and docs/blocks.md
 
 Ranks of validation and test targets are compared user by user, over the seeds of an arm (`sr-transformers compare`).
 Which parts are kept is decided on validation; the test figures stand beside it.
@@ -24,8 +26,9 @@ from sr_transformers.records import command_line, source_commit, write_whole
 from sr_transformers.scaling.studies.analysis import StudyRun, load_runs
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "recipes" / "results" / "history_parts"
-PAGE = ROOT / "docs" / "history.md"
+RESULTS = ROOT / "recipes" / "results" / "arms"
+# The page that shows a record, by how its name begins.
+PAGES = {"history": "history", "ids": "history", "blocks": "blocks"}
 SPLITS = ("validation", "test")
 METRICS = {"hr@10": ("HR@10", 4), "ndcg@10": ("NDCG@10", 4), "loss": ("loss", 3)}  # heading, decimals
 
@@ -49,7 +52,7 @@ def measure(study: Path, data: PreparedData, base: str, others: Sequence[str]) -
     return [
         {
             "arm": name,
-            "history": runs[0].record.recipe["model"]["history"],
+            "settings": runs[0].plan["settings"],
             "seeds": [run.record.seed for run in runs],
             "epochs": runs[0].plan["epochs"],
             **{split: found[split][place]["metrics"] for split in SPLITS},
@@ -76,6 +79,18 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def page_of(name: str) -> Path:
+    """The page that shows the record of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    page = PAGES.get(name.split("-")[0])
+    if page is None:
+        raise ValueError(f"{name}: no page shows it; a record's name begins with {', '.join(PAGES)}.")
+    return ROOT / "docs" / f"{page}.md"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
@@ -88,13 +103,15 @@ def main() -> None:
     commands.add_parser("table")
     options = parser.parse_args()
     if options.command == "run":
+        name = options.name or options.study.name
+        page_of(name)  # before the work
         data = PreparedData(options.data).verified()
         rows = measure(options.study, data, options.base, options.others)
         found = {"command": command_line(), "commit": source_commit(), "data": data.manifest["source"], "rows": rows}
         RESULTS.mkdir(parents=True, exist_ok=True)
-        write_whole(RESULTS / f"{options.name or options.study.name}.json", json.dumps(found, indent=1) + "\n")
+        write_whole(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
     for path in sorted(RESULTS.glob("*.json")):
-        put(PAGE, path.stem, table(json.loads(path.read_text())))
+        put(page_of(path.stem), path.stem, table(json.loads(path.read_text())))
 
 
 if __name__ == "__main__":
