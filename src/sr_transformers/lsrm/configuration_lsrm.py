@@ -309,6 +309,11 @@ class LSRMConfig(PreTrainedConfig):
         return "mix" in self.history
 
     @property
+    def scoring_parts(self) -> tuple[str, ...]:
+        """Parts of `history` that add scores to single items, of which sampled softmax knows nothing."""
+        return tuple(part for part in self.history if part in OWN_PARTS and part != "mix")
+
+    @property
     def biases_attention(self) -> bool:
         """Whether numbers are added before the softmax (`biases_lsrm`), which eager and sdpa attention alone take."""
         return self.attention_time or self.position == "relative"

@@ -243,11 +243,6 @@ class LSRMHistory(nn.Module):
         assert self.mix is not None
         return self.mix(scores, columns, places, items)
 
-    @property
-    def scores_own(self) -> bool:
-        """Whether a part scores own items."""
-        return bool(self.own_parts) or "items" in self.parts
-
     @torch.compiler.disable  # likewise
     def forward(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores | None:
         """What is added to the scores of the users' own items.
@@ -259,7 +254,7 @@ class LSRMHistory(nn.Module):
         Returns:
             None if no part scores own items.
         """
-        return self.own(hidden, columns) if self.scores_own else None
+        return self.own(hidden, columns) if self.config.scoring_parts else None
 
     def own(self, hidden: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> ItemScores:
         """As `forward`, of parts that score own items; columns without `end` count for one place each."""

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from sr_transformers.evaluation.log_counts import most_stretches
-from sr_transformers.lsrm.configuration_lsrm import LAGS, OWN_PARTS, LSRMConfig
+from sr_transformers.lsrm.configuration_lsrm import LAGS, LSRMConfig
 from sr_transformers.lsrm.scoring_lsrm import item_range
 from sr_transformers.planning.gpus import GPU
 from sr_transformers.planning.memory import Work, peak, training_memory
@@ -48,11 +48,10 @@ def _check_negatives(config: LSRMConfig, num_negatives: int) -> None:
     items = last - first
     if num_negatives >= items:
         raise ValueError(f"num_negatives is {num_negatives:,} and there are {items:,} items; use 0, the full softmax.")
-    scoring = [part for part in config.history if part in OWN_PARTS and part != "mix"]
-    if num_negatives and scoring:
+    if num_negatives and config.scoring_parts:
         raise ValueError(
             f"num_negatives is {num_negatives:,}, and sampled softmax knows nothing of the scores of history "
-            f"({', '.join(scoring)}); leave one of the two out."
+            f"({', '.join(config.scoring_parts)}); leave one of the two out."
         )
 
 

@@ -110,7 +110,7 @@ class DenseHistory(nn.Module):
             ids, times, query_times: see `dense_columns`.
         """
         found, columns = scores, dense_columns(ids, times, self.vocab_size, query_times)
-        if self.history.scores_own:
+        if self.history.config.scoring_parts:
             own = self.history.own(hidden, columns).values
             found = found + own.masked_fill(columns["count"] == 0, 0.0).view(found.shape)
         return found if self.mix is None else self.mix(found, columns, ids)
