@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel, StaticCache
 
 from sr_transformers.columns import ITEM, TIMESTAMP, USER
 from sr_transformers.data.prepared import PreparedData
@@ -142,7 +142,7 @@ def _histories(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`(B, T)` tokens and `(B, T - 1)` nats of each after the first; beyond a length they mean nothing."""
     model.eval()
-    cache = DynamicCache(config=model.config)
+    cache = StaticCache(config=model.config, max_cache_len=int(lengths.max()))  # one that grows is copied at each step
     tokens = torch.empty(len(lengths), int(lengths.max()), dtype=torch.int64)
     nats = torch.empty(len(lengths), tokens.shape[1] - 1)
     tokens[:, 0] = torch.from_numpy(firsts)
