@@ -5,16 +5,18 @@ Every log is prepared once (leave-one-out). Each participant trains on it until 
 all are ranked by our evaluator on the same test targets. Of a peer come vectors of users and items, whose product is
 what it would score with. Ours is `sr-transformers train auto`, and with `--tune 1h` also `sr-transformers tune`.
 
-Minutes are of CPU time, so that a machine that others use tells the truth as well. A participant that has finished is
-not trained again with the same log and options: its folder below `--work` has its result. Writes the table of README.md
-beside this file and results/quality/LOG.json, where participants that were not asked for keep theirs.
+Minutes are of CPU time, so that a machine that others use tells the truth as well; only the budget of a search is of
+the clock, so that it needs a free core. What was asked of a participant, and what came of it, goes into
+results/quality/LOG.json as soon as it has finished: asked for the same, it is not trained again, and what was not asked
+for stays. An interrupted run of ours goes on in its folder below `--work`. With the default `--results` the tables of
+README.md beside this file are written too.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -27,17 +29,26 @@ import numpy as np
 import torch
 
 from sr_transformers import PreparedData, Recommender, RunRecord, prepare
+from sr_transformers.cli.values import duration
 from sr_transformers.data.logs import sources
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Scorer
-from sr_transformers.evaluation.evaluator import evaluate, known_past, rank_histories, target_tokens
+from sr_transformers.evaluation.evaluator import Kept, evaluate, known_past, rank_histories, target_tokens
 from sr_transformers.marks import put
 from sr_transformers.records import source_commit, write_whole
+from sr_transformers.training.portfolio import auto_recipe
 
 PAGE = Path(__file__).parent / "README.md"
-# How the log is prepared, and which of the published settings the peers get.
+RESULTS = harness.RESULTS / "quality"
+_FREE = 0.9  # of a core: with less the clock of a search ran while it could not work
+WORKERS = 1  # to be counted up when a worker trains otherwise than before: its earlier results are then no answer
+# How the log is prepared, and which of the published settings RecTools gets (those of its authors for ml-1m, and for
+# the short histories of Beauty, Sports and Toys).
 DENSE = {"width": 64, "layers": 2, "heads": 1, "dropout": 0.1, "window": 200}
-SPARSE = {"width": 256, "layers": 1, "heads": 1, "dropout": 0.2, "window": 50}
+SPARSE = {"width": 64, "layers": 1, "heads": 1, "dropout": 0.2, "window": 50}
+# Of RePlay's own example on MovieLens, feed-forward as wide as the states.
+REPLAY = {"width": 64, "layers": 2, "heads": 2, "dropout": 0.3, "window": 50, "rows": 32, "inner": 64}
+REPLAY_LOGS = ("ml-1m", "movietweetings-5-core", "online-retail")
 LOGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ml-1m": ({}, DENSE),
     "ml-100k": ({}, DENSE),
@@ -54,6 +65,16 @@ PEERS = {
     "RePlay SasRec": ("replay_quality", "replay", "sasrec"),
 }
 AUTO, TUNE = "ours, auto", "ours, tune"
+ALIKE = "0123456789a"  # of a target's rank: 0 beyond the tenth place, a the tenth
+METRICS = ("hr@10", "ndcg@10", "coverage@10", "less_popular@10")
+VERDICT = (
+    "log",
+    "best peer",
+    "model",
+    "HR@10 less the peer's",
+    "NDCG@10 less the peer's",
+    "time to it / fastest peer's",
+)
 HEAD = ("log", "model", "HR@10", "NDCG@10", "coverage@10", "less popular", "minutes", "minutes of ours to that")
 
 
@@ -90,7 +111,8 @@ def write_histories(data: PreparedData, folder: Path) -> None:
         arrays[f"{name}_ends"] = np.cumsum([len(history) for history in histories])
     tokens = target_tokens(data, data.targets("validation"))
     arrays["targets"] = np.where(tokens >= NUM_SPECIAL, tokens - NUM_SPECIAL, -1)
-    np.savez(folder / "histories.npz", **arrays)
+    np.savez(folder / "histories.part.npz", **arrays)
+    (folder / "histories.part.npz").replace(folder / "histories.npz")
 
 
 def known_histories(data: PreparedData, part: str) -> list[np.ndarray]:
@@ -109,8 +131,8 @@ def less_popular_share(scorer: Scorer, data: PreparedData, filter_seen: bool) ->
         block = rows[first : first + 256]
         shown = [known_past(scorer, data, row, position) for row, position in block.tolist()]
         seen = [past.items for past in shown] if filter_seen else None
-        top = rank_histories(scorer, shown, target_tokens(data, block), seen, (10,))[0].top
-        found.append(less[np.asarray(top)].mean())
+        top = np.asarray(rank_histories(scorer, shown, target_tokens(data, block), seen, (10,))[0].top)
+        found.append(less[top[top >= 0]].mean())
     return float(np.mean(found))
 
 
@@ -120,7 +142,7 @@ def train_peer(name: str, data: PreparedData, output: Path, options: argparse.Na
     filter_seen = data.filters_seen()
     settings = {"task": task, "folder": str(data.path), "output": str(output), "seed": options.seeds[0]}
     settings |= {"filter_seen": filter_seen, "minutes": options.minutes, "patience": options.patience}
-    settings |= LOGS[options.current][1]
+    settings |= settings_of(name, options.current)
     python = options.environments / environment / "bin" / "python"
     if not python.exists():
         return {"skipped": f"no environment {environment}; run benchmarks/environments.py"}
@@ -129,7 +151,9 @@ def train_peer(name: str, data: PreparedData, output: Path, options: argparse.Na
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     variables.pop("PYTHONPATH", None)
     with (output / "log").open("w") as log:
-        code = subprocess.run(words, env=variables, stdout=log, stderr=subprocess.STDOUT).returncode
+        code = subprocess.run(
+            words, env=variables, stdout=log, stderr=subprocess.STDOUT, preexec_fn=harness.stay_in_memory
+        ).returncode
     lines = [line for line in (output / "log").read_text().splitlines() if line.startswith(harness.MARK)]
     if not lines:
         return {"skipped": f"exit {code}; its output is in the log of its folder"}
@@ -142,8 +166,22 @@ def train_peer(name: str, data: PreparedData, output: Path, options: argparse.Na
     return {"settings": settings, **result, **ranked(scorer, data, filter_seen)}
 
 
+def settings_of(name: str, log: str) -> dict[str, Any]:
+    """The published settings that a peer gets for a log."""
+    return REPLAY if PEERS[name][1] == "replay" else LOGS[log][1]
+
+
+def peers_of(log: str) -> list[str]:
+    """The peers that are trained on a log."""
+    return [name for name in PEERS if PEERS[name][1] != "replay" or log in REPLAY_LOGS]
+
+
 def train_ours(name: str, seed: int, data: PreparedData, output: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """`train auto` or `tune`, as a user would call it."""
+    """`train auto` or `tune`, as a user would call it; it goes on where it was stopped.
+
+    Raises:
+        RuntimeError: if the command fails.
+    """
     program = [sys.executable, "-m", "sr_transformers.cli"]
     if name == AUTO:
         words = ["train", "auto", "--data", str(data.path), "--output", str(output / "run"), "--seed", str(seed)]
@@ -151,11 +189,12 @@ def train_ours(name: str, seed: int, data: PreparedData, output: Path, options: 
         words = ["tune", str(data.path), "--output", str(output / "run"), "--budget", options.tune, "--seed", str(seed)]
     before, start = cpu_of_children(), time.perf_counter()
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with (output / "log").open("w") as log:
+    with (output / "log").open("a") as log:
         code = subprocess.run([*program, *words], env=variables, stdout=log, stderr=subprocess.STDOUT).returncode
     if code:
-        raise RuntimeError(f"{name} ended with exit {code}; its output is in {output / 'log'}.")
-    busy = (cpu_of_children() - before) / (time.perf_counter() - start)  # CPU seconds per second
+        last = ((output / "log").read_text().strip() or "no output").splitlines()[-1]
+        raise RuntimeError(f"exit {code}: {last.replace(str(options.work), 'WORK')[:300]}")
+    busy = (cpu_of_children() - before) / (time.perf_counter() - start)  # CPU seconds per second, since it last started
     run = output / "run" if name == AUTO else output / "run" / "model"
     record, recommender = RunRecord.load(run), Recommender.from_pretrained(run)
     curve = [
@@ -170,7 +209,8 @@ def train_ours(name: str, seed: int, data: PreparedData, output: Path, options: 
     ]
     scorer = recommender.scorer
     found = {"command": record.command, "recipe": record.recipe, "curve": curve, "still_improving": False}
-    found["cpu_minutes"] = (cpu_of_children() - before) / 60
+    spent = record.seconds if name == AUTO else float(duration(options.tune))
+    found |= {"busy": busy, "cpu_minutes": busy * spent / 60}
     return found | ranked(scorer, data, data.filters_seen())
 
 
@@ -182,26 +222,66 @@ def cpu_of_children() -> float:
 
 def ranked(scorer: Scorer, data: PreparedData, filter_seen: bool) -> dict[str, Any]:
     """What the table shows of a scorer, on test targets."""
-    report = evaluate(scorer, data, "test", (10,), filter_seen)
+    kept = Kept(data.num_targets("test"))
+    report = evaluate(scorer, data, "test", (10,), filter_seen, kept=kept)
     return {
         "protocol": report["protocol"],
         "metrics": report["metrics"] | {"less_popular@10": less_popular_share(scorer, data, filter_seen)},
         "standard_errors": report["standard_errors"],
+        "places": "".join(ALIKE[rank] if 1 <= rank <= 10 else ALIKE[0] for rank in kept.ranks.tolist()),
     }
 
 
-def done(folder: Path, asked: dict[str, Any], train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result that lies in a folder, if it is of what is `asked`, or that of training now. One that was left out is
-    tried again."""
-    path = folder / "result.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    if known.get("asked") == asked and "skipped" not in known:
-        return known
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    found = {"asked": asked, **train()}
-    write_whole(path, json.dumps(found, indent=1) + "\n")
+def done(
+    path: Path, name: str, asked: dict[str, Any], folder: Path, train: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """What is known of a participant that was asked for the same, or that of training now, in a folder of its own.
+
+    It is written to the file at once. A failure is no result: it is told, and replaces none.
+    """
+    for one in known_models(path, asked["log"]).get(name, []):
+        if one["asked"] == asked:
+            return one
+    output = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{_digest(asked)[:8]}"
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        found = {"asked": asked, **train(output)}
+    except RuntimeError as error:
+        found = {"skipped": str(error)}
+    if "skipped" not in found:
+        models = known_models(path, asked["log"])  # anew: another process may have written meanwhile
+        others = [one for one in models.get(name, []) if one["asked"]["seed"] != asked["seed"]]
+        models[name] = sorted([*others, found], key=lambda one: one["asked"]["seed"])
+        content = {"command": command(), "commit": source_commit(), "hardware": harness.hardware(1)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        models = {one: models[one] for one in (*PEERS, AUTO, TUNE) if one in models}
+        write_whole(path, json.dumps({**content, "models": models}, indent=1) + "\n")
     return found
+
+
+def known_models(path: Path, log: str) -> dict[str, list[dict[str, Any]]]:
+    """Results by participant that a file has of a log."""
+    models = json.loads(path.read_text())["models"] if path.exists() else {}
+    found = {name: [one for one in runs if one["asked"]["log"] == log] for name, runs in models.items()}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def command() -> str:
+    """How the program was called, files without their folders."""
+    words = [
+        f"{word.partition('=')[0]}={Path(word).name}" if word.partition("=")[0] in LOGS else word for word in sys.argv
+    ]
+    return harness.command(words)
+
+
+def log_of(data: PreparedData) -> str:
+    """Digest of what is trained and tested on: items, their interactions, and how these are divided."""
+    manifest = data.manifest
+    return _digest([manifest["interactions_fingerprint"], manifest["items_fingerprint"], manifest["split"]])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def prepared_log(name: str, file: str, folder: Path) -> PreparedData:
@@ -226,29 +306,72 @@ def minutes_until(curve: Sequence[dict[str, float]], quality: float) -> float | 
 def table(results: Path) -> str:
     """Markdown: for every log each model, ours last, means over seeds; `*`: still improving when its time was over."""
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    for log in LOGS:
-        if not (path := results / f"{log}.json").exists():
-            continue
-        models = json.loads(path.read_text())["models"]
-        ours = [one for one in models.get(AUTO, []) if "curve" in one]
+    for log, models in logs_of(results).items():
         for name, runs in models.items():
-            runs = [one for one in runs if "metrics" in one]
-            if not runs:
-                continue
             means = [np.mean([one["metrics"][key] for one in runs]) for key in METRICS]
-            best = [max(one["curve"], key=lambda epoch: epoch["ndcg@10"]) for one in runs]
+            best = [best_epoch(one) for one in runs]
             spent = runs if name == TUNE else best  # of a search all of it
             minutes = f"{np.mean([one['cpu_minutes'] for one in spent]):.1f}"
-            there = [minutes_until(one["curve"], best[0]["ndcg@10"]) for one in ours] if name in PEERS else []
-            known = [one for one in there if one is not None]
-            ahead = f"{np.mean(known):.1f}" if known and len(known) == len(there) else "not reached" if there else ""
+            there = time_to(models.get(AUTO, []), best[0]["ndcg@10"]) if name in PEERS else ""
+            ahead = there if isinstance(there, str) else "not reached" if there is None else f"{there:.1f}"
             mark = "*" if any(one["still_improving"] for one in runs) else ""
+            mark += "†" if any(one.get("busy", 1.0) < _FREE for one in runs) and name == TUNE else ""
             cells = [f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[2]:.3f}", f"{means[3]:.3f}", minutes + mark, ahead]
             lines.append(f"| {log} | {name}{f' ({len(runs)} seeds)' if len(runs) > 1 else ''} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-METRICS = ("hr@10", "ndcg@10", "coverage@10", "less_popular@10")
+def verdict(results: Path) -> str:
+    """Markdown: ours against the peer with the best test NDCG@10 of each log, paired by user, seeds averaged, with
+    standard errors; and how long ours took to that peer's validation NDCG@10, beside the peer that was fastest to its
+    own best."""
+    lines = [f"| {' | '.join(VERDICT)} |", "|---" * len(VERDICT) + "|"]
+    for log, models in logs_of(results).items():
+        peers = {name: runs[0] for name, runs in models.items() if name in PEERS}
+        if not peers:
+            continue
+        best = max(peers, key=lambda name: peers[name]["metrics"]["ndcg@10"])
+        fastest = min(best_epoch(one)["cpu_minutes"] for one in peers.values())
+        for name in (AUTO, TUNE):
+            if name not in models:
+                continue
+            cells = []
+            for gain in (_hits, _gains):
+                ours = np.mean([gain(one["places"]) for one in models[name]], axis=0)
+                difference = ours - gain(peers[best]["places"])
+                error = difference.std(ddof=1) / np.sqrt(len(difference))
+                cells.append(f"{difference.mean():+.4f} ± {error:.4f}")
+            there = time_to(models[name], best_epoch(peers[best])["ndcg@10"]) if name == AUTO else None
+            cells.append("" if name == TUNE else "not reached" if there is None else f"{there / fastest:.2f}")
+            lines.append(f"| {log} | {best} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def logs_of(results: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """By log and participant the runs that were measured."""
+    found = {log: results / f"{log}.json" for log in LOGS}
+    return {log: json.loads(path.read_text())["models"] for log, path in found.items() if path.exists()}
+
+
+def best_epoch(run: dict[str, Any]) -> dict[str, float]:
+    """The one that was kept."""
+    return max(run["curve"], key=lambda epoch: epoch["ndcg@10"])
+
+
+def time_to(ours: Sequence[dict[str, Any]], quality: float) -> float | None:
+    """CPU minutes until validation NDCG@10 was as high, the mean over seeds; None if one never was."""
+    there = [minutes_until(one["curve"], quality) for one in ours]
+    known = [one for one in there if one is not None]
+    return float(np.mean(known)) if known and len(known) == len(there) else None
+
+
+def _hits(places: str) -> np.ndarray:
+    return np.array([place != ALIKE[0] for place in places], float)
+
+
+def _gains(places: str) -> np.ndarray:
+    gains = {place: 1 / np.log2(rank + 1) if rank else 0.0 for rank, place in enumerate(ALIKE)}
+    return np.array([gains[place] for place in places])
 
 
 def main() -> None:
@@ -259,10 +382,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of ours; peers have the first one")
     parser.add_argument("--minutes", type=float, default=40, help="CPU minutes after which a peer is ended")
     parser.add_argument("--patience", type=int, default=50, help="epochs without a better validation NDCG@10")
+    parser.add_argument("--no-ours", dest="ours", action="store_false", help="peers alone")
     parser.add_argument("--tune", metavar="BUDGET", help="also run `sr-transformers tune` with this budget, say 1h")
     parser.add_argument("--environments", type=Path, default=harness.HERE / ".environments")
     parser.add_argument("--work", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--results", type=Path, default=harness.RESULTS / "quality")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     for word in options.log:
         name, _, file = word.partition("=")
@@ -272,31 +396,26 @@ def main() -> None:
         data = prepared_log(name, file, folder / "data")
         if not (data.path / "histories.npz").exists():
             write_histories(data, data.path)
-        asked = {"log": data.digest}
-        of_peers = {**asked, "seed": options.seeds[0], "minutes": options.minutes, "patience": options.patience}
-        path = options.results / f"{name}.json"
-        known = json.loads(path.read_text())["models"] if path.exists() else {}
-        models: dict[str, list[dict[str, Any]]] = {
-            one: runs for one, runs in known.items() if runs and runs[0].get("asked", {}).get("log") == data.digest
-        }
-        for peer in options.peers:
-            output = folder / peer.replace(" ", "-")
-            models[peer] = [done(output, of_peers, lambda: train_peer(peer, data, output, options))]  # noqa: B023
-        for way, how in ((AUTO, {}), *([(TUNE, {"budget": options.tune})] if options.tune else [])):
-            models[way] = []
+        log, path = log_of(data), options.results / f"{name}.json"
+        for peer in [one for one in peers_of(name) if one in options.peers]:
+            asked = {"log": log, "seed": options.seeds[0], "minutes": options.minutes, "patience": options.patience}
+            asked |= {"settings": settings_of(peer, name), "worker": WORKERS}
+            tell(name, peer, done(path, peer, asked, folder, lambda to: train_peer(peer, data, to, options)))  # noqa: B023
+        recipe = auto_recipe(data)
+        ways = {AUTO: {"recipe": [recipe.model, recipe.training]}, TUNE: {"budget": options.tune}}
+        for way in [AUTO, *([TUNE] if options.tune else [])] if options.ours else []:
             for seed in options.seeds:
-                output, of_way = folder / f"{way.replace(', ', '-')}-{seed}", {**asked, **how, "seed": seed}
-                models[way].append(done(output, of_way, lambda: train_ours(way, seed, data, output, options)))  # noqa: B023
-        models = {one: models[one] for one in (*PEERS, AUTO, TUNE) if one in models}
-        content = {"command": harness.command(sys.argv), "commit": source_commit(), "hardware": harness.hardware(1)}
-        options.results.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({**content, "models": models}, indent=1) + "\n")
-        for model, runs in models.items():
-            for one in runs:
-                shown = one.get("metrics", {})
-                said = one.get("skipped") or ", ".join(f"{key} {shown[key]:.4f}" for key in METRICS)
-                print(f"{name} | {model} | {said}", flush=True)
-    put(PAGE, "peers", table(options.results))
+                asked = {"log": log, "seed": seed, **ways[way]}
+                tell(name, way, done(path, way, asked, folder, lambda to: train_ours(way, seed, data, to, options)))  # noqa: B023
+    if options.results == RESULTS:
+        put(PAGE, "peers", table(options.results))
+        put(PAGE, "peers-verdict", verdict(options.results))
+
+
+def tell(log: str, name: str, found: dict[str, Any]) -> None:
+    """One line of a participant."""
+    said = found.get("skipped") or ", ".join(f"{key} {found['metrics'][key]:.4f}" for key in METRICS)
+    print(f"{log} | {name} | {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ def curve(*losses):
     return [{"step": 20, "eval_loss": losses[0] + 1.0}, {"step": 60, "eval_loss": losses[0]}, *reversed(late)]
 
 
-def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, **changes):
-    """A run record whose loss is the joint law's with 0.1 % noise."""
+def record(size, fraction=1.0, epochs=3.0, seed=1, extra=0.0, law="joint", **changes):
+    """A run record whose loss is that of a law of size and data, with 0.1 % noise."""
     layers, width = SHAPES[size]
     n, d = 12 * layers * width**2, round(INTERACTIONS * fraction)
-    loss = LAWS["joint"].predict(TRUTH, {"N": np.array([n]), "D": np.array([d])})[0]
+    loss = LAWS[law].predict(TRUTH, {"N": np.array([n]), "D": np.array([d])})[0]
     loss *= np.exp(0.001 * np.random.default_rng([n, d, seed]).standard_normal())
     loss += extra
     ndcg = 0.9 - 0.13 * loss
@@ -78,11 +78,12 @@ def add_run(
     in_law=True,
     extra=0.0,
     own_epochs=False,
+    law="joint",
 ):
     """Adds a finished run to a study folder."""
     name = f"{size}-users{fraction:g}-e{epochs:g}-{block}-s{seed}"
     (folder / "runs" / name).mkdir(parents=True)
-    made = record(size, fraction, epochs, seed, extra)
+    made = record(size, fraction, epochs, seed, extra, law)
     for key, value in (settings or {}).items():
         made.recipe["model" if key.endswith("dropout") else "training"][key] = value
     made.save(folder / "runs" / name)

@@ -132,24 +132,92 @@ def test_a_training_whose_time_is_over_is_marked(prepared, folder, tmp_path):
     assert result["still_improving"]
 
 
-def test_the_table_has_a_row_for_each_model_and_when_ours_was_as_good(tmp_path):
-    def run(name, ndcg, minutes):
-        metrics = {"hr@10": 0.2, "ndcg@10": ndcg, "coverage@10": 0.5, "less_popular@10": 0.1}
-        curve = [{"ndcg@10": ndcg / 2, "cpu_minutes": minutes / 2}, {"ndcg@10": ndcg, "cpu_minutes": minutes}]
-        return {"metrics": metrics, "curve": curve, "still_improving": name == "peer"}
+def run(ndcg, minutes, places="10", still=False, **more):
+    metrics = {"hr@10": 0.2, "ndcg@10": ndcg, "coverage@10": 0.5, "less_popular@10": 0.1}
+    curve = [{"ndcg@10": ndcg / 2, "cpu_minutes": minutes / 2}, {"ndcg@10": ndcg, "cpu_minutes": minutes}]
+    return {"metrics": metrics, "curve": curve, "still_improving": still, "places": places, "cpu_minutes": 60.0, **more}
 
-    models = {
-        "RecTools SASRec": [run("peer", 0.1, 8.0)],
-        "RecTools fast": [{"skipped": "no"}],
-        quality.AUTO: [run("ours", 0.12, 4.0), run("ours", 0.2, 2.0)],
-    }
-    (tmp_path / "ml-100k.json").write_text(json.dumps({"models": models}))
-    lines = quality.table(tmp_path).splitlines()[2:]
-    assert lines == [
+
+MODELS = {
+    "RecTools SASRec": [run(0.1, 8.0, "1000", still=True)],
+    "RecTools fast": [run(0.05, 2.0, "0000")],
+    quality.AUTO: [run(0.12, 4.0, "1a00"), run(0.2, 2.0, "1100")],
+    quality.TUNE: [run(0.2, 5.0, "1111", busy=0.5)],
+}
+
+
+def test_the_table_has_a_row_for_each_model_and_when_ours_was_as_good(tmp_path):
+    (tmp_path / "ml-100k.json").write_text(json.dumps({"models": MODELS}))
+    assert quality.table(tmp_path).splitlines()[2:] == [
         "| ml-100k | RecTools SASRec | 0.2000 | 0.1000 | 0.500 | 0.100 | 8.0* | 2.5 |",
+        "| ml-100k | RecTools fast | 0.2000 | 0.0500 | 0.500 | 0.100 | 2.0 | 1.5 |",
         "| ml-100k | ours, auto (2 seeds) | 0.2000 | 0.1600 | 0.500 | 0.100 | 3.0 |  |",
+        "| ml-100k | ours, tune | 0.2000 | 0.2000 | 0.500 | 0.100 | 60.0† |  |",
     ]
 
 
+def test_the_verdict_is_paired_with_the_best_peer(tmp_path):
+    (tmp_path / "ml-100k.json").write_text(json.dumps({"models": MODELS}))
+    auto, tune = quality.verdict(tmp_path).splitlines()[2:]
+    tenth = (1 + 1 / np.log2(11)) / 2  # of the second user: first by one seed, tenth by the other
+    assert auto.startswith("| ml-100k | RecTools SASRec | ours, auto | +0.2500 ± 0.2500 |")
+    assert f"| {tenth / 4:+.4f} ± {tenth / 4:.4f} | 1.25 |" in auto  # 2.5 minutes to .1, and the fast peer ended at 2
+    assert tune.startswith("| ml-100k | RecTools SASRec | ours, tune | +0.7500 ± 0.2500 |")
+
+
+def test_a_result_is_kept_at_once_and_a_failure_replaces_none(tmp_path):
+    path, calls = tmp_path / "results" / "ml-100k.json", []
+
+    def train(ndcg):
+        def now(output):
+            calls.append(output)
+            if ndcg is None:
+                raise RuntimeError("exit 2: too short a budget")
+            return run(ndcg, 1.0)
+
+        return now
+
+    def done(name, seed, ndcg, **more):
+        return quality.done(path, name, {"log": "x", "seed": seed, **more}, tmp_path / "work", train(ndcg))
+
+    done(quality.AUTO, 2, 0.2)
+    done(quality.AUTO, 1, 0.1)
+    done("RecTools fast", 1, 0.05)
+    models = json.loads(path.read_text())["models"]
+    assert list(models) == ["RecTools fast", quality.AUTO]
+    assert [one["metrics"]["ndcg@10"] for one in models[quality.AUTO]] == [0.1, 0.2]
+    assert done(quality.AUTO, 1, 0.9)["metrics"]["ndcg@10"] == 0.1  # asked for before
+    assert len(calls) == 3
+    assert done(quality.AUTO, 1, None, budget="1m") == {"skipped": "exit 2: too short a budget"}
+    assert json.loads(path.read_text())["models"] == models
+    assert len(set(calls)) == 4  # what is asked otherwise has a folder of its own
+    done(quality.AUTO, 1, 0.3, budget="1h")  # another question takes the place of the seed's earlier answer
+    assert [one["metrics"]["ndcg@10"] for one in quality.known_models(path, "x")[quality.AUTO]] == [0.3, 0.2]
+    assert quality.known_models(path, "another log") == {}
+
+
+def test_a_log_has_its_peers_and_their_settings(monkeypatch):
+    assert set(quality.peers_of("ml-1m")) == set(quality.PEERS)
+    assert set(quality.PEERS) - set(quality.peers_of("abxi-afk")) == {"RePlay SasRec"}
+    assert quality.settings_of("RecTools fast", "abxi-afk")["layers"] == 1
+    assert quality.settings_of("RePlay SasRec", "ml-1m")["heads"] == 2
+    monkeypatch.setattr("sys.argv", ["/x/quality.py", "--log", "ml-1m=/data/a.parquet", "--work", "/tmp/w"])
+    assert quality.command() == "python benchmarks/quality.py --log ml-1m=a.parquet"
+
+
+def test_ours_is_trained_and_ranked(prepared, tmp_path):
+    options = quality.argparse.Namespace(work=tmp_path, tune=None)
+    output = tmp_path / "auto"
+    output.mkdir()
+    found = quality.train_ours(quality.AUTO, 1, prepared, output, options)
+    places = found["places"]
+    assert len(places) == prepared.num_targets("test")
+    assert quality._hits(places).mean() == pytest.approx(found["metrics"]["hr@10"])
+    assert quality._gains(places).mean() == pytest.approx(found["metrics"]["ndcg@10"])
+    assert found["busy"] > 0
+    assert found["curve"][-1]["cpu_minutes"] > 0
+
+
 def test_the_page_shows_what_was_measured():
-    assert between(quality.PAGE, "peers") in ("", quality.table(quality.harness.RESULTS / "quality").strip("\n"))
+    for name, made in (("peers", quality.table), ("peers-verdict", quality.verdict)):
+        assert between(quality.PAGE, name) in ("", made(quality.RESULTS).strip("\n"))

@@ -68,12 +68,13 @@ def test_heads_say_what_the_law_of_ml_1m_predicts_where_it_is_a_law(tables, tmp_
     for path in tables.SIZES.glob("*.yaml"):
         assert (tmp_path / path.name).read_text() == path.read_text()
     entry = {"study": "ml-1m", "law": "n", "quantity": "loss", "reservations": [], "predicted": [
-        {"size": "75m", "N": 75_497_472, "value": 5.0512, "low": 5.0, "high": 5.1}]}  # fmt: skip
+        {"size": "75m", "N": 75_497_472, "value": 5.0512, "low": 5.0, "high": 5.1, "times_largest": 8.0}]}  # fmt: skip
     tables.write_heads([entry], tmp_path)
-    said = "# Predicted, not measured: 5.051 nats [5.000, 5.100] on ml-1m, by the law of the study `ml-1m` and its"
+    said = "# Predicted, not measured: 5.051 nats [5.000, 5.100] on ml-1m."
     lines = (tmp_path / "75m.yaml").read_text().split("\n")
-    (at,) = [index for index, line in enumerate(lines) if line.startswith(said)]
-    assert lines[at + 1].startswith("# Verified")
+    (at,) = [index for index, line in enumerate(lines) if line == said]
+    assert lines[at + 1].endswith("if trained as its runs are; N is 8 times that of the largest.")
+    assert lines[at + 2].startswith("# Verified")
     tables.write_heads([{**entry, "reservations": [{"kind": "improving"}]}], tmp_path)
     assert (tmp_path / "75m.yaml").read_text() == (tables.SIZES / "75m.yaml").read_text()
 
@@ -84,7 +85,7 @@ def test_kept_records_are_small_and_whole(path):
     records = sorted((path.parent / "runs").glob("*/run.json"))
     assert records or any((path.parent / "tuning").glob("*/run.json"))
     assert {record.parent.name for record in records} <= set(plan["runs"])
-    assert sum(record.stat().st_size for record in path.parent.rglob("run.json")) < 1.5e6
+    assert sum(record.stat().st_size for record in path.parent.rglob("run.json")) < 2e6
 
 
 def test_the_page_says_what_size_is_worth_on_ml_1m():

@@ -45,7 +45,7 @@ def new_model(settings: dict[str, Any], num_items: int) -> tuple[TensorSchema, S
         num_blocks=settings["layers"],
         max_sequence_length=settings["window"],
         dropout=settings.get("dropout", 0.2),
-        hidden_dim=4 * settings["width"],
+        hidden_dim=settings.get("inner", 4 * settings["width"]),
     )
     return schema, model
 

@@ -32,7 +32,7 @@ class Watch(lightning.Callback):
 
 
 def sasrec(settings: dict[str, Any]) -> dict[str, Any]:
-    """SasRec of the given size; its feed-forward is 4 d wide as that of the others."""
+    """SasRec of the given size, in batches of the given number of users."""
     lightning.seed_everything(settings["seed"], verbose=False)
     histories, window = Histories(settings["folder"]), settings["window"]
     count = histories.num_items
@@ -51,7 +51,7 @@ def sasrec(settings: dict[str, Any]) -> dict[str, Any]:
         rows = [history[-window - 1 :].tolist() for history in histories.train if len(history) >= 2]
         pl.DataFrame({"item_id": rows}).write_parquet(path)
         data = ParquetModule(
-            batch_size=128,
+            batch_size=settings["rows"],
             metadata={"train": {"item_id": {"shape": window + 1, "padding": count}}},
             transforms=make_default_sasrec_transforms(schema),
             train_path=str(path),

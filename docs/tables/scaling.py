@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "scaling"
 PAGE = RESULTS.parent / "README.md"
 SIZES = ROOT / "recipes" / "lsrm"
-PREDICTED = "# Predicted, not measured: "
+PREDICTED = "# Predicted, "  # how the lines of a head begin that are written here
 
 
 def keep(study: Path, name: str, results: Path = RESULTS) -> Path:
@@ -92,8 +92,13 @@ def write_heads(entries: list[dict[str, Any]], recipes: Path = SIZES) -> None:
         lines = [line for line in path.read_text().split("\n") if not line.startswith(PREDICTED)]
         if found:
             said = ", ".join(_prediction(name, row) for name, row in found.items())
-            line = f"{PREDICTED}{said} on ml-1m, by the law of the study `ml-1m` and its protocol."
-            lines.insert(next(index for index, one in enumerate(lines) if one.startswith("# Verified")), line)
+            farthest = max(row["times_largest"] for row in found.values())
+            place = next(index for index, one in enumerate(lines) if one.startswith("# Verified"))
+            lines[place:place] = [
+                f"{PREDICTED}not measured: {said} on ml-1m.",
+                f"{PREDICTED}that is, by the law of the study `ml-1m`, if trained as its runs are; N is "
+                f"{farthest:.2g} times that of the largest.",
+            ]
         path.write_text("\n".join(lines))
 
 
@@ -111,18 +116,21 @@ def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
         sizes = [record.num_non_embedding_parameters for record in records]
         started, hours = min(record.started for record in records)[:10], found.document["training_hours"]
         planned = json.loads((results / name / "plan.json").read_text())["runs"]
-        missing = len(set(planned) - {run.name for run in found.runs})
-        count = f"{len(records)} of {len(records) + missing}" if missing else f"{len(records)}"
+        missing = set(planned) - {run.name for run in found.runs}
+        count = f"{len(records)} of {len(planned)}" if missing else f"{len(records)}"
         parts += [
             f"**{name}** ({started}, {count} runs, N from {min(sizes):,} to {max(sizes):,}, "
             f"{hours:.1f} hours of training on one CPU thread):",
             "",
         ]
-        if missing:  # laws may still change: means only
+        if any(kind == "missing" for kind in (one["kind"] for one in found.document["reservations"])):
+            # Laws may still change: means only.
             tables = [size_table(found), ablation_table(found)]
         else:
             parts += [f"- {sentence}" for sentence in sentences(found.document)]
-            parts += [*(f"- Not answered: {note}" for note in found.notes), ""]
+            parts += [f"- Not answered: {note}" for note in found.notes]
+            blocks = dict.fromkeys(plan["block"] for run, plan in planned.items() if run in missing)
+            parts += [f"- Not finished: {', '.join(blocks)} ({len(missing)} runs).", ""] if missing else [""]
             tables = [size_table(found), held_out_table(found), ablation_table(found)]
         for table in filter(None, tables) if any(tables) else ["Too few of its runs are finished for a table."]:
             parts += [table, ""]

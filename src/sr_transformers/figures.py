@@ -28,7 +28,7 @@ def new_figure(title: str, x: str, y: str) -> tuple[Any, Any]:
     """An empty figure and its axes in the style of all of them."""
     figure = blank(6.4, 4.4)
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, wrap=True)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(True, which="major", alpha=0.3)

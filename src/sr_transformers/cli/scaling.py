@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sr_transformers.scaling.laws.constraints import Constraints
     from sr_transformers.scaling.laws.points import Points
 
-LAWS = ("n", "d", "joint", "repeated", "power", "saturating")
+LAWS = ("n", "d", "joint", "kaplan", "repeated", "power", "saturating")
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -289,7 +289,7 @@ def _from_fit(options: argparse.Namespace) -> dict:
             for one, value in zip(asked, values, strict=True)
         ]
     if options.flops:
-        best = [compute_optimal(document["params"], flops, options.vocab_size) for flops in options.flops]
+        best = [compute_optimal(document["params"], flops, options.vocab_size, law=law) for flops in options.flops]
         answers["compute_optimal"] = [
             {"flops": flops, **one, "beyond": _beyond(one, document.get("ranges") or {})}
             for flops, one in zip(options.flops, best, strict=True)

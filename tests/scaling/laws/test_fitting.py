@@ -31,6 +31,7 @@ GRIDS = {
     "power": grid(np.logspace(3.5, 7, 6), [1e6]),
     "saturating": grid(np.logspace(3.5, 7, 6), [1e6]),
     "joint": grid(np.logspace(7, 10, 5), np.logspace(9, 11.5, 4)),
+    "kaplan": grid(np.logspace(6, 9, 5), np.logspace(8, 11, 5)),
     "repeated": grid(np.logspace(6, 9, 5), np.logspace(8, 10, 3), (1, 3, 10, 40)),
 }
 

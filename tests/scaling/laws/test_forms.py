@@ -7,6 +7,7 @@ PARAMS = {
     "n": {"E": 4.9, "A": 5.0, "alpha": 0.121},
     "d": {"E": 4.9, "B": 50.0, "beta": 0.3},
     "joint": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37},
+    "kaplan": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37},
     "repeated": {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "R_D": 15.0, "R_N": 5.0},
     "power": {"A": 9.0, "alpha": 0.05},
     "saturating": {"M_inf": 0.4, "A": 3.0, "alpha": 0.3},
@@ -36,10 +37,24 @@ def test_a_law_is_its_formula(name):
             "n": lambda: p["E"] + p["A"] / n ** p["alpha"],
             "d": lambda: p["E"] + p["B"] / d ** p["beta"],
             "joint": lambda: p["E"] + p["A"] / n ** p["alpha"] + p["B"] / d ** p["beta"],
+            "kaplan": lambda: (
+                p["E"]
+                + (p["A"] ** (1 / p["beta"]) / n ** (p["alpha"] / p["beta"]) + p["B"] ** (1 / p["beta"]) / d)
+                ** p["beta"]
+            ),
             "power": lambda: p["A"] / n ** p["alpha"],
             "saturating": lambda: p["M_inf"] - p["A"] / n ** p["alpha"],
         }[name]()
     assert LAWS[name].predict(p, COLUMNS) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_forms_of_size_and_data_have_the_same_ends():
+    """Endless data leave the term of size, an endless model that of data; between them kaplan is the lower one."""
+    p, many = PARAMS["joint"], np.array([1e60, 1e8, 1e8])
+    columns = {"N": many[[1, 0, 1]], "D": many[[0, 1, 1]]}
+    joint, kaplan = (LAWS[name].predict(p, columns) for name in ("joint", "kaplan"))
+    assert kaplan[:2] == pytest.approx(joint[:2], rel=1e-9)
+    assert kaplan[2] < joint[2]
 
 
 def test_data_that_do_not_repeat_are_worth_what_they_are():

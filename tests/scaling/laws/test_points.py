@@ -1,4 +1,6 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sr_transformers.scaling.laws.forms import LAWS
@@ -142,6 +144,23 @@ def test_tables_that_cannot_be_read_are_refused(tmp_path, text, message):
 def test_empty_cells_at_the_end_of_a_row_mean_nothing(tmp_path):
     (tmp_path / "points.csv").write_text("N,loss,,\n1e4,5.0,,,\n")
     assert read_table(tmp_path / "points.csv").columns["loss"].tolist() == [5.0]
+
+
+@pytest.mark.parametrize("name", ["points.csv", "points.parquet"])
+def test_rows_are_chosen_by_value_however_it_is_written(tmp_path, name):
+    path = tmp_path / name
+    columns = {"N": [1e4, 2e4, 3e4], "loss": [5.0, 4.0, 3.0], "epochs": [3.0, 3.0, 10.0], "log": ["a", "b", "nan"]}
+    if path.suffix == ".csv":
+        rows = zip(*columns.values(), strict=True)
+        path.write_text("\n".join(",".join(map(str, row)) for row in [tuple(columns), *rows]) + "\n")
+    else:
+        pq.write_table(pa.table(columns), path)
+    for wanted in ("3", "3.0", "3e0"):
+        assert read_table(path, where={"epochs": wanted}).columns["loss"].tolist() == [5.0, 4.0]
+    assert read_table(path, where={"epochs": "3", "log": "b"}).columns["loss"].tolist() == [4.0]
+    assert read_table(path, where={"log": "nan"}).columns["loss"].tolist() == [3.0]
+    with pytest.raises(ValueError, match="no row holds epochs = three"):
+        read_table(path, where={"epochs": "three"})
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path):

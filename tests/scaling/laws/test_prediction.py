@@ -197,10 +197,11 @@ def test_budgets_and_laws_that_make_no_sense_are_refused():
         with pytest.raises(ValueError, match="it must be above 0"):
             compute_optimal(JOINT, budget)
     for missing in ("A", "B", "alpha", "beta"):
-        with pytest.raises(ValueError, match="need the joint law"):
+        with pytest.raises(ValueError, match="need a law of size and data"):
             compute_optimal({name: value for name, value in JOINT.items() if name != missing}, 1e18)
-    with pytest.raises(ValueError, match="need the joint law"):
-        compute_optimal(SIZE, 1e18)
+    for law in ("n", "joint"):
+        with pytest.raises(ValueError, match="need a law of size and data"):
+            compute_optimal(SIZE, 1e18, law=law)
     with pytest.raises(ValueError, match="need the data-constrained law"):
         epochs_worth(JOINT, 1e6, 1e6)
 

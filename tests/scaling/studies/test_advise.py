@@ -84,7 +84,7 @@ def test_runs_that_were_still_improving_give_no_number_and_say_why(found):
     assert answer["bottleneck"] is None
     assert not any({"loss", "hr@10"} & set(row) for row in answer["sizes"])
     said = text(answer, changed, Log)
-    assert "is not known, because 1 were still improving at their end: 98k-e3-s1." in said
+    assert "is not known, because some were still improving at their end: 98k-e3-s1." in said
     assert "For the reason above these gains are not what size and data would bring at their best." in said
     assert "Another hour would buy a, b; the same command goes on." in said
     assert numbers(changed, Log, Hardware(), jobs=4)["next_hour"] == ["long", "a", "b"]

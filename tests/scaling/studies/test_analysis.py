@@ -4,10 +4,10 @@ import shutil
 import pytest
 from made_studies import TRUTH, add_run
 
-from sr_transformers.scaling.laws.forms import law_named
+from sr_transformers.scaling.laws.forms import LAWS, law_named
 from sr_transformers.scaling.laws.records_table import read_records
 from sr_transformers.scaling.studies.analysis import analyse, load_runs
-from sr_transformers.scaling.studies.sentences import sentences
+from sr_transformers.scaling.studies.sentences import parameter, sentences
 
 
 def test_the_joint_law_comes_out(found):
@@ -36,8 +36,8 @@ def test_all_of_the_data_is_predicted_from_little_of_it(found):
     assert len(held["rows"]) == 14
     assert held["reach"] == pytest.approx(1 / 0.3, rel=1e-3)
     assert max(abs(row["relative_error"]) for row in held["rows"]) < 0.05
-    (sentence,) = [one for one in sentences(found.document) if "30% or less" in one]
-    assert sentence.startswith("Loss on all of the data, predicted from the runs on 30% or less: off by")
+    (sentence,) = [one for one in sentences(found.document) if "at most 30% of it" in one]
+    assert sentence.startswith("Loss on all of the data, predicted from the runs on at most 30% of it: off by")
 
 
 def test_larger_sizes_on_all_of_the_data_do_not_make_the_little_less(tmp_path):
@@ -45,11 +45,57 @@ def test_larger_sizes_on_all_of_the_data_do_not_make_the_little_less(tmp_path):
         for fraction in (0.05, 0.1, 0.3, 1.0):
             add_run(tmp_path, size, fraction)
     add_run(tmp_path, "1.5m", 1.0)
-    (sentence,) = [one for one in sentences(analyse(tmp_path, draws=2).document) if "or less" in one]
+    (sentence,) = [one for one in sentences(analyse(tmp_path, draws=2).document) if "at most" in one]
     begin = (
-        "Loss on all of the data, predicted from the runs on 30% or less, up to 16 times the largest N of these: off"
+        "Loss on all of the data, predicted from the runs on at most 30% of it, up to 16 times the largest N of these: "
     )
     assert sentence.startswith(begin)
+
+
+@pytest.mark.parametrize("law", ["joint", "kaplan"])
+def test_the_form_of_size_and_data_is_the_one_that_the_runs_have(tmp_path, law):
+    for size in ("3k", "12k", "49k", "98k", "786k"):
+        for fraction in (0.02, 0.05, 0.1, 0.3, 1.0):
+            for seed in (1, 2):
+                add_run(tmp_path, size, fraction, seed=seed, law=law)
+    analysis = analyse(tmp_path, draws=5)
+    assert analysis.document["together"] == law
+    assert analysis.together is analysis.laws[law]
+    assert analysis.document["bottleneck"] is not None
+    (best, *_) = analysis.document["compute_optimal"]
+    assert best["passes"] == 3.0  # as these runs made
+    said = "\n".join(sentences(analysis.document))
+    assert f"Size and data together: {LAWS[law].formula} with alpha" in said
+    assert f"By AICc the form {law} is ahead" in said
+    # Of the form that is not that of the runs the residuals are far above what seeds do, and it has no say.
+    other = {"joint": "kaplan", "kaplan": "joint"}[law]
+    assert analysis.document["laws"][law]["misfit"] is None
+    misfit = analysis.document["laws"][other]["misfit"]
+    assert misfit is not None
+    assert misfit["residuals"] > 3 * misfit["seeds"] > 0
+    # A law of data at each size.
+    for size in ("3k", "786k"):
+        one = analysis.document["laws"][f"d-{size}"]
+        assert one["law"] == "d"
+        assert one["num_points"] == 10
+        assert f"at {size} E {parameter(one, 'E')} and beta" in said
+
+
+def test_a_form_that_misses_the_runs_concludes_nothing(tmp_path):
+    """Large models that few data make much worse than small ones, which no form has."""
+    for size in ("3k", "12k", "49k", "98k", "786k"):
+        for fraction in (0.02, 0.1, 0.3, 1.0):
+            for seed in (1, 2):
+                worse = 0.4 if fraction == 0.02 and size in ("98k", "786k") else 0.0
+                add_run(tmp_path, size, fraction, seed=seed, extra=worse)
+    analysis = analyse(tmp_path, draws=2)
+    assert analysis.together is None
+    assert analysis.document["compute_optimal"] == []
+    assert analysis.document["bottleneck"] is None
+    said = "\n".join(sentences(analysis.document))
+    assert f"closest to these runs, {analysis.closest and LAWS[analysis.closest.fitted.law].formula}, misses" in said
+    assert "it is no law of them, and nothing is concluded from it." in said
+    assert "Size and data together" not in said
 
 
 @pytest.mark.parametrize(("loss", "says"), [(TRUTH["E"], "holds it"), (TRUTH["E"] + 2, "does not hold it")])
@@ -62,7 +108,7 @@ def test_a_floor_that_is_known_is_compared_with_the_fitted_one(study_folder, tmp
     assert set(document["floor"]["held"]) == {"joint", "n"}
     (sentence,) = [one for one in sentences(document) if one.startswith("The floor of this log is known")]
     assert f"has a loss of {loss:.3f} +- 0.010 nats" in sentence
-    assert f"of E of the joint law, {document['floor']['fitted']['joint'][0]:.3f} to" in sentence
+    assert f"of E of the law of size and data, {document['floor']['fitted']['joint'][0]:.3f} to" in sentence
     assert document["floor"]["held"]["joint"] == (says == "holds it")
     assert says in sentence
 

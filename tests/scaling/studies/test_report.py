@@ -95,11 +95,13 @@ def test_the_numbers_in_the_text_are_those_of_the_analysis(written):
 def test_sizes_are_means_over_seeds(written):
     found, _ = written
     head, _, *rows = size_table(found).splitlines()
-    assert head == "| N | runs | test loss | NDCG@10 | HR@10 |"
+    assert head == "| N | with item table | rates | runs | test loss | NDCG@10 | HR@10 |"
     points = found.laws["n"].points.columns
     assert [int(row.split(" | ")[0].strip("| ").replace(",", "")) for row in rows] == sorted(set(points["N"]))
     for row in rows:
-        n, runs, loss, *_ = row.strip("| ").split(" | ")
+        n, whole, rates, runs, loss, *_ = row.strip("| ").split(" | ")
+        assert int(whole.replace(",", "")) > int(n.replace(",", ""))
+        assert rates == "carried"  # the plan of this study names no rate that was tuned for a size
         of_size = points["loss"][points["N"] == int(n.replace(",", ""))]
         assert int(runs) == len(of_size)
         assert float(loss.split(" ± ")[0]) == pytest.approx(of_size.mean(), rel=1e-3)

@@ -9,8 +9,8 @@ from sr_transformers.scaling.studies.sentences import parameter, sentences
 @pytest.mark.parametrize(
     ("value", "bounds", "said"),
     [
-        (3.16859, [7.3e-07, 6.581], "3.17 [0.00, 6.58]"),
-        (0.121, [0.1195, 0.1228], "0.12100 [0.11950, 0.12280]"),
+        (3.16859, [7.3e-07, 6.581], "3.2 [0.0, 6.6]"),
+        (0.121, [0.1195, 0.1228], "0.1210 [0.1195, 0.1228]"),
         (482.01, [300.0, 1200.4], "482 [300, 1,200]"),
         (2.0, [2.0, 2.0], "2.000000 [2.000000, 2.000000]"),
         (0.5, None, "0.5 (no interval)"),
@@ -53,13 +53,14 @@ def test_a_bottleneck_says_how_many_refits_agree(found):
 def test_an_interval_that_holds_everything_says_so(found):
     document = copy.deepcopy(found.document)
     one = copy.deepcopy(document["laws"]["joint"])
-    one["params"] |= {"R_D": 3.0}
+    one["params"] |= {"R_D": 3.0, "R_N": 5.0}
+    one["intervals"] |= {"R_N": [4.0, 6.0]}
     document["epochs_worth"] = [{"epochs": 4.0}]
     worth = (
         "the second epoch over the same data is worth 85% [79% to 91%] as much as new data, the tenth 6% [1% to 18%]"
     )
     for bounds, said in (
-        ([2.0, 5.0], "R_D 3.00 [2.00, 5.00]"),
+        ([2.0, 5.0], "R_D 3.0 [2.0, 5.0]"),
         ([2.0, 5.0], worth),
         ([0.05, 10_000.0], "holds everything from worthless"),
     ):
@@ -74,7 +75,8 @@ def test_an_interval_that_holds_everything_says_so(found):
 def test_when_more_epochs_stop_paying(found, epochs, said):
     document = copy.deepcopy(found.document)
     one = copy.deepcopy(document["laws"]["joint"])
-    one["params"] |= {"R_D": 3.0}
+    one["params"] |= {"R_D": 3.0, "R_N": 5.0}
+    one["intervals"] |= {"R_N": [4.0, 6.0]}
     one["intervals"] |= {"R_D": [2.0, 5.0]}
     document["laws"]["repeated"] = one
     document["epochs_worth"] = [{"epochs": number} for number in epochs]

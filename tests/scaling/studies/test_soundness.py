@@ -89,5 +89,5 @@ def test_a_sound_study_has_no_caveat_and_another_begins_with_it(found, tmp_path)
     path = tmp_path / "runs" / "12k-users1-e3-main-s1"
     record("12k", history=curve(5.9, 5.8)).save(path)
     first = sentences(analyse(tmp_path, draws=0).document)[0]
-    assert first.startswith("These fits describe the runs made and are not called laws, because 1 were still")
+    assert first.startswith("These fits describe the runs made and are not called laws, because some were still")
     assert first.endswith("12k-users1-e3-main-s1.")

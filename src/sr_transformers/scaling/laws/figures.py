@@ -50,16 +50,17 @@ def law_figure(
         axes.fill_between(line, band[:, 0], band[:, 1], color=COLOURS[0], alpha=0.15, lw=0, label=label)
     if law.has_floor and fitted.usable:
         floor = fitted.params[law.names[0]]
-        axes.axhline(floor, color="0.4", ls=":", lw=1.2, label=f"floor {law.names[0]} = {floor:.3g}")
+        end = "ceiling" if law.name == "saturating" else "floor"
+        axes.axhline(floor, color="0.4", ls=":", lw=1.2, label=f"{end} {law.names[0]} = {floor:.3g}")
     axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
-    """Loss against N, a series for every D, with the joint law's curves."""
-    law = law_named("joint")
-    figure, axes = new_figure(title, _LABELS[N], "test loss, nats")
+    """Loss against N, a series for every D, with the curves of a law of both."""
+    law = law_named(fitted.law)
+    figure, axes = new_figure(f"{title}\nlines: {_equation(fitted)}", _LABELS[N], "test loss, nats")
     for index, d in enumerate(_values(points.columns[D])):
         mask = np.isclose(points.columns[D], d, rtol=0.03)
         n = points.columns[N][mask]
@@ -69,14 +70,14 @@ def joint_figure(points: Points, fitted: Fit, title: str) -> Any:
         axes.plot(line, law.predict(fitted.params, {N: line, D: np.full_like(line, d)}), _dash(fitted),
                   color=style["color"], lw=1)  # fmt: skip
     axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=8, title="lines: " + _equation(fitted), title_fontsize=8)
+    _beside(axes)
     return figure
 
 
 def data_figure(points: Points, fitted: Fit, title: str) -> Any:
-    """Loss against distinct data, a series for every N trained on several amounts, with the joint law's curves."""
-    law = law_named("joint")
-    figure, axes = new_figure(title, _LABELS[D], "test loss, nats")
+    """Loss against distinct data, a series for every N trained on several amounts, with the curves of a law of both."""
+    law = law_named(fitted.law)
+    figure, axes = new_figure(f"{title}\nlines: {_equation(fitted)}", _LABELS[D], "test loss, nats")
     sizes = [n for n in _values(points.columns[N]) if len(_values(points.columns[D][points.columns[N] == n])) > 1]
     for index, n in enumerate(sizes):
         mask = points.columns[N] == n
@@ -86,7 +87,7 @@ def data_figure(points: Points, fitted: Fit, title: str) -> Any:
         axes.plot(line, law.predict(fitted.params, {N: np.full_like(line, n), D: line}), _dash(fitted),
                   color=style["color"], lw=1)  # fmt: skip
     axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=8, title="lines: " + _equation(fitted), title_fontsize=8)
+    _beside(axes)
     return figure
 
 
@@ -154,16 +155,19 @@ def predicted_figure(held: HeldOut, title: str) -> Any:
     return figure
 
 
-def isoflop_figure(fitted: Fit, ranges: Mapping[str, tuple[float, float]], vocab_size: int, title: str) -> Any:
-    """The joint law's loss against N at fixed training FLOPs, head included; a mark at the best N of every budget."""
-    law = law_named("joint")
-    figure, axes = new_figure(title, _LABELS[N], "loss by the joint law, nats")
+def isoflop_figure(
+    fitted: Fit, ranges: Mapping[str, tuple[float, float]], vocab_size: int, title: str, passes: float = 1.0
+) -> Any:
+    """The loss of a law of size and data against N at fixed training FLOPs, head included, with so many passes over D;
+    a mark at the best N of every budget."""
+    law = law_named(fitted.law)
+    figure, axes = new_figure(title, _LABELS[N], "loss by the law, nats")
     low, high = (training_flops(ranges[N][i], ranges[D][i], vocab_size) for i in (0, 1))
     n = np.geomspace(ranges[N][0] / 2, ranges[N][1] * 10, 200)
     for index, flops in enumerate(np.geomspace(low * 3, high * 3, 5)):
         d = flops / np.array([training_flops(float(one), 1.0, vocab_size) for one in n])
         loss = law.predict(fitted.params, {N: n, D: d})
-        axes.plot(n, loss, color=COLOURS[index], label=f"{flops:.0e} FLOPs")
+        axes.plot(n, loss, color=COLOURS[index], label=f"{flops * passes:.0e} FLOPs")
         best = int(np.argmin(loss))
         axes.plot(n[best], loss[best], MARKERS[index], color=COLOURS[index])
     # Where next to no data is left for a large model the law shoots up and hides the minima.
@@ -176,25 +180,36 @@ def isoflop_figure(fitted: Fit, ranges: Mapping[str, tuple[float, float]], vocab
 
 
 def isoloss_figure(joint: Fit, points: Points, vocab_size: int, title: str) -> Any:
-    """Lines of equal loss over N and D by the joint law, the runs, and the compute-optimal frontier (head included)."""
+    """Lines of equal loss over N and D by a law of both, the runs, and the compute-optimal frontier (head included)."""
     figure, axes = new_figure(title, _LABELS[N], _LABELS[D])
     n, d = points.columns[N], points.columns[D]
     across = np.geomspace(n.min() / 2, n.max() * 4, 80)
     up = np.geomspace(d.min() / 2, d.max() * 4, 80)
     grid_n, grid_d = np.meshgrid(across, up)
-    loss = law_named("joint").predict(joint.params, {N: grid_n.ravel(), D: grid_d.ravel()}).reshape(grid_n.shape)
+    loss = law_named(joint.law).predict(joint.params, {N: grid_n.ravel(), D: grid_d.ravel()}).reshape(grid_n.shape)
     axes.set_xscale("log")  # before the labels: they cut gaps into the lines where these are drawn
     axes.set_yscale("log")
-    lines = axes.contour(grid_n, grid_d, loss, levels=12, colors="0.35", linewidths=0.8)
+    # Even steps of what lies above the floor, in logarithms: as many lines where all runs are as where few data are.
+    least_above, most_above = np.quantile(loss - joint.params["E"], (0.02, 0.98))
+    above = np.geomspace(least_above, most_above, 12)
+    lines = axes.contour(grid_n, grid_d, loss, levels=joint.params["E"] + above, colors="0.35", linewidths=0.8)
     axes.clabel(lines, fmt="%.2f", fontsize=7)
     axes.plot(n, d, "o", color=COLOURS[0], ms=4, label="runs")
     least, most = (training_flops(float(across[i]), float(up[i]), vocab_size) for i in (0, -1))
-    frontier = [compute_optimal(joint.params, flops, vocab_size) for flops in np.geomspace(least, most, 60).tolist()]
+    frontier = [
+        compute_optimal(joint.params, flops, vocab_size, law=joint.law)
+        for flops in np.geomspace(least, most, 60).tolist()
+    ]
     inside = [one for one in frontier if across[0] <= one[N] <= across[-1] and up[0] <= one[D] <= up[-1]]
     axes.plot([one[N] for one in inside], [one[D] for one in inside], "--", color=COLOURS[1], lw=2,
               label="compute-optimal")  # fmt: skip
     axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _beside(axes: Any) -> None:
+    """The legend of many series, where it covers none of them."""
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _marker(index: int) -> str:
@@ -235,5 +250,8 @@ def _equation(fitted: Fit) -> str:
         "n": lambda: f"L = {p['E']} + {p['A']} / N^{p['alpha']}",
         "d": lambda: f"L = {p['E']} + {p['B']} / D^{p['beta']}",
         "power": lambda: f"L = {p['A']} / N^{p['alpha']}",
+        "kaplan": lambda: (
+            f"L = {p['E']} + (({p['A']} / N^{p['alpha']})^q + ({p['B']} / D^{p['beta']})^q)^(1/q), q = 1/{p['beta']}"
+        ),
         "saturating": lambda: f"M = {p['M_inf']} - {p['A']} / N^{p['alpha']}",
     }.get(fitted.law, lambda: f"L = {p['E']} + {p['A']} / N^{p['alpha']} + {p['B']} / D^{p['beta']}")()

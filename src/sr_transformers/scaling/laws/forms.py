@@ -3,15 +3,19 @@
     n           L(N)    = E + A / N^alpha
     d           L(D)    = E + B / D^beta
     joint       L(N, D) = E + A / N^alpha + B / D^beta
+    kaplan      L(N, D) = E + ((A / N^alpha)^(1 / beta) + (B / D^beta)^(1 / beta))^beta
     repeated    the joint law of effective parameters N' and effective data D', when data repeat
     power       L(N)    = A / N^alpha, no floor: what n is compared with
     saturating  M(N)    = M_inf - A / N^alpha, for a metric M such as HR@10: the form n for the misses 1 - M
 
-With N_c = A^(1/alpha) the form n is the paper's E + (N_c / N)^alpha. A law computes log L by log-sum-exp and its exact
-Jacobian, in coordinates that suit an optimizer: the logarithms of E and of every power's value at the centre of the
+The form kaplan has the same two ends as joint, A / N^alpha for endless data and B / D^beta for an endless model;
+between them it is nearer to the larger of the two, so that few data leave little for size to gain. With N_c =
+A^(1/alpha) the form n is the paper's E + (N_c / N)^alpha. A law computes log L by log-sum-exp and its exact Jacobian,
+in coordinates that suit an optimizer: the logarithms of E and of every power's value at the centre of the
 data, and the exponents. No law knows how it is fitted; `fitting` does that.
 
-Source: joint form: Hoffmann et al. 2022; repeated: Muennighoff et al. 2023, "Scaling Data-Constrained Language Models",
+Source: joint form: Hoffmann et al. 2022; kaplan: Kaplan et al. 2020, "Scaling Laws for Neural Language Models",
+equation 1.5, and a floor; repeated: Muennighoff et al. 2023, "Scaling Data-Constrained Language Models",
 equations 5-7 (effective data) and appendix A (effective parameters).
 """
 
@@ -21,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 N, D, UNIQUE = "N", "D", "unique"
+TOGETHER = ("joint", "kaplan")  # the forms of loss by size and data
 EXPONENTS = (1e-3, 5.0)  # what a fit may find
 LOG_REPEATS = (np.log(0.05), np.log(1e4))
 _FAR = 50.0  # logarithms: e^50 of anything here is no number of a law
@@ -62,7 +67,7 @@ class Law:
 
     def bind(self, columns: Mapping[str, np.ndarray]) -> "BoundLaw":
         """The law on given points."""
-        return (BoundRepeatedLaw if self.name == "repeated" else BoundLaw)(self, columns)
+        return {"repeated": BoundRepeatedLaw, "kaplan": BoundKaplanLaw}.get(self.name, BoundLaw)(self, columns)
 
     def predict(self, params: Mapping[str, float], columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Loss in the unit of E (nats), or the metric for the saturating form; `(P,)` float64."""
@@ -77,6 +82,12 @@ LAWS = {
         Law("n", (N,), ("E", "A", "alpha"), "L = E + A / N^alpha"),
         Law("d", (D,), ("E", "B", "beta"), "L = E + B / D^beta"),
         Law("joint", (N, D), ("E", "A", "B", "alpha", "beta"), "L = E + A / N^alpha + B / D^beta"),
+        Law(
+            "kaplan",
+            (N, D),
+            ("E", "A", "B", "alpha", "beta"),
+            "L = E + ((A / N^alpha)^(1 / beta) + (B / D^beta)^(1 / beta))^beta",
+        ),
         Law(
             "repeated",
             (N, D, UNIQUE),
@@ -202,6 +213,19 @@ class BoundLaw:
         floor = np.exp(theta[:first])
         values = [*(1.0 - floor if self.law.names[0] == "M_inf" else floor), *coefficients, *exponents]
         return {name: float(value) for name, value in zip(self.law.names, values, strict=False)}
+
+
+class BoundKaplanLaw(BoundLaw):
+    """The form kaplan on P points: the floor and (X^(1/beta) + Y^(1/beta))^beta, of X = A / N^alpha, Y = B / D^beta."""
+
+    def log_loss(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        e, c_n, c_d, alpha, beta = theta
+        beta = max(beta, 1e-4)  # an optimizer without bounds may look at less
+        powers = np.stack([c_n - alpha * self.x[0], c_d - beta * self.x[1]])
+        together, shares = log_sum_exp(powers / beta)
+        value, (w_e, w) = log_sum_exp(np.stack([np.full_like(together, e), beta * together]))
+        by_beta = together - (shares * powers).sum(0) / beta - shares[1] * self.x[1]
+        return value, np.stack([w_e, w * shares[0], w * shares[1], -w * shares[0] * self.x[0], w * by_beta]).T
 
 
 class BoundRepeatedLaw(BoundLaw):

@@ -201,7 +201,7 @@ def read_table(
         names: the table's column for each of N, D, C, unique, loss, metric and seed; what is left out is looked for
             under its usual names. Rows that agree in all but seed and loss belong to one group.
         law: read only the columns that it needs, so that nothing wrong elsewhere matters; None: all that are found.
-        where: only rows that hold these values, by column, written as text (true and false in small letters); how many
+        where: only rows that hold these values, by column, written as text (true, false; numbers in any way); how many
             were left out stands in `Points.dropped`.
 
     Raises:
@@ -305,8 +305,17 @@ def _matches(line: Mapping[str, Any], where: Mapping[str, str], path: Path) -> b
     for name in where:
         if name not in line:
             raise ValueError(f"{path}: no column {name!r}; it has {', '.join(map(repr, line))}.")
-    texts = {name: str(line[name]).lower() if isinstance(line[name], bool) else str(line[name]) for name in where}
-    return all(texts[name] == value for name, value in where.items())
+    return all(_is(line[name], value) for name, value in where.items())
+
+
+def _is(there: Any, wanted: str) -> bool:
+    """Whether a cell holds what is written so: a number in any way of writing it, 3 and 3.0 alike."""
+    if isinstance(there, bool):
+        return str(there).lower() == wanted
+    try:
+        return str(there) == wanted or float(there) == float(wanted)
+    except (TypeError, ValueError):  # one of them is no number
+        return False
 
 
 def _number(text: Any, row: str, column: str) -> float:

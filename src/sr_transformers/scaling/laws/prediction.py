@@ -111,41 +111,56 @@ def training_flops(
 
 
 def compute_optimal(
-    params: Mapping[str, float], flops: float, vocab_size: int = 0, width_per_layer: float = 25.0
+    params: Mapping[str, float],
+    flops: float,
+    vocab_size: int = 0,
+    width_per_layer: float = 25.0,
+    law: Law | str = "joint",
+    passes: float = 1.0,
 ) -> dict[str, float]:
-    """N and D that the joint law gives the lowest loss for a budget of FLOPs, the head's share included if V is given.
+    """N and D that a law of both gives the lowest loss for a budget of FLOPs, the head's share included if V is given.
+
+    Args:
+        law: whose parameters these are: joint or kaplan.
+        passes: over the D interactions that the budget pays for: as many as the runs made that the law describes.
 
     Returns:
         N, D, loss, and head_share, the part of the FLOPs that the head takes.
 
     Raises:
-        ValueError: for a budget that is not positive, or a law without both exponents.
+        ValueError: for a budget that is not positive, or another law.
     """
     if not flops > 0:
         raise ValueError(f"the budget is {flops} FLOPs; it must be above 0.")
-    if not {"A", "B", "alpha", "beta"} <= set(params):
-        raise ValueError("compute-optimal sizes need the joint law (E, A, B, alpha, beta); fit --law joint.")
-    law = law_named("joint")
+    law = law_named(law) if isinstance(law, str) else law
+    if law.variables != (N, D) or not set(law.names) <= set(params):
+        raise ValueError("compute-optimal sizes need a law of size and data; fit --law joint, or --law kaplan.")
+    once = flops / passes
 
     def loss(log_n: float) -> float:
         n = np.exp(log_n)
-        d = flops / training_flops(n, 1.0, vocab_size, width_per_layer)
+        d = once / training_flops(n, 1.0, vocab_size, width_per_layer)
         return float(law.predict(params, {N: np.array([n]), D: np.array([d])})[0])
 
-    found = minimize_scalar(loss, bounds=(0.0, float(np.log(flops / 6.0))), method="bounded", options={"xatol": 1e-9})
+    found = minimize_scalar(loss, bounds=(0.0, float(np.log(once / 6.0))), method="bounded", options={"xatol": 1e-9})
     n = float(np.exp(found.x))
-    d = flops / training_flops(n, 1.0, vocab_size, width_per_layer)
-    return {"N": n, "D": d, "loss": float(found.fun), "head_share": 1.0 - 6.0 * n * d / flops}
+    d = once / training_flops(n, 1.0, vocab_size, width_per_layer)
+    return {"N": n, "D": d, "loss": float(found.fun), "head_share": 1.0 - 6.0 * n * d / once}
 
 
-def bottleneck(params: Mapping[str, float], n: float, d: float, factor: float = 2.0) -> dict[str, float | str]:
+def bottleneck(
+    params: Mapping[str, float], n: float, d: float, factor: float = 2.0, law: Law | str = "joint"
+) -> dict[str, float | str]:
     """What lowers the loss more: a model `factor` times as large, or as much more data.
+
+    Args:
+        law: whose parameters these are: joint or kaplan.
 
     Returns:
         loss, gain_from_size and gain_from_data in nats, size_left and data_left (what an endless model, endless data
         would still gain), and bottleneck: "data", "size", or "neither" if both gains are below 0.002 nats.
     """
-    law = law_named("joint")
+    law = law_named(law) if isinstance(law, str) else law
     columns = {N: np.array([n, n * factor, n]), D: np.array([d, d, d * factor])}
     now, larger, more = law.predict(params, columns).tolist()
     gains = {"gain_from_size": now - larger, "gain_from_data": now - more}
@@ -155,8 +170,8 @@ def bottleneck(params: Mapping[str, float], n: float, d: float, factor: float = 
     return {
         "loss": now,
         **gains,
-        "size_left": params["A"] * n ** -params["alpha"],
-        "data_left": params["B"] * d ** -params["beta"],
+        "size_left": now - params["E"] - params["B"] * d ** -params["beta"],
+        "data_left": now - params["E"] - params["A"] * n ** -params["alpha"],
         "bottleneck": name,
     }
 

@@ -136,7 +136,7 @@ def points_of(
     unique = np.array([one.num_train_interactions for one in records], dtype=np.float64)
     columns = {
         N: np.array([one.num_non_embedding_parameters for one in records], dtype=np.float64),
-        D: np.array([_seen(one) for one in records]) if seen else unique,
+        D: np.array([seen_up_to_kept(one) for one in records]) if seen else unique,
         UNIQUE: unique,
         LOSS: np.array([one["metrics"]["loss"] for one in reports]),
     }
@@ -157,7 +157,7 @@ def _report(record: RunRecord, metric: str | None, name: str) -> dict[str, Any]:
     return report
 
 
-def _seen(record: RunRecord) -> float:
+def seen_up_to_kept(record: RunRecord) -> float:
     """Interactions seen up to the kept weights: distinct ones times epochs.
 
     `num_interactions_seen` counts targets, which a history has one fewer of than interactions.

@@ -18,9 +18,9 @@ import torch
 from sr_transformers.data.prepared import PreparedData
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.records import source_commit
-from sr_transformers.scaling.laws.forms import N, law_named
+from sr_transformers.scaling.laws.forms import TOGETHER, N, law_named
 from sr_transformers.scaling.studies.advice_study import advice_study, largest_part
-from sr_transformers.scaling.studies.analysis import Analysis, analyse, bottleneck_of
+from sr_transformers.scaling.studies.analysis import Analysis, analyse, bottleneck_of, misfit
 from sr_transformers.scaling.studies.comparisons import best_sizes, means, per_doubling
 from sr_transformers.scaling.studies.runner import run_study
 from sr_transformers.scaling.studies.sentences import METRIC_NAMES, agreeing, because, sentences
@@ -101,14 +101,18 @@ def numbers(found: Analysis, data: PreparedData, hardware: Hardware, jobs: int =
     """Predictions, costs and the bottleneck, from an analysis; null where the runs do not determine them."""
     d = float(data.num_train_interactions)
     vocabulary = data.vocab_size
-    joint, size_law = (one if one and one.fitted.usable else None for one in map(found.laws.get, ("joint", "n")))
-    # The law of size describes the sizes on all of the data best; from a part of it only the joint law leads there.
+    joint, size_law = found.together, found.laws.get("n")
+    if size_law and (not size_law.fitted.usable or misfit(size_law)):
+        size_law = None
+    # The law of size describes the sizes on all of the data best; from a part of it only the law of both leads there.
     source = size_law if size_law and (found.fraction == 1 or not joint) else joint
     unsound = [one for one in found.document["reservations"] if one["kind"] in _UNSOUND]
     why = because(unsound) if unsound else None
     if source is None and why is None:
-        one = found.laws.get("joint") or found.laws.get("n")
+        one = found.closest or found.laws.get("n")
         why = one.fitted.reason if one else next(iter(found.notes), "too few runs were made")
+        if one and one.fitted.usable:
+            why = "no form of a law describes these runs as closely as runs agree whose seed alone differs"
     if unsound:
         source = None
     largest = max(run.record.num_non_embedding_parameters for run in found.runs)
@@ -184,8 +188,8 @@ def text(answer: dict[str, Any], found: Analysis, data: PreparedData) -> str:
     lines += ["", *measured_lines(answer["measured"])]
     if answer["not_known_because"]:
         lines.append("- For the reason above these gains are not what size and data would bring at their best.")
-    # The law of size describes the fraction that it was fitted to, the joint law any.
-    whole = found.fraction == 1 or answer["law"] == "joint"
+    # The law of size describes the fraction that it was fitted to, one of size and data any.
+    whole = found.fraction == 1 or answer["law"] in TOGETHER
     where = "all of the data" if whole else f"{found.fraction:.0%} of the users"
     lines += [
         "",

@@ -17,9 +17,10 @@ from sr_transformers.data.fractions import USERS
 from sr_transformers.fingerprints import refuse_mixed
 from sr_transformers.records import RUN_FILE, RunRecord, read_json
 from sr_transformers.scaling.laws.bootstrap import Bootstrap, bootstrap, interval
+from sr_transformers.scaling.laws.constraints import Constraints
 from sr_transformers.scaling.laws.fit_file import describe_fit, plain
-from sr_transformers.scaling.laws.fitting import Fit, fit
-from sr_transformers.scaling.laws.forms import UNIQUE, D, N, law_named
+from sr_transformers.scaling.laws.fitting import BOUND_HIT, Fit, fit
+from sr_transformers.scaling.laws.forms import TOGETHER, UNIQUE, D, N, law_named
 from sr_transformers.scaling.laws.model_selection import compare
 from sr_transformers.scaling.laws.planned_record import refuse_another
 from sr_transformers.scaling.laws.points import Points
@@ -38,6 +39,9 @@ METRICS = ("ndcg@10", "hr@10")
 DRAWS = 200
 FLOOR_FILE = "floor.json"  # in a study's folder: what `scaling sample` said of the log that it sampled
 LITTLE = 0.3  # of the users: the runs on at most so many predict those on all
+_AMOUNTS = 5  # of data, for a law of data at one size
+_MISFIT = 3.0  # times what runs differ by whose seed alone differs: larger residuals are the form's fault
+_SPARE = 3  # repeated runs, for that spread to mean something
 
 
 @dataclass
@@ -78,11 +82,11 @@ class Analysis:
         runs: finished runs by name.
         epochs: the main number of epochs, None if every size has its own.
         fraction: of users, at which sizes are compared.
-        laws: "n", "n-with-table" (N counts the item table too), "joint", "repeated", "ndcg@10", "hr@10": those that
-            could be fitted.
+        laws: "n", "n-with-table" (N counts the item table too), "joint", "kaplan", "repeated", "ndcg@10", "hr@10", and
+            "d-98k" of a size with that name on at least five amounts of data: those that could be fitted.
         members: the runs that each was fitted to.
-        held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes; by "joint": predictions of the runs on
-            all of the data from those on at most 30 % of the users.
+        held: by law ("n", "ndcg@10", ..): predictions of the two largest sizes; by "joint" and "kaplan": predictions of
+            the runs on all of the data from those on at most 30 % of the users.
         document: everything as plain values for JSON.
         notes: what could not be answered, and why.
     """
@@ -95,6 +99,18 @@ class Analysis:
     held: dict[str, HeldOut]
     document: dict[str, Any]
     notes: list[str]
+
+    @property
+    def together(self) -> Fitted | None:
+        """The law of size and data to conclude from (`document["together"]`)."""
+        name = self.document["together"]
+        return None if name is None else self.laws[name]
+
+    @property
+    def closest(self) -> Fitted | None:
+        """The law of size and data with the smallest residuals, whether anything may be concluded from it or not."""
+        name = self.document["closest"]
+        return None if name is None else self.laws[name]
 
 
 def load_runs(folder: str | Path) -> list[StudyRun]:
@@ -131,7 +147,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     plans, records = ({run.name: getattr(run, what) for run in runs} for what in ("plan", "record"))
     chosen = {
         law: [run for run in runs if run.name not in leave_out(plans, law_named(law))]
-        for law in ("n", "joint", "repeated", "saturating")
+        for law in ("n", "joint", "kaplan", "repeated", "saturating")
     }
     series = chosen["n"]
     if not series:
@@ -141,8 +157,10 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     members_of: dict[str, list[StudyRun]] = {}
     held: dict[str, HeldOut] = {}
 
-    def add(name: str, law: str, metric: str | None = None, with_table: bool = False) -> None:
-        members = chosen[law]
+    def add(
+        name: str, law: str, metric: str | None = None, with_table: bool = False, of: list[StudyRun] | None = None
+    ) -> None:
+        members = chosen[law] if of is None else of
         try:
             points = points_of(
                 [run.record for run in members], metric, law == "repeated", [run.name for run in members]
@@ -150,6 +168,8 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             if with_table:
                 points.columns[N] = np.array([run.size_with_table for run in members], dtype=np.float64)
             fitted = fit(law, points)
+            if law == "repeated" and _endless(fitted, "R_N"):  # one parameter fewer, and all others are known
+                fitted = fit(law, points, constraints=Constraints({"R_N": fitted.params["R_N"]}))
         except ValueError as error:
             unanswered.setdefault(str(error), []).append(name)
             return
@@ -160,17 +180,21 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
                 held[name] = hold_out_largest(points, law, 2, draws)
             except ValueError as error:
                 unanswered.setdefault(str(error), []).append(f"{name} with the largest two held out")
-        if law == "joint":
+        if law in TOGETHER:
             parts = np.array([run.plan["fraction"] for run in members])
             if (parts <= LITTLE).any() and (parts == 1).any():
                 try:
                     held[name] = hold_out(points.take(parts <= LITTLE), points.take(parts == 1), law, draws)
                 except ValueError as error:
-                    question = f"all data predicted from {LITTLE:.0%} of the users"
+                    question = f"{name}: all data predicted from {LITTLE:.0%} of the users"
                     unanswered.setdefault(str(error), []).append(question)
 
-    for law in ("n", "joint", "repeated"):
+    for law in ("n", *TOGETHER, "repeated"):
         add(law, law)
+    for size in dict.fromkeys(run.plan["size"] for run in chosen["joint"]):
+        members = [run for run in chosen["joint"] if run.plan["size"] == size]
+        if len({run.plan["fraction"] for run in members}) >= _AMOUNTS:
+            add(f"d-{size}", "d", of=members)
     add("n-with-table", "n", with_table=True)
     for metric in METRICS:
         add(metric, "saturating", metric)
@@ -179,23 +203,35 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         for name, forms in (
             ("n", ["n", "power"]),
             ("n-with-table", ["n", "power"]),
-            ("joint", ["joint", "n", "d", "power"]),
+            ("joint", [*TOGETHER, "n", "d", "power"]),
         )
         if name in laws
     }
     notes = [f"{', '.join(questions)}: {reason}" for reason, questions in unanswered.items()]
     epochs, fraction = schedule_of(series[0].plan), series[0].plan["fraction"]
+    misfits = {name: found for name, one in laws.items() if (found := misfit(one))}
+    sound = {name: one for name, one in laws.items() if one.fitted.usable and name not in misfits}
+    order = [one.law for one in comparisons.get("joint", [])]
+    together = min((name for name in TOGETHER if name in sound), key=order.index, default=None)
+    both = sound[together] if together else None
+    tried = [name for name in TOGETHER if name in laws]
+    closest = together or min(tried, key=lambda name: laws[name].fitted.log_rmse, default=None)
     document = {
         "epochs": epochs,
         "fraction_of_users": fraction,
         "num_runs": len(runs),
         "reservations": reservations(records, plan),
         "longer": _longer(records, plans),
+        "tuning": plan.get("tuning"),
         "left_out": [{"run": name, "seconds": plan["costs"][name]["seconds"]} for name in plan.get("left_out", [])],
         "training_hours": sum(run.record.seconds for run in runs) / 3600,
         "laws": {
-            name: describe_fit(one.fitted, one.points, one.refits, comparisons.get(name)) for name, one in laws.items()
+            name: describe_fit(one.fitted, one.points, one.refits, comparisons.get(name))
+            | {"misfit": misfits.get(name)}
+            for name, one in laws.items()
         },
+        "together": together,
+        "closest": closest,
         "held_out": {
             name: {
                 "status": one.fitted.status,
@@ -208,10 +244,10 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             }
             for name, one in held.items()
         },
-        "compute_optimal": _compute_optimal(laws.get("joint"), runs),
-        "bottleneck": _bottleneck(laws.get("joint")),
-        "epochs_worth": _epochs_worth(laws.get("repeated")),
-        "floor": _floor(Path(folder) / FLOOR_FILE, laws),
+        "compute_optimal": _compute_optimal(both, members_of.get("joint", [])),
+        "bottleneck": _bottleneck(both),
+        "epochs_worth": _epochs_worth(sound.get("repeated")),
+        "floor": _floor(Path(folder) / FLOOR_FILE, laws, (*([together] if together else []), "n")),
         "agreement": agreement(series),
         "ablations": ablations(runs),
         "shapes": shapes(runs),
@@ -221,45 +257,71 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
     return Analysis(runs, epochs, fraction, laws, members_of, held, plain(document), notes)
 
 
+def _endless(fitted: Fit, name: str) -> bool:
+    """Whether a fit ended with this parameter at its upper bound, and no other at one."""
+    return fitted.status == BOUND_HIT and fitted.reason.startswith(f"{name} at its upper bound.")
+
+
+def misfit(one: Fitted) -> dict[str, float] | None:
+    """Relative residuals of a law, and the spread of runs whose seed alone differs, where the first are so much larger
+    that the form is wrong; None where they are not, or too few runs are repeated to tell."""
+    law = law_named(one.fitted.law)
+    logs, groups = np.log(one.points.values(law)), one.points.groups
+    names, place, count = np.unique(groups, return_inverse=True, return_counts=True)
+    spare = len(groups) - len(names)
+    if spare < _SPARE:
+        return None
+    rest = logs - (np.bincount(place, logs) / count)[place]
+    spread = float(np.sqrt((rest**2).sum() / spare))
+    if one.fitted.log_rmse <= _MISFIT * spread:
+        return None
+    return {"residuals": one.fitted.log_rmse, "seeds": spread}
+
+
 def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, Any]]:
-    """N and D for the compute of the costliest run, for ten and a hundred times it; of distinct data, so one epoch.
+    """N and D for the compute of the costliest of the law's runs, for ten and a hundred times it, with as many passes
+    over the data as these runs made in the middle.
 
     With the intervals of both, and how many times the most data measured D is: the law is an extrapolation there.
     """
-    if joint is None or not joint.fitted.usable:
+    if joint is None:
         return []
     most = max(run.record.training_flops + run.record.head_flops for run in runs)
     vocabulary = int(runs[0].record.recipe["model"]["vocab_size"])
     measured = float(joint.points.columns[D].max())
+    passes = float(np.median([run.record.epochs for run in runs]))
     rows = []
     for flops in (most, 10 * most, 100 * most):
-        best = compute_optimal(joint.fitted.params, flops, vocabulary)
-        draws = [compute_optimal(params, flops, vocabulary) for params in joint.refits.rows()]
+        best, *draws = (
+            compute_optimal(params, flops, vocabulary, law=joint.fitted.law, passes=passes)
+            for params in (joint.fitted.params, *joint.refits.rows())
+        )
         intervals = {
             f"{name}_interval": interval(np.array([one[name] for one in draws])) if draws else None for name in (N, D)
         }
-        rows.append({"flops": flops, **best, **intervals, "times_measured_D": best[D] / measured})
+        rows.append({"flops": flops, "passes": passes, **best, **intervals, "times_measured_D": best[D] / measured})
     return rows
 
 
 def bottleneck_of(joint: Fitted, n: float, d: float) -> dict[str, Any]:
-    """`bottleneck` of a joint law, and the part of the refits that name the same; None without intervals."""
-    found: dict[str, Any] = {N: n, D: d, **bottleneck(joint.fitted.params, n, d)}
-    names = [bottleneck(params, n, d)["bottleneck"] for params in joint.refits.rows()]
+    """`bottleneck` of a law of both, and the part of the refits that name the same; None without intervals."""
+    law = joint.fitted.law
+    found: dict[str, Any] = {N: n, D: d, **bottleneck(joint.fitted.params, n, d, law=law)}
+    names = [bottleneck(params, n, d, law=law)["bottleneck"] for params in joint.refits.rows()]
     found["agreeing_draws"] = float(np.mean([name == found["bottleneck"] for name in names])) if names else None
     return found
 
 
 def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
     """At the largest size and all of the data: what would gain more, twice the size or twice the data."""
-    if joint is None or not joint.fitted.usable:
+    if joint is None:
         return None
     n, d = (float(joint.points.columns[name].max()) for name in (N, D))
     return bottleneck_of(joint, n, d)
 
 
-def _floor(path: Path, laws: dict[str, Fitted]) -> dict[str, Any] | None:
-    """The loss that no model can go below, where it is known, and whether the intervals of E hold it.
+def _floor(path: Path, laws: dict[str, Fitted], of: Sequence[str]) -> dict[str, Any] | None:
+    """The loss that no model can go below, where it is known, and whether the intervals of E of these laws hold it.
 
     The loss has a standard error too: an interval holds it if it meets 1.96 of them on either side.
     """
@@ -268,9 +330,7 @@ def _floor(path: Path, laws: dict[str, Fitted]) -> dict[str, Any] | None:
     known = read_json(path)
     loss, error = known["last_loss"], known["last_loss_error"]
     bounds = {
-        name: between
-        for name in ("joint", "n")
-        if name in laws and (between := laws[name].refits.intervals().get("E")) is not None
+        name: between for name in of if name in laws and (between := laws[name].refits.intervals().get("E")) is not None
     }
     held = {name: bool(low - 1.96 * error <= loss <= high + 1.96 * error) for name, (low, high) in bounds.items()}
     return {"loss": loss, "standard_error": error, "fitted": bounds, "held": held}
@@ -278,7 +338,7 @@ def _floor(path: Path, laws: dict[str, Fitted]) -> dict[str, Any] | None:
 
 def _epochs_worth(repeated: Fitted | None) -> list[dict[str, float]]:
     """For every size on the largest amount of distinct data: from which epoch on doubling gains less than 0.01 nats."""
-    if repeated is None or not repeated.fitted.usable:
+    if repeated is None:
         return []
     unique = float(repeated.points.columns[UNIQUE].max())
     return [

@@ -40,7 +40,7 @@ def learning_curves_figure(runs: Sequence[StudyRun], title: str) -> Any:
         axes.plot(epochs, loss, **_style(index), label=f"N = {short(run.record.num_non_embedding_parameters)}")
     _show_the_end(axes, runs)
     axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=7, ncols=2)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
@@ -55,7 +55,7 @@ def compute_figure(runs: Sequence[StudyRun], title: str) -> Any:
     axes.step(best[:, 0], best[:, 1], where="post", color="black", lw=2.2, alpha=0.6, label="lowest by this compute")
     _show_the_end(axes, runs)
     axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=7, ncols=2)
+    axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 

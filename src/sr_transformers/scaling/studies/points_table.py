@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sr_transformers.scaling.laws.records_table import seen_up_to_kept
 from sr_transformers.scaling.studies.analysis import METRICS, StudyRun
 
 # Name, type, unit or meaning.
@@ -20,10 +21,13 @@ COLUMNS = (
     ("layers", pa.int64(), "blocks"),
     ("width", pa.int64(), "width of the residual stream"),
     ("D", pa.int64(), "distinct training interactions"),
+    ("D_kept", pa.float64(), "interactions up to the weights that were kept, repeats included"),
+    ("unique", pa.float64(), "distinct ones among D_kept"),
     ("seen", pa.int64(), "targets trained on, repeats included"),
     ("fraction", pa.float64(), "part of the data in (0, 1]"),
     ("of", pa.string(), "what the fraction is taken of: users, interactions, context"),
     ("epochs", pa.float64(), "passes over the data"),
+    ("own_epochs", pa.bool_(), "whether the size trains for its own number of epochs, until it converges"),
     ("best_epoch", pa.float64(), "passes up to the weights that were kept"),
     ("seed", pa.int64(), "of everything random"),
     ("learning_rate", pa.float64(), "peak, per step"),
@@ -54,6 +58,7 @@ def write_points(table: pa.Table, path: str | Path) -> None:
 
 def _row(study: str, run: StudyRun) -> dict[str, object]:
     record, plan = run.record, run.plan
+    kept = seen_up_to_kept(record)
     model, training = record.recipe["model"], record.recipe["training"]
     return {
         "study": study,
@@ -65,10 +70,13 @@ def _row(study: str, run: StudyRun) -> dict[str, object]:
         "layers": plan["layers"],
         "width": plan["width"],
         "D": record.num_train_interactions,
+        "D_kept": kept,
+        "unique": min(kept, float(record.num_train_interactions)),
         "seen": record.num_interactions_seen,
         "fraction": plan["fraction"],
         "of": plan["of"],
         "epochs": record.epochs,
+        "own_epochs": plan["own_epochs"],
         "best_epoch": record.epochs * (record.best_step or record.steps) / record.steps,
         "seed": plan["seed"],
         "learning_rate": training["learning_rate"],

@@ -124,6 +124,7 @@ def _what(found: Analysis) -> str:
 
 def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
     part = f"{found.fraction:.0%} of users, {duration_of(found.epochs)}"
+    name += " (a fit, not a law)" if found.document["reservations"] else ""
     made: list[tuple[str, Callable[[], Any]]] = []
     for law, label in (("n", "loss"), *METRIC_NAMES.items()):
         made += _of_size(found, name, law, label, part)
@@ -134,19 +135,20 @@ def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
     if "n" in found.held:
         title = f"{name}: held-out sizes, predicted against measured loss"
         made.append(("predicted-measured", lambda: figures.predicted_figure(found.held["n"], title)))
-    if "joint" in found.laws:
-        joint = found.laws["joint"]
+    joint = found.closest
+    if joint is not None:
         made.append(("size-and-data", lambda: figures.joint_figure(
             joint.points, joint.fitted, f"{name}: loss against size for several amounts of data")))  # fmt: skip
         made.append(("data", lambda: figures.data_figure(joint.points, joint.fitted, f"{name}: loss against data")))
-        if joint.fitted.usable:
+        if found.together:
             ranges = {key: (float(joint.points.columns[key].min()), float(joint.points.columns[key].max()))
                       for key in (N, D)}  # fmt: skip
             vocabulary = found.runs[0].record.recipe["model"]["vocab_size"]
             made.append(("isoloss", lambda: figures.isoloss_figure(
                 joint.fitted, joint.points, vocabulary, f"{name}: lines of equal loss")))  # fmt: skip
             made.append(("isoflop", lambda: figures.isoflop_figure(
-                joint.fitted, ranges, vocabulary, f"{name}: same compute, different sizes")))  # fmt: skip
+                joint.fitted, ranges, vocabulary, f"{name}: same compute, different sizes",
+                found.document["compute_optimal"][0]["passes"])))  # fmt: skip
     if "repeated" in found.laws:
         repeated = found.laws["repeated"]
         chosen = _repeating(repeated.points)
@@ -202,8 +204,9 @@ def _tables_of(found: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
     for law, label in (("n", "Loss"), *METRIC_NAMES.items()):
         if law in document["held_out"]:
             tables.append((f"{label} of the largest sizes, held out", document["held_out"][law]["rows"]))
-    if "joint" in document["held_out"]:
-        tables.append(("Loss on all of the data, predicted from little", document["held_out"]["joint"]["rows"]))
+    if document["closest"] in document["held_out"]:
+        rows = document["held_out"][document["closest"]]["rows"]
+        tables.append(("Loss on all of the data, predicted from little", rows))
     for key, label in (("compute_optimal", "Compute-optimal"), ("epochs_worth", "When more epochs stop paying")):
         if document[key]:
             tables.append((label, document[key]))
@@ -218,16 +221,19 @@ def _tables_of(found: Analysis) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def size_table(found: Analysis) -> str:
-    """Loss and metrics by size at the main amount of data and epochs: means over seeds and their standard deviations;
-    empty if no law of size was tried."""
+    """Loss and metrics by size at the main amount of data and epochs: means over seeds and their standard deviations,
+    and whether learning rate and dropout were tuned for the size; empty if no law of size was tried."""
     if "n" not in found.laws:
         return ""
     columns = {"test loss": (found.laws["n"].points, LOSS)} | {
         label: (found.laws[key].points, METRIC) for key, label in METRIC_NAMES.items() if key in found.laws
     }
-    rows = []
+    rows, tuned = [], found.document["tuning"]
     for n in np.unique(found.laws["n"].points.columns[N]).tolist():
-        row: dict[str, Any] = {"N": int(n)}
+        one = next(run for run in found.members["n"] if run.record.num_non_embedding_parameters == n)
+        row: dict[str, Any] = {"N": int(n), "with item table": one.size_with_table}
+        if tuned:
+            row["rates"] = "tuned" if str(int(n)) in tuned.get("learning_rates", ()) else "carried"
         for label, (points, column) in columns.items():
             values = points.columns[column][points.columns[N] == n]
             spread = f" ± {values.std(ddof=1):.2g}" if len(values) > 1 else ""

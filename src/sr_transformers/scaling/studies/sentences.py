@@ -4,27 +4,29 @@ import math
 from typing import Any
 
 from sr_transformers.scaling.laws.fitting import DEGENERATE
+from sr_transformers.scaling.laws.forms import TOGETHER
 
 METRIC_NAMES = {"ndcg@10": "NDCG@10", "hr@10": "HR@10"}
 
 
 PAPER_ALPHA = 0.121  # on ML-20M
+_NOTHING_LOST = " Models too large for their data lose no worth: R_N is at its upper bound."
 _NO_EFFECT = 0.0011  # an exponent at its lower bound, rounding aside
 _LARGER = 1.05  # times the largest size fitted from which on a larger size is meant
 _FAR = 3.0  # times the data measured from which on an extrapolation is called one
 
 
 def parameter(document: dict[str, Any], name: str) -> str:
-    """A parameter with its interval, to a hundredth of the interval's width; or without one and saying so.
+    """A parameter with its interval, to a tenth of the interval's width; or without one and saying so.
 
     >>> parameter({"params": {"E": 3.168}, "intervals": {"E": [7.3e-07, 6.581]}}, "E")
-    '3.17 [0.00, 6.58]'
+    '3.2 [0.0, 6.6]'
     """
     value, bounds = document["params"][name], document["intervals"][name]
     if bounds is None:
         return f"{value:.3g} (no interval)"
     width = bounds[1] - bounds[0]
-    digits = max(2 - math.floor(math.log10(width)), 0) if width > 0 else 6
+    digits = max(1 - math.floor(math.log10(width)), 0) if width > 0 else 6
     return f"{value:,.{digits}f} [{bounds[0]:,.{digits}f}, {bounds[1]:,.{digits}f}]"
 
 
@@ -57,6 +59,8 @@ def sentences(document: dict[str, Any]) -> list[str]:
             found.append(
                 f"{law}: L = E + A / N^alpha with E {parameter(one, 'E')} and alpha {parameter(one, 'alpha')}."
             )
+            if one["misfit"]:
+                found.append(_misfit("The law of size", one["misfit"]))
             if one["intervals"]["alpha"]:
                 found.append(_against_paper(*one["intervals"]["alpha"]))
         else:
@@ -66,15 +70,11 @@ def sentences(document: dict[str, Any]) -> list[str]:
     for name, label in (("n", "loss"), *METRIC_NAMES.items()):
         if name in held:
             found.append(_held(held[name], label))
-    if "joint" in laws:
-        one = laws["joint"]
-        if one["status"] == "converged":
-            found.append(f"Size and data together: alpha {parameter(one, 'alpha')}, beta {parameter(one, 'beta')}, "
-                         f"E {parameter(one, 'E')}.")  # fmt: skip
-        else:
-            found.append(f"The joint law of size and data is not determined by these runs: {one['reason']}")
-    if "joint" in held:
-        found.append(_predicted(held["joint"], _from_little(held["joint"]["reaches"])))
+    found += _of_data(laws)
+    found += _together(document)
+    if document["closest"] in held:
+        one = held[document["closest"]]
+        found.append(_predicted(one, _from_little(one["reaches"])))
     if document["floor"]:
         found.append(_floor(document["floor"]))
     choice = document["bottleneck"]
@@ -88,7 +88,9 @@ def sentences(document: dict[str, Any]) -> list[str]:
         found.append(_best_spent(document["compute_optimal"][-1]))
     if "repeated" in laws:
         one = laws["repeated"]
-        if one["status"] == "converged" and _holds_everything(one["intervals"]["R_D"]):
+        if one["status"] == "converged" and one["misfit"]:
+            found.append(_misfit("The law of repeated data", one["misfit"]))
+        elif one["status"] == "converged" and _holds_everything(one["intervals"]["R_D"]):
             found.append(
                 "The law of repeated data fits these runs, but its interval of R_D holds everything from worthless "
                 "repeats to repeats as good as new data."
@@ -101,6 +103,7 @@ def sentences(document: dict[str, Any]) -> list[str]:
                 f"Repeated data: R_D {parameter(one, 'R_D')} (about 15 in language): the second epoch over the same "
                 f"data is worth {_worth(one, 2)} as much as new data, the tenth {_worth(one, 10)}; on all of the data "
                 f"doubling the epochs gains less than 0.01 nats from epoch {since}."
+                + (_NOTHING_LOST if "R_N" in one["fixed"] else f" R_N is {parameter(one, 'R_N')}.")
             )
         else:
             found.append(f"The law of repeated data is not determined by these runs: {one['reason']}")
@@ -111,6 +114,46 @@ def sentences(document: dict[str, Any]) -> list[str]:
             f"{agreement['ndcg@10']:.2f} (-1: they agree)."
         )
     return found
+
+
+def _of_data(laws: dict[str, Any]) -> list[str]:
+    """The laws of data at single sizes, in one sentence."""
+    sizes = {name: law for name, law in laws.items() if name.startswith("d-")}
+    said = [
+        f"at {name.removeprefix('d-')} E {parameter(law, 'E')} and beta {parameter(law, 'beta')}"
+        for name, law in sizes.items()
+        if law["status"] == "converged"
+    ]
+    found = [f"Loss against data, L = E + B / D^beta: {'; '.join(said)}."] if said else []
+    return found + [
+        f"No law of data is determined at {name.removeprefix('d-')}: {law['reason']}"
+        for name, law in sizes.items()
+        if law["status"] != "converged"
+    ]
+
+
+def _together(document: dict[str, Any]) -> list[str]:
+    """The law of size and data: which form, or why none."""
+    laws = document["laws"]
+    if document["closest"] is None:
+        return []
+    one = laws[document["closest"]]
+    if document["together"] is None:
+        if one["status"] == "converged":
+            what = f"The form of size and data that is closest to these runs, {one['formula']},"
+            return [_misfit(what, one["misfit"])]
+        return [f"The law of size and data is not determined by these runs: {one['reason']}"]
+    found = [f"Size and data together: {one['formula']} with alpha {parameter(one, 'alpha')}, beta "
+             f"{parameter(one, 'beta')}, E {parameter(one, 'E')}."]  # fmt: skip
+    rows = [row for row in laws.get("joint", one)["comparison"] if row["law"] in TOGETHER]
+    return found + _forms({"comparison": rows})
+
+
+def _misfit(what: str, misfit: dict[str, float]) -> str:
+    return (
+        f"{what} misses these runs by {misfit['residuals']:.2%}, and runs whose seed alone differs are only "
+        f"{misfit['seeds']:.2%} apart: it is no law of them, and nothing is concluded from it."
+    )
 
 
 def _part(fraction: float) -> str:
@@ -130,14 +173,14 @@ def caveat(reservations: list[dict[str, Any]]) -> str:
     """One sentence that says why the fits of a study are no laws yet.
 
     >>> caveat([{"kind": "missing", "reason": "were planned and not run", "names": ["98k-e3-s1"]}])
-    'These fits describe the runs made and are not called laws, because 1 were planned and not run: 98k-e3-s1.'
+    'These fits describe the runs made and are not called laws, because some were planned and not run: 98k-e3-s1.'
     """
     return f"These fits describe the runs made and are not called laws, because {because(reservations)}."
 
 
 def because(reservations: list[dict[str, Any]]) -> str:
     """The reasons with the names of what they are about."""
-    return "; ".join(f"{len(one['names'])} {one['reason']}: {_listed(one['names'])}" for one in reservations)
+    return "; ".join(f"some {one['reason']}: {_listed(one['names'])}" for one in reservations)
 
 
 def _listed(names: list[str], most: int = 12) -> str:
@@ -185,7 +228,7 @@ def _best_spent(best: dict[str, Any]) -> str:
         parts.append(f"{name} = {rounded(best[name])}{between}")
     text = (
         f"A hundred times the compute of the costliest run ({best['flops']:.1e} FLOPs, {best['head_share']:.0%} of "
-        f"them for the head) would be best spent on {' and '.join(parts)}"
+        f"them for the head) would be best spent on {' and '.join(parts)}, seen {best['passes']:g} times"
     )
     if best["times_measured_D"] > _FAR:
         return f"{text}; that is {rounded(best['times_measured_D'])} times the data measured, a far extrapolation."
@@ -225,7 +268,7 @@ def _held(one: dict[str, Any], label: str) -> str:
 
 def _from_little(reaches: dict[str, float]) -> str:
     beyond = f", up to {reaches['N']:.0f} times the largest N of these" if reaches["N"] > _LARGER else ""
-    return f"Loss on all of the data, predicted from the runs on {1 / reaches['D']:.0%} or less{beyond}"
+    return f"Loss on all of the data, predicted from the runs on at most {1 / reaches['D']:.0%} of it{beyond}"
 
 
 def _predicted(one: dict[str, Any], what: str) -> str:
@@ -233,7 +276,7 @@ def _predicted(one: dict[str, Any], what: str) -> str:
         return f"{what}: no prediction, as the fit is degenerate: {one['reason']}"
     errors = [abs(row["relative_error"]) for row in one["rows"]]
     inside = [row["inside"] for row in one["rows"] if row["inside"] is not None]
-    text = f"{what}: off by {min(errors):.1%} to {max(errors):.1%}"
+    text = f"{what}: off by {min(errors):.2%} to {max(errors):.2%}"
     if inside:
         return f"{text}; {sum(inside)} of {len(inside)} runs inside the 95 % interval."
     return f"{text}; no interval: {one['no_intervals']}"
@@ -244,7 +287,7 @@ def _floor(known: dict[str, Any]) -> str:
         f"The floor of this log is known: whoever it was sampled from has a loss of {known['loss']:.3f} +- "
         f"{known['standard_error']:.3f} nats"
     )
-    for law, name in (("joint", "the joint law"), ("n", "the law of size")):
+    for law, name in (*((form, "the law of size and data") for form in TOGETHER), ("n", "the law of size")):
         if law in known["fitted"]:
             low, high = known["fitted"][law]
             text += f"; the interval of E of {name}, {low:.3f} to {high:.3f}, "

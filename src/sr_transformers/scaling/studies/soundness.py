@@ -30,20 +30,23 @@ def last_gain(record: RunRecord) -> float | None:
     return max(min(before) - min(loss for _, loss in seen), 0.0) if before else None
 
 
+def longer_twins(name: str, plans: Mapping[str, Any]) -> list[str]:
+    """The planned runs with at least twice the epochs of one, else the same."""
+    own = plans[name]
+    return [
+        other
+        for other, plan in plans.items()
+        if plan["epochs"] >= 2 * own["epochs"] and all(plan.get(key) == own.get(key) for key in _SAME)
+    ]
+
+
 def gain_of_longer(name: str, records: Mapping[str, RunRecord], plans: Mapping[str, Any]) -> float | None:
     """Nats by which a run with at least twice the epochs, else the same, validates better; None if there is none.
 
     Args:
         records: of all finished runs, by name; plans: of all planned ones (`PlannedRun.describe`).
     """
-    own = plans[name]
-    losses = [
-        records[other].validation["loss"]
-        for other, plan in plans.items()
-        if other in records
-        and plan["epochs"] >= 2 * own["epochs"]
-        and all(plan.get(key) == own.get(key) for key in _SAME)
-    ]
+    losses = [records[other].validation["loss"] for other in longer_twins(name, plans) if other in records]
     return max(records[name].validation["loss"] - min(losses), 0.0) if losses else None
 
 
@@ -58,9 +61,8 @@ def reservations(
         tolerance: nats; None: the study's `converged_within`.
 
     Returns:
-        A dictionary each: kind ("improving", "unwatched", "untuned", "edge", "cut short", "diverged",
-        "missing"), reason in words,
-        and names of the runs or sizes that it is about. None: an empty list.
+        A dictionary each: kind ("improving", "unwatched", "unchecked", "untuned", "edge", "cut short", "diverged",
+        "missing"), reason in words, and names of the runs or sizes that it is about. None: an empty list.
     """
     within = float(plan.get("converged_within", CONVERGED_WITHIN) if tolerance is None else tolerance)
     plans = plan["runs"]
@@ -84,6 +86,11 @@ def reservations(
         "unwatched",
         "have too few evaluations to tell whether they had converged",
         [name for name in gains if gains[name] is None],
+    )
+    add(
+        "unchecked",
+        "were planned with twice the epochs too, to tell whether they had converged, and these runs are missing",
+        [name for name in gains if longer[name] is None and longer_twins(name, plans)],
     )
     tuning = plan.get("tuning")
     if tuning is None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.scaling.laws.fit_file import plain
-from sr_transformers.scaling.laws.forms import N, law_named
+from sr_transformers.scaling.laws.forms import D, N, law_named
 from sr_transformers.scaling.studies.analysis import Analysis, Fitted
 from sr_transformers.scaling.studies.study import Size
 
@@ -16,21 +16,24 @@ def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
     """Entries of a study.
 
     Returns:
-        A dictionary for each law that could be fitted: study, law ("n-with-table": N counts the item table too),
-        quantity ("loss" or a metric), status, params (value, low and high of the 95 % interval by name; null where
-        there is none), runs (fitted), runs_still_improving, reservations (reasons against calling the fit a law),
-        held_out (N, measured, predicted, low, high, inside of every run held out), predicted (size, N, value, low, high
-        of one run of each of the paper's sizes beyond those measured), command and commit (of the runs).
+        A dictionary for each law that could be fitted: study, law ("n-with-table": N counts the item table too;
+        "d-98k": of data, at the size of this name), quantity ("loss" or a metric), status, params (value, low and high
+        of the 95 % interval by name; null where there is none), runs (fitted), runs_still_improving, reservations
+        (reasons against calling the fit a law), misfit (residuals and spread of seeds where the form is wrong, or
+        null), held_out (N, D of laws that know it, measured, predicted, low, high, inside of every run held out),
+        predicted (size, N, value, low, high of one run of each of the paper's sizes beyond those measured, and how many
+        times the largest of these it is), command and commit (of the runs).
     """
     entries = []
     improving = {name for one in found.document["reservations"] if one["kind"] == "improving" for name in one["names"]}
     for key, law in found.document["laws"].items():
+        of = (N, D) if D in law_named(law["law"]).variables else (N,)
         members = found.members[key]
         held = found.document["held_out"].get(key, {"rows": []})
         entries.append(
             {
                 "study": name,
-                "law": key if key == "n-with-table" else law["law"],
+                "law": law["law"] if law["quantity"] != "loss" else key,
                 "quantity": law["quantity"],
                 "status": law["status"],
                 "params": {
@@ -40,8 +43,9 @@ def summary(name: str, found: Analysis) -> list[dict[str, Any]]:
                 "runs": len(members),
                 "runs_still_improving": sum(run.name in improving for run in members),
                 "reservations": found.document["reservations"],
+                "misfit": law["misfit"],
                 "held_out": [
-                    {key: row[key] for key in ("N", "measured", "predicted", "low", "high", "inside")}
+                    {key: row[key] for key in (*of, "measured", "predicted", "low", "high", "inside")}
                     for row in held["rows"]
                 ],
                 "predicted": _predicted(found.laws[key]) if key != "n-with-table" else [],
@@ -58,11 +62,12 @@ def _predicted(one: Fitted) -> list[dict[str, Any]]:
     if law.variables != (N,) or not one.fitted.usable:
         return []
     sizes = {name: float(Size(name, *shape).num_non_embedding_parameters) for name, shape in LSRM_SIZES.items()}
-    beyond = {name: n for name, n in sizes.items() if n > one.points.columns[N].max()}
+    largest = float(one.points.columns[N].max())
+    beyond = {name: n for name, n in sizes.items() if n > largest}
     columns = {N: np.array(list(beyond.values()))}
     values, bounds = law.predict(one.fitted.params, columns), one.refits.of_new_run(columns)
     rows = zip(beyond.items(), values.tolist(), bounds.tolist(), strict=True)
-    return plain([{"size": name, "N": n, "value": value, "low": low, "high": high}
+    return plain([{"size": name, "N": n, "value": value, "low": low, "high": high, "times_largest": n / largest}
                   for (name, n), value, (low, high) in rows])  # fmt: skip
 
 
