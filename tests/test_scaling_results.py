@@ -6,9 +6,11 @@ from pathlib import Path
 import advice
 import polars as pl
 import pytest
+from made_studies import add_run
 from scripts import script
 
 from sr_transformers.marks import between
+from sr_transformers.scaling.studies.analysis import analyse
 from sr_transformers.scaling.studies.summary import summary
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +79,30 @@ def test_heads_say_what_the_law_of_ml_1m_predicts_where_it_is_a_law(tables, tmp_
     assert lines[at + 2].startswith("# Verified")
     tables.write_heads([{**entry, "reservations": [{"kind": "improving"}]}], tmp_path)
     assert (tmp_path / "75m.yaml").read_text() == (tables.SIZES / "75m.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_the_figures_of_a_study_are_drawn_once_its_laws_are_final(tables, tmp_path):
+    folder = tmp_path / "study"
+    for size in ("3k", "12k", "49k", "98k", "786k"):
+        for fraction in (0.05, 0.3, 1.0):
+            for seed in (1, 2):
+                add_run(folder, size, fraction, seed=seed)
+    kept = {tables.DRAWN: analyse(folder, draws=2)}
+    tables.draw(kept, tmp_path / "images")
+    names = {f"{tables.DRAWN}-{label}.{kind}" for label in tables.SLIDES for kind in ("png", "svg")}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == names
+    (tmp_path / tables.DRAWN).mkdir()
+    (tmp_path / tables.DRAWN / "plan.json").write_text((folder / "plan.json").read_text())
+    assert all(f"(../../docs/images/{name})" in tables.text(kept, tmp_path) for name in names if name.endswith("png"))
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["runs"]["3.1m-e3-s1"] = {**next(iter(plan["runs"].values())), "size": "3.1m"}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    kept = {tables.DRAWN: analyse(folder, draws=2)}
+    tables.draw(kept, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    (tmp_path / tables.DRAWN / "plan.json").write_text(json.dumps(plan))
+    assert "docs/images" not in tables.text(kept, tmp_path)
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.parent.name)

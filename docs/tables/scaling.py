@@ -1,6 +1,7 @@
 """python docs/tables/scaling.py: writes what the kept studies in results/scaling/ say: their part of
 results/README.md, summary.json (every law with its intervals and held-out sizes), points.parquet (every run, with
-units and command), and what the law of ml-1m predicts for sizes that nobody trained, in the heads of their recipes.
+units and command), what the law of ml-1m predicts for sizes that nobody trained, in the heads of their recipes, and
+figures of that study in docs/images/, once all runs of its laws are made.
 
 python docs/tables/scaling.py --add STUDY_FOLDER NAME first keeps a study there: its plan and its run records, whose
 training histories are cut down to the validation losses; runs of an unfinished study can be added later. A kept study
@@ -18,11 +19,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from sr_transformers.figures import save
 from sr_transformers.marks import put
 from sr_transformers.records import RUN_FILE, RunRecord
 from sr_transformers.scaling.studies.analysis import FLOOR_FILE, Analysis, analyse
 from sr_transformers.scaling.studies.points_table import table_of, write_points
-from sr_transformers.scaling.studies.report import ablation_table, held_out_table, size_table
+from sr_transformers.scaling.studies.report import ablation_table, figures_of, held_out_table, size_table
 from sr_transformers.scaling.studies.sentences import sentences
 from sr_transformers.scaling.studies.summary import summary
 from sr_transformers.scaling.studies.workers import DIVERGED_FILE
@@ -31,6 +33,14 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "recipes" / "results" / "scaling"
 PAGE = RESULTS.parent / "README.md"
 SIZES = ROOT / "recipes" / "lsrm"
+IMAGES = ROOT / "docs" / "images"
+DRAWN = "ml-1m"  # the study whose figures are pictures of the pages
+SLIDES = {
+    "loss-held-out": "the law of size, fitted without the two largest sizes, and what these measured",
+    "isoloss": "lines of equal loss over size and data, and where compute is best spent",
+    "learning-curves": "validation loss of all sizes by epoch",
+    "compute": "validation loss of all sizes by compute, and the lowest",
+}
 PREDICTED = "# Predicted, "  # how the lines of a head begin that are written here
 
 
@@ -108,6 +118,19 @@ def _prediction(quantity: str, row: dict[str, Any]) -> str:
     return f"{row['value']:.3f} {unit}{bounds}"
 
 
+def is_whole(found: Analysis) -> bool:
+    """Whether all runs of a study's laws were made: before that, laws may still change."""
+    return all(one["kind"] != "missing" for one in found.document["reservations"])
+
+
+def draw(kept: dict[str, Analysis], images: Path = IMAGES) -> None:
+    """Draws the figures of `DRAWN`, once its laws are final."""
+    if DRAWN in kept and is_whole(kept[DRAWN]):
+        for label, make in figures_of(kept[DRAWN], DRAWN):
+            if label in SLIDES:
+                save(make(), images, f"{DRAWN}-{label}")
+
+
 def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
     """Markdown: what every kept study found."""
     parts = []
@@ -123,8 +146,7 @@ def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
             f"{hours:.1f} hours of training on one CPU thread):",
             "",
         ]
-        if any(kind == "missing" for kind in (one["kind"] for one in found.document["reservations"])):
-            # Laws may still change: means only.
+        if not is_whole(found):
             tables = [size_table(found), ablation_table(found)]
         else:
             parts += [f"- {sentence}" for sentence in sentences(found.document)]
@@ -132,6 +154,10 @@ def text(kept: dict[str, Analysis], results: Path = RESULTS) -> str:
             blocks = dict.fromkeys(plan["block"] for run, plan in planned.items() if run in missing)
             parts += [f"- Not finished: {', '.join(blocks)} ({len(missing)} runs).", ""] if missing else [""]
             tables = [size_table(found), held_out_table(found), ablation_table(found)]
+        if name == DRAWN and is_whole(found):
+            for label, _ in figures_of(found, name):
+                if label in SLIDES:
+                    parts += [f"![{SLIDES[label]}](../../docs/images/{name}-{label}.png)", ""]
         for table in filter(None, tables) if any(tables) else ["Too few of its runs are finished for a table."]:
             parts += [table, ""]
     return "\n".join(parts).strip() or "No study is kept in `recipes/results/` yet."
@@ -148,5 +174,6 @@ if __name__ == "__main__":
             sys.exit(str(error))
     kept = studies()
     write_heads(write_tables(kept))
+    draw(kept)
     put(PAGE, "scaling", text(kept))
     print(text(kept))

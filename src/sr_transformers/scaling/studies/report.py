@@ -60,7 +60,7 @@ def write_report(study: str | Path, output: str | Path, draws: int = 200, floor:
     # First: it says that the folder is a report's, should the disk be full before the rest is written.
     write_whole(output / "analysis.json", json.dumps(found.document, indent=2) + "\n")
     (output / "figures").mkdir(exist_ok=True)
-    drawn = [(label, save(make(), output / "figures", label)) for label, make in _figures(found, name)]
+    drawn = [(label, save(make(), output / "figures", label)) for label, make in figures_of(found, name)]
     _tables(found, name, output)
     text = markdown(found, name, [label for label, _ in drawn])
     write_whole(output / "README.md", _card(name) + text)
@@ -122,7 +122,8 @@ def _what(found: Analysis) -> str:
     )
 
 
-def _figures(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
+def figures_of(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]]:
+    """The figures of a study: what each is called, and what draws it."""
     part = f"{found.fraction:.0%} of users, {duration_of(found.epochs)}"
     name += " (a fit, not a law)" if found.document["reservations"] else ""
     made: list[tuple[str, Callable[[], Any]]] = []
