@@ -168,3 +168,8 @@ def test_the_picture_of_repetition_shows_the_data_that_were_repeated():
     points = points_from({**columns, "loss": [6.0, 5.9, 5.8, 5.7, 5.6]})
     assert _repeating(points).columns["loss"].tolist() == [5.9, 5.8, 5.7]
     assert _repeating(points.take(np.array([0, 1, 4]))) is None
+    # Nor less data than were seen as often as tells something.
+    unique, epochs = np.array([1e5] * 4 + [5e5] * 3), np.array([1, 3, 10, 30, 1, 3, 10])
+    loss = 6.0 - 0.1 * np.arange(7)
+    points = points_from({"N": np.full(7, 1e4), "unique": unique, "D": unique * epochs, "loss": loss})
+    assert _repeating(points).columns["unique"].tolist() == [5e5] * 3

@@ -165,8 +165,8 @@ def figures_of(found: Analysis, name: str) -> list[tuple[str, Callable[[], Any]]
 
 
 def _repeating(points: Points) -> Points | None:
-    """Of the amount of distinct data with most numbers of epochs (of equals the smallest), the sizes that have several;
-    None if none has."""
+    """The sizes with several numbers of epochs on one amount of distinct data: the largest amount that was seen for
+    three numbers of epochs or more, else the one with most; None if no size has several."""
     data, sizes = points.columns[UNIQUE], points.columns[N]
     epochs = np.round(points.columns[D] / data, 1)
 
@@ -174,7 +174,8 @@ def _repeating(points: Points) -> Points | None:
         there = np.isclose(data, amount, rtol=0.05)
         return there & np.array([len(np.unique(epochs[there & (sizes == n)])) > 1 for n in sizes])
 
-    best = max((several(one) for one in np.unique(data)), key=lambda mask: len(np.unique(epochs[mask])))
+    # The largest amount first: of equals `max` takes the first.
+    best = max((several(one) for one in np.unique(data)[::-1]), key=lambda mask: min(len(np.unique(epochs[mask])), 3))
     return points.take(best) if best.any() else None
 
 
