@@ -64,7 +64,7 @@ def test_a_fit_that_is_no_law_says_so():
     assert line.get_linestyle() == "--"
     joint = fit("joint", flat, starts=2)
     axes = figures.joint_figure(flat, joint, "t").axes[0]
-    assert axes.get_legend().get_title().get_text().startswith("lines: no law (")
+    assert axes.get_title().split("\n")[1].startswith("lines: no law (")
 
 
 def test_series_differ_in_colour_and_marker():

@@ -20,8 +20,9 @@ from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.records import source_commit
 from sr_transformers.scaling.laws.forms import TOGETHER, N, law_named
 from sr_transformers.scaling.studies.advice_study import advice_study, largest_part
-from sr_transformers.scaling.studies.analysis import Analysis, analyse, bottleneck_of, misfit
+from sr_transformers.scaling.studies.analysis import Analysis, analyse
 from sr_transformers.scaling.studies.comparisons import best_sizes, means, per_doubling
+from sr_transformers.scaling.studies.conclusions import bottleneck_of, misfit
 from sr_transformers.scaling.studies.runner import run_study
 from sr_transformers.scaling.studies.sentences import METRIC_NAMES, agreeing, because, sentences
 from sr_transformers.scaling.studies.workers import threads_of

@@ -15,24 +15,25 @@ from scipy.stats import spearmanr
 
 from sr_transformers.data.fractions import USERS
 from sr_transformers.fingerprints import refuse_mixed
-from sr_transformers.records import RUN_FILE, RunRecord, read_json
-from sr_transformers.scaling.laws.bootstrap import Bootstrap, bootstrap, interval
+from sr_transformers.records import RUN_FILE, RunRecord
+from sr_transformers.scaling.laws.bootstrap import bootstrap
 from sr_transformers.scaling.laws.constraints import Constraints
 from sr_transformers.scaling.laws.fit_file import describe_fit, plain
-from sr_transformers.scaling.laws.fitting import BOUND_HIT, Fit, fit
-from sr_transformers.scaling.laws.forms import TOGETHER, UNIQUE, D, N, law_named
+from sr_transformers.scaling.laws.fitting import fit
+from sr_transformers.scaling.laws.forms import TOGETHER, N, law_named
 from sr_transformers.scaling.laws.model_selection import compare
 from sr_transformers.scaling.laws.planned_record import refuse_another
-from sr_transformers.scaling.laws.points import Points
-from sr_transformers.scaling.laws.prediction import (
-    HeldOut,
-    bottleneck,
-    compute_optimal,
-    epochs_worth,
-    hold_out,
-    hold_out_largest,
-)
+from sr_transformers.scaling.laws.prediction import HeldOut, hold_out, hold_out_largest
 from sr_transformers.scaling.laws.records_table import leave_out, points_of, read_plan, schedule_of
+from sr_transformers.scaling.studies.conclusions import (
+    Fitted,
+    best_spent,
+    bottleneck_at_most,
+    floor_held,
+    is_endless,
+    misfit,
+    when_epochs_stop_paying,
+)
 from sr_transformers.scaling.studies.soundness import gain_of_longer, reservations
 
 METRICS = ("ndcg@10", "hr@10")
@@ -40,8 +41,6 @@ DRAWS = 200
 FLOOR_FILE = "floor.json"  # in a study's folder: what `scaling sample` said of the log that it sampled
 LITTLE = 0.3  # of the users: the runs on at most so many predict those on all
 _AMOUNTS = 5  # of data, for a law of data at one size
-_MISFIT = 3.0  # times what runs differ by whose seed alone differs: larger residuals are the form's fault
-_SPARE = 3  # repeated runs, for that spread to mean something
 
 
 @dataclass
@@ -63,15 +62,6 @@ class StudyRun:
     def size_with_table(self) -> int:
         """N and the parameters of the item table."""
         return self.record.num_non_embedding_parameters + self.record.parameters["item_embedding"]
-
-
-@dataclass
-class Fitted:
-    """A law on some of the runs: points, fit, bootstrap."""
-
-    points: Points
-    fitted: Fit
-    refits: Bootstrap
 
 
 @dataclass
@@ -168,7 +158,7 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             if with_table:
                 points.columns[N] = np.array([run.size_with_table for run in members], dtype=np.float64)
             fitted = fit(law, points)
-            if law == "repeated" and _endless(fitted, "R_N"):  # one parameter fewer, and all others are known
+            if law == "repeated" and is_endless(fitted, "R_N"):  # one parameter fewer, and all others are known
                 fitted = fit(law, points, constraints=Constraints({"R_N": fitted.params["R_N"]}))
         except ValueError as error:
             unanswered.setdefault(str(error), []).append(name)
@@ -244,10 +234,10 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
             }
             for name, one in held.items()
         },
-        "compute_optimal": _compute_optimal(both, members_of.get("joint", [])),
-        "bottleneck": _bottleneck(both),
-        "epochs_worth": _epochs_worth(sound.get("repeated")),
-        "floor": _floor(Path(folder) / FLOOR_FILE, laws, (*([together] if together else []), "n")),
+        "compute_optimal": best_spent(both, [run.record for run in members_of.get("joint", [])]),
+        "bottleneck": bottleneck_at_most(both),
+        "epochs_worth": when_epochs_stop_paying(sound.get("repeated")),
+        "floor": floor_held(Path(folder) / FLOOR_FILE, laws, (*([together] if together else []), "n")),
         "agreement": agreement(series),
         "ablations": ablations(runs),
         "shapes": shapes(runs),
@@ -255,96 +245,6 @@ def analyse(folder: str | Path, draws: int = DRAWS) -> Analysis:
         "notes": notes,
     }
     return Analysis(runs, epochs, fraction, laws, members_of, held, plain(document), notes)
-
-
-def _endless(fitted: Fit, name: str) -> bool:
-    """Whether a fit ended with this parameter at its upper bound, and no other at one."""
-    return fitted.status == BOUND_HIT and fitted.reason.startswith(f"{name} at its upper bound.")
-
-
-def misfit(one: Fitted) -> dict[str, float] | None:
-    """Relative residuals of a law, and the spread of runs whose seed alone differs, where the first are so much larger
-    that the form is wrong; None where they are not, or too few runs are repeated to tell."""
-    law = law_named(one.fitted.law)
-    logs, groups = np.log(one.points.values(law)), one.points.groups
-    names, place, count = np.unique(groups, return_inverse=True, return_counts=True)
-    spare = len(groups) - len(names)
-    if spare < _SPARE:
-        return None
-    rest = logs - (np.bincount(place, logs) / count)[place]
-    spread = float(np.sqrt((rest**2).sum() / spare))
-    if one.fitted.log_rmse <= _MISFIT * spread:
-        return None
-    return {"residuals": one.fitted.log_rmse, "seeds": spread}
-
-
-def _compute_optimal(joint: Fitted | None, runs: list[StudyRun]) -> list[dict[str, Any]]:
-    """N and D for the compute of the costliest of the law's runs, for ten and a hundred times it, with as many passes
-    over the data as these runs made in the middle.
-
-    With the intervals of both, and how many times the most data measured D is: the law is an extrapolation there.
-    """
-    if joint is None:
-        return []
-    most = max(run.record.training_flops + run.record.head_flops for run in runs)
-    vocabulary = int(runs[0].record.recipe["model"]["vocab_size"])
-    measured = float(joint.points.columns[D].max())
-    passes = float(np.median([run.record.epochs for run in runs]))
-    rows = []
-    for flops in (most, 10 * most, 100 * most):
-        best, *draws = (
-            compute_optimal(params, flops, vocabulary, law=joint.fitted.law, passes=passes)
-            for params in (joint.fitted.params, *joint.refits.rows())
-        )
-        intervals = {
-            f"{name}_interval": interval(np.array([one[name] for one in draws])) if draws else None for name in (N, D)
-        }
-        rows.append({"flops": flops, "passes": passes, **best, **intervals, "times_measured_D": best[D] / measured})
-    return rows
-
-
-def bottleneck_of(joint: Fitted, n: float, d: float) -> dict[str, Any]:
-    """`bottleneck` of a law of both, and the part of the refits that name the same; None without intervals."""
-    law = joint.fitted.law
-    found: dict[str, Any] = {N: n, D: d, **bottleneck(joint.fitted.params, n, d, law=law)}
-    names = [bottleneck(params, n, d, law=law)["bottleneck"] for params in joint.refits.rows()]
-    found["agreeing_draws"] = float(np.mean([name == found["bottleneck"] for name in names])) if names else None
-    return found
-
-
-def _bottleneck(joint: Fitted | None) -> dict[str, Any] | None:
-    """At the largest size and all of the data: what would gain more, twice the size or twice the data."""
-    if joint is None:
-        return None
-    n, d = (float(joint.points.columns[name].max()) for name in (N, D))
-    return bottleneck_of(joint, n, d)
-
-
-def _floor(path: Path, laws: dict[str, Fitted], of: Sequence[str]) -> dict[str, Any] | None:
-    """The loss that no model can go below, where it is known, and whether the intervals of E of these laws hold it.
-
-    The loss has a standard error too: an interval holds it if it meets 1.96 of them on either side.
-    """
-    if not path.is_file():
-        return None
-    known = read_json(path)
-    loss, error = known["last_loss"], known["last_loss_error"]
-    bounds = {
-        name: between for name in of if name in laws and (between := laws[name].refits.intervals().get("E")) is not None
-    }
-    held = {name: bool(low - 1.96 * error <= loss <= high + 1.96 * error) for name, (low, high) in bounds.items()}
-    return {"loss": loss, "standard_error": error, "fitted": bounds, "held": held}
-
-
-def _epochs_worth(repeated: Fitted | None) -> list[dict[str, float]]:
-    """For every size on the largest amount of distinct data: from which epoch on doubling gains less than 0.01 nats."""
-    if repeated is None:
-        return []
-    unique = float(repeated.points.columns[UNIQUE].max())
-    return [
-        {"N": n, "unique": unique, **epochs_worth(repeated.fitted.params, n, unique)}
-        for n in np.unique(repeated.points.columns[N]).tolist()
-    ]
 
 
 def agreement(runs: list[StudyRun]) -> dict[str, float | int]:

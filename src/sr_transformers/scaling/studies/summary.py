@@ -8,7 +8,8 @@ import numpy as np
 from sr_transformers.lsrm.configuration_lsrm import LSRM_SIZES
 from sr_transformers.scaling.laws.fit_file import plain
 from sr_transformers.scaling.laws.forms import D, N, law_named
-from sr_transformers.scaling.studies.analysis import Analysis, Fitted
+from sr_transformers.scaling.studies.analysis import Analysis
+from sr_transformers.scaling.studies.conclusions import Fitted
 from sr_transformers.scaling.studies.study import Size
 
 
