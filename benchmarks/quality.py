@@ -33,7 +33,9 @@ from sr_transformers.cli.values import duration
 from sr_transformers.data.logs import sources
 from sr_transformers.data.vocabulary import NUM_SPECIAL
 from sr_transformers.evaluation.baselines import Scorer
+from sr_transformers.evaluation.comparison import standard_error
 from sr_transformers.evaluation.evaluator import Kept, evaluate, known_past, rank_histories, target_tokens
+from sr_transformers.evaluation.metrics import MISSED, hit_rate, ndcg
 from sr_transformers.marks import put
 from sr_transformers.records import source_commit, write_whole
 from sr_transformers.training.portfolio import auto_recipe
@@ -65,7 +67,7 @@ PEERS = {
     "RePlay SasRec": ("replay_quality", "replay", "sasrec"),
 }
 AUTO, TUNE = "ours, auto", "ours, tune"
-ALIKE = "0123456789a"  # of a target's rank: 0 beyond the tenth place, a the tenth
+PLACES = "0123456789a"  # of a target's rank: 0 beyond the tenth place, a the tenth
 METRICS = ("hr@10", "ndcg@10", "coverage@10", "less_popular@10")
 VERDICT = (
     "log",
@@ -228,7 +230,7 @@ def ranked(scorer: Scorer, data: PreparedData, filter_seen: bool) -> dict[str, A
         "protocol": report["protocol"],
         "metrics": report["metrics"] | {"less_popular@10": less_popular_share(scorer, data, filter_seen)},
         "standard_errors": report["standard_errors"],
-        "places": "".join(ALIKE[rank] if 1 <= rank <= 10 else ALIKE[0] for rank in kept.ranks.tolist()),
+        "places": "".join(PLACES[rank] if 1 <= rank <= 10 else PLACES[0] for rank in kept.ranks.tolist()),
     }
 
 
@@ -336,11 +338,10 @@ def verdict(results: Path) -> str:
             if name not in models:
                 continue
             cells = []
-            for gain in (_hits, _gains):
-                ours = np.mean([gain(one["places"]) for one in models[name]], axis=0)
-                difference = ours - gain(peers[best]["places"])
-                error = difference.std(ddof=1) / np.sqrt(len(difference))
-                cells.append(f"{difference.mean():+.4f} ± {error:.4f}")
+            for metric in (hit_rate, ndcg):
+                ours = np.mean([metric(ranks_of(one["places"]), 10) for one in models[name]], axis=0)
+                difference = ours - metric(ranks_of(peers[best]["places"]), 10)
+                cells.append(f"{difference.mean():+.4f} ± {standard_error(difference):.4f}")
             there = time_to(models[name], best_epoch(peers[best])["ndcg@10"]) if name == AUTO else None
             cells.append("" if name == TUNE else "not reached" if there is None else f"{there / fastest:.2f}")
             lines.append(f"| {log} | {best} | {name} | {' | '.join(cells)} |")
@@ -365,13 +366,9 @@ def time_to(ours: Sequence[dict[str, Any]], quality: float) -> float | None:
     return float(np.mean(known)) if known and len(known) == len(there) else None
 
 
-def _hits(places: str) -> np.ndarray:
-    return np.array([place != ALIKE[0] for place in places], float)
-
-
-def _gains(places: str) -> np.ndarray:
-    gains = {place: 1 / np.log2(rank + 1) if rank else 0.0 for rank, place in enumerate(ALIKE)}
-    return np.array([gains[place] for place in places])
+def ranks_of(places: str) -> np.ndarray:
+    """The ranks that `places` tells, `MISSED` beyond the tenth."""
+    return np.array([PLACES.index(place) or MISSED for place in places], np.int64)
 
 
 def main() -> None:

@@ -212,8 +212,8 @@ def test_ours_is_trained_and_ranked(prepared, tmp_path):
     found = quality.train_ours(quality.AUTO, 1, prepared, output, options)
     places = found["places"]
     assert len(places) == prepared.num_targets("test")
-    assert quality._hits(places).mean() == pytest.approx(found["metrics"]["hr@10"])
-    assert quality._gains(places).mean() == pytest.approx(found["metrics"]["ndcg@10"])
+    assert quality.hit_rate(quality.ranks_of(places), 10).mean() == pytest.approx(found["metrics"]["hr@10"])
+    assert quality.ndcg(quality.ranks_of(places), 10).mean() == pytest.approx(found["metrics"]["ndcg@10"])
     assert found["busy"] > 0
     assert found["curve"][-1]["cpu_minutes"] > 0
 
